@@ -48,8 +48,8 @@ pub(crate) struct Background {
 
 impl Background {
     /// Starts cleaning and checkpoints.
-    pub(crate) fn start<D: Disk>(shared: Arc<Store>, disk: Rc<D>) -> Self {
-        let (maintenance, writer) = keyhole_log::maintenance(shared, disk);
+    pub(crate) fn start<D: Disk>(store: Arc<Store>, disk: Rc<D>) -> Self {
+        let (maintenance, writer) = keyhole_log::maintenance(store, disk);
         Background { users: Vec::new(), keepers: vec![spawn_local(maintenance.run()), spawn_local(writer.run())] }
     }
 
@@ -110,23 +110,23 @@ pub(crate) async fn with_log<D: Disk, T>(
 }
 
 /// Tells the log, which has no clock, when to expect free space again.
-async fn expect_space(shared: Arc<Store>) {
+async fn expect_space(store: Arc<Store>) {
     let mut ticks = interval(EXPECT_SPACE_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        shared.expect_space();
+        store.expect_space();
     }
 }
 
 /// Logs and reports once each an object file that is gone from its path, and a failed write.
-async fn look_regularly(shared: Arc<Store>, monitor: Arc<Monitor>) {
+async fn look_regularly(store: Arc<Store>, monitor: Arc<Monitor>) {
     let mut ticks = interval(LOOK_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut was_absent, mut has_failed) = (false, false);
     loop {
         ticks.tick().await;
-        if let Some(failed) = shared.failed_write()
+        if let Some(failed) = store.failed_write()
             && !std::mem::replace(&mut has_failed, true)
         {
             tracing::error!("{failed}: the store refuses writes until the node is restarted; reads continue");
@@ -148,12 +148,12 @@ async fn look_regularly(shared: Arc<Store>, monitor: Arc<Monitor>) {
 }
 
 /// Logs each object that the cleaner could not move, once.
-async fn log_findings(shared: Arc<Store>) {
+async fn log_findings(store: Arc<Store>) {
     let mut ticks = interval(FINDINGS_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        for damage in shared.take_findings() {
+        for damage in store.take_findings() {
             tracing::error!("damaged: {damage}; its segment is excluded from cleaning");
         }
     }

@@ -18,8 +18,7 @@ use std::path::{Path, PathBuf};
 pub(crate) use answer::{CHANGE_AGAIN, CHANGE_PATIENCE, Replies, answer};
 pub(crate) use client::{ask, begin, is_served};
 pub(crate) use protocol::{
-    Allowed, Anonymous, BucketChange, BucketReply, CleanerReply, DamageReply, Reply, Request, Scope, Segment, SseC,
-    StatReply, WrittenReply,
+    Allowed, Anonymous, BucketChange, BucketReply, DamageReply, Reply, Request, Scope, Segment, SseC,
 };
 pub(crate) use server::{Control, Running, serve};
 

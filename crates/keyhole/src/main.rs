@@ -16,6 +16,7 @@ mod control;
 mod engine;
 mod env;
 mod epoll;
+mod error;
 mod medium;
 mod memory;
 mod metrics;
@@ -35,12 +36,12 @@ mod worker;
 use std::process::ExitCode;
 
 use cli::Command;
-use commands::Failure;
+use commands::CommandError;
 
 fn main() -> ExitCode {
     let (cli, sources) = config::parse();
     let result = match &cli.command {
-        Command::Serve(options) => serve::serve(options, sources.warnings()).map_err(Failure::from),
+        Command::Serve(options) => serve::serve(options, sources.warnings()).map_err(CommandError::from),
         Command::Config(command) => commands::config::run(command, &sources),
         Command::Status(options) => commands::status::run(options),
         Command::Key(command) => commands::key::run(command),
@@ -65,9 +66,9 @@ fn main() -> ExitCode {
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            eprintln!("keyhole: {failure}");
-            failure.exit_code()
+        Err(error) => {
+            eprintln!("keyhole: {error}");
+            error.exit_code()
         }
     }
 }

@@ -29,7 +29,7 @@ use crate::observe::Observers;
 use crate::process::{self, Signal, Signals};
 use crate::reload::{self, Reloads};
 use crate::status::{Facts, Monitor, Phase};
-use crate::store::{self, Make, Place, StoreOptions};
+use crate::store::{self, Make, StoreLocation, StoreOptions};
 use crate::watchdog::Watchdog;
 use crate::worker::{Setup, TlsSetup};
 use crate::{admin, epoll, service, uring};
@@ -64,18 +64,18 @@ pub(crate) fn serve(options: &ServeOptions, warnings: &[String]) -> Result<(), S
     process::allow_connections((threads * budget.connections) as u64);
     let mut reloads = Reloads::new();
     let tls_config = load_tls(options, &mut reloads)?;
-    let place = Place::find(&options.data, options.state.as_deref())?;
+    let place = StoreLocation::find(&options.data, options.state.as_deref()).map_err(|error| error.to_string())?;
     let monitor = Monitor::new(facts(options, engine, use_uring, budget));
     let admin_address = start_admin(options.admin_listen, &mut inherited, &monitor)?;
     let store_options = StoreOptions { budget: Some(budget), ..store_options(options, threads) };
     let starting = service::starting(store_options.read.clone());
-    let store = store::open(&place, &store_options)?;
+    let store = store::open(&place, &store_options).map_err(|error| error.to_string())?;
     drop(starting);
-    let threads = workers_of(&store.shared, threads);
-    monitor.opened(store.shared.clone(), store.damaged);
+    let threads = workers_of(&store.store, threads);
+    monitor.opened(store.store.clone(), store.damaged);
     monitor.watches(store.presence.clone());
     // A read-only store usually lies in a read-only directory: do not create a credential there.
-    let may_make_key = store.shared.read_only().is_none() || place.state != place.data;
+    let may_make_key = store.store.read_only().is_none() || place.state != place.data;
     let (access, keys, origin) = Access::load(&place.state, may_make_key)?;
     let (listeners, address) = inherited.take_or("http", threads, |option| listen(options.listen, threads, option))?;
     let (mut tls_setups, tls_address) = listen_for_tls(options, tls_config, &mut inherited, threads)?;
@@ -95,7 +95,7 @@ pub(crate) fn serve(options: &ServeOptions, warnings: &[String]) -> Result<(), S
     let mut watchdog = Watchdog::of_manager();
     for (index, listener) in listeners.into_iter().enumerate() {
         let setup = Setup {
-            shared: store.shared.clone(),
+            store: store.store.clone(),
             medium: store.medium.try_clone().map_err(|error| format!("cannot duplicate a descriptor: {error}"))?,
             config: config.clone(),
             listener,
@@ -127,7 +127,7 @@ pub(crate) fn serve(options: &ServeOptions, warnings: &[String]) -> Result<(), S
     watchdog.watch().map_err(|error| format!("cannot start a thread: {error}"))?;
     monitor.enter(Phase::Serving);
     addresses.greet(&origin, &options.region);
-    let status = addresses.status(store.shared.read_only().map(|why| &**why));
+    let status = addresses.status(store.store.read_only().map(|why| &**why));
     service::ready(&status);
     let told = Told { status, grace: options.grace, stop, monitor };
     thread::spawn(move || told.mind(&signals, &mut reloads));
@@ -154,7 +154,7 @@ pub(crate) fn check(options: &ServeOptions) -> Result<(), String> {
     }
     load_tls(options, &mut Reloads::new())?;
     proxies(options)?;
-    let place = Place::find(&options.data, options.state.as_deref())?;
+    let place = StoreLocation::find(&options.data, options.state.as_deref()).map_err(|error| error.to_string())?;
     access::describe(&place.state).map(|_| ())
 }
 
@@ -182,10 +182,10 @@ fn store_options(options: &ServeOptions, workers: usize) -> StoreOptions {
 }
 
 /// Returns the number of threads that the store's capacity allows: each has its own segments.
-fn workers_of(shared: &keyhole_log::Store, threads: usize) -> usize {
-    let workers = shared.workers();
+fn workers_of(store: &keyhole_log::Store, threads: usize) -> usize {
+    let workers = store.workers();
     if workers < threads {
-        let capacity = shared.usage().capacity;
+        let capacity = store.usage().capacity;
         tracing::warn!("a capacity of {capacity} bytes is enough for {workers} of {threads} threads");
     }
     workers
@@ -284,7 +284,7 @@ fn listen_for_tls(
 }
 
 /// Opens the control socket for the first worker. Without the socket, the node still serves.
-fn open_control(place: &Place, running: Arc<Running>) -> (Option<Control>, Option<Duties>) {
+fn open_control(place: &StoreLocation, running: Arc<Running>) -> (Option<Control>, Option<Duties>) {
     let path = place.socket();
     match Control::bind(&path) {
         Ok((control, listener)) => (Some(control), Some(Duties { control: Some(listener), running })),

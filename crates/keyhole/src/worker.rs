@@ -27,7 +27,7 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
 /// The parts that a worker is built from.
 pub(crate) struct Setup {
-    pub(crate) shared: Arc<Store>,
+    pub(crate) store: Arc<Store>,
     pub(crate) medium: Medium,
     pub(crate) config: Arc<Config>,
     pub(crate) listener: Listener,
@@ -72,10 +72,10 @@ where
         None => None,
     };
     let disk = Rc::new(disk);
-    let (log, writer) = keyhole_log::worker(setup.shared.clone(), disk.clone());
+    let (log, writer) = keyhole_log::worker(setup.store.clone(), disk.clone());
     let writer = spawn_local(writer.run());
     let mut background = setup.first.map(|first| {
-        let mut background = Background::start(setup.shared, disk);
+        let mut background = Background::start(setup.store, disk);
         background.with_log(&log, first);
         background
     });

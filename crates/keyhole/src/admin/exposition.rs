@@ -212,21 +212,25 @@ fn workers(status: &Status, out: &mut Writer<'_, '_>) -> Result<(), Error> {
 
 fn space(store: &StoreStatus, out: &mut Writer<'_, '_>) -> Result<(), Error> {
     for (name, help, bytes) in [
-        ("keyhole_store_capacity", "Capacity of the store in bytes", store.capacity),
-        ("keyhole_store_allocated", "Bytes of the file or device allocated to the store", store.allocated),
+        ("keyhole_store_capacity", "Capacity of the store in bytes", store.figures.capacity),
+        ("keyhole_store_allocated", "Bytes of the file or device allocated to the store", store.figures.allocated),
         ("keyhole_store_reserved", "Bytes reserved for deletions, the cleaner and checkpoints", store.reserved),
-        ("keyhole_store_live", "Bytes of live (referenced) records and blocks", store.live),
+        ("keyhole_store_live", "Bytes of live (referenced) records and blocks", store.figures.live),
         ("keyhole_store_live_limit", "Limit of the bytes of live records and blocks", store.live_max),
-        ("keyhole_store_dead", "Bytes of written records and blocks without a reference, to be reclaimed", store.dead),
-        ("keyhole_index_memory", "Memory of the index in bytes", store.index),
+        (
+            "keyhole_store_dead",
+            "Bytes of written records and blocks without a reference, to be reclaimed",
+            store.figures.dead,
+        ),
+        ("keyhole_index_memory", "Memory of the index in bytes", store.figures.index),
     ] {
         out.gauge(name, help, Some(Unit::Bytes), bytes)?;
     }
     for (name, help, count) in [
-        ("keyhole_buckets", "Buckets", store.buckets),
-        ("keyhole_objects", "Objects", store.objects),
-        ("keyhole_uploads", "Multipart uploads in progress", store.uploads),
-        ("keyhole_bodies", "Bodies in the index, including those of parts", store.bodies),
+        ("keyhole_buckets", "Buckets", store.figures.buckets),
+        ("keyhole_objects", "Objects", store.figures.objects),
+        ("keyhole_uploads", "Multipart uploads in progress", store.figures.uploads),
+        ("keyhole_bodies", "Bodies in the index, including those of parts", store.figures.bodies),
     ] {
         out.gauge(name, help, None, count)?;
     }
@@ -243,7 +247,7 @@ fn space(store: &StoreStatus, out: &mut Writer<'_, '_>) -> Result<(), Error> {
 }
 
 fn writes(store: &StoreStatus, out: &mut Writer<'_, '_>) -> Result<(), Error> {
-    let written = &store.written;
+    let written = &store.figures.written;
     let kinds = [
         ([("kind", "records")], written.records),
         ([("kind", "blocks")], written.blocks),
@@ -257,12 +261,12 @@ fn writes(store: &StoreStatus, out: &mut Writer<'_, '_>) -> Result<(), Error> {
     out.counter("keyhole_appended", help, Some(Unit::Bytes), written.appended)?;
     let help = "Bytes written per body byte appended by requests since the start, including padding and footers";
     out.gauge("keyhole_write_amplification_ratio", help, None, written.amplification.unwrap_or(1.0))?;
-    let sizes: Vec<String> = (0..store.batches.len()).map(|power| (1u64 << power).to_string()).collect();
+    let sizes: Vec<String> = (0..store.figures.batches.len()).map(|power| (1u64 << power).to_string()).collect();
     let labels: Vec<_> = sizes.iter().map(|size| [("commits", &size[..])]).collect();
-    let samples = labels.iter().zip(&store.batches).map(|(labels, count)| (&labels[..], *count));
+    let samples = labels.iter().zip(&store.figures.batches).map(|(labels, count)| (&labels[..], *count));
     let help = "Batches of records, by commits per batch: at most the label and more than half of it";
     out.counters("keyhole_batches", help, None, samples)?;
-    let cleaner = &store.cleaner;
+    let cleaner = &store.figures.cleaner;
     for (name, help, count) in [
         ("keyhole_syncs", "Syncs of the medium", store.syncs),
         ("keyhole_durable_writes", "Batches made durable by their own write, without a sync", store.durable_writes),

@@ -1,8 +1,8 @@
 //! The figures of the status page: current values, and plots of their history.
 
-use super::page::{Datum, Figure, Key, Note};
 use super::plot::{self, Plot, Series};
-use crate::status::say::{duration, joined, rate, throughput};
+use super::view::{Datum, Figure, Key, Note};
+use crate::status::format::{duration, joined, rate, throughput};
 use crate::status::{MINUTES, SECONDS, Sample, Status};
 
 /// Extracts the plotted value of a sample, if it has one.

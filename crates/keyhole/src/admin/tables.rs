@@ -1,7 +1,7 @@
 //! The tables of the status page.
 
-use super::page::{Datum, Row, Table, moment};
-use crate::status::say::{count, share, size, span};
+use super::view::{Datum, Row, Table, moment};
+use crate::status::format::{count, share, size, span};
 use crate::status::{Status, StoreStatus};
 
 /// Returns all tables in the order of the page.
@@ -47,7 +47,7 @@ fn errors(status: &Status) -> Table {
 }
 
 fn written(store: &StoreStatus) -> Table {
-    let written = &store.written;
+    let written = &store.figures.written;
     let rows = [
         ("records", written.records),
         ("blocks", written.blocks),
@@ -65,9 +65,9 @@ fn written(store: &StoreStatus) -> Table {
 }
 
 fn commits(store: &StoreStatus) -> Table {
-    let all = store.batches.iter().sum();
-    let last = store.batches.len().saturating_sub(1);
-    let rows = store.batches.iter().enumerate().filter(|(_, count)| **count > 0).map(|(power, count)| {
+    let all = store.figures.batches.iter().sum();
+    let last = store.figures.batches.len().saturating_sub(1);
+    let rows = store.figures.batches.iter().enumerate().filter(|(_, count)| **count > 0).map(|(power, count)| {
         let (least, most) = ((1u64 << power) / 2 + 1, 1u64 << power);
         let name = match power {
             0 | 1 => most.to_string(),
@@ -84,12 +84,16 @@ fn commits(store: &StoreStatus) -> Table {
 
 fn contents(store: &StoreStatus) -> Table {
     let counts = [
-        ("buckets", store.buckets),
-        ("objects", store.objects),
-        ("uploads in progress", store.uploads),
-        ("bodies", store.bodies),
+        ("buckets", store.figures.buckets),
+        ("objects", store.figures.objects),
+        ("uploads in progress", store.figures.uploads),
+        ("bodies", store.figures.bodies),
     ];
-    let sizes = [("index memory", store.index), ("capacity", store.capacity), ("allocated", store.allocated)];
+    let sizes = [
+        ("index memory", store.figures.index),
+        ("capacity", store.figures.capacity),
+        ("allocated", store.figures.allocated),
+    ];
     let rows = counts.map(|(name, count)| Row::new(name, [Datum::count(count)]));
     let sizes = sizes.map(|(name, bytes)| Row::new(name, [Datum::size(bytes)]));
     let mut table = table("Store", &["", ""], rows.into_iter().chain(sizes).collect(), "");
@@ -100,7 +104,7 @@ fn contents(store: &StoreStatus) -> Table {
 }
 
 fn cleaner(store: &StoreStatus) -> Table {
-    let (cleaner, segments) = (&store.cleaner, &store.segments);
+    let (cleaner, segments) = (&store.figures.cleaner, &store.segments);
     let rows = [
         ("segments cleaned", cleaner.segments_cleaned),
         ("segments freed", cleaner.segments_freed),

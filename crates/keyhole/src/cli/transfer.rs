@@ -7,7 +7,7 @@ use clap::Args;
 use super::target::Target;
 use super::values::parse_rate;
 use crate::control::Scope;
-use crate::transfer::session::Existing;
+use crate::transfer::protocol::Existing;
 
 /// The selection of objects, and the rate limit.
 #[derive(Args, Debug)]

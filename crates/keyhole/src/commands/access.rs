@@ -11,12 +11,12 @@ use serde::Serialize;
 use zeroize::Zeroizing;
 
 use super::operate::{print, unexpected};
-use super::{Failure, Result};
+use super::{CommandError, Result};
 use crate::access::{self, AccessFile, Entry, format_grant};
 use crate::cli::Target;
 use crate::cli::access::{AccessCommand, AddOptions, ListOptions, RevokeOptions, RotateOptions};
 use crate::control::{self, Reply, Request};
-use crate::store::Place;
+use crate::store::StoreLocation;
 
 pub(crate) fn run(command: &AccessCommand) -> Result<()> {
     match command {
@@ -29,11 +29,11 @@ pub(crate) fn run(command: &AccessCommand) -> Result<()> {
 
 /// Returns the key file of a store, which must exist: a misspelt path would create keys for no
 /// store.
-fn file_of(target: &Target) -> Result<(Place, AccessFile)> {
-    let place = Place::find(&target.data, target.state.as_deref())?;
+fn file_of(target: &Target) -> Result<(StoreLocation, AccessFile)> {
+    let place = StoreLocation::find(&target.data, target.state.as_deref())?;
     if !place.medium().exists() {
         let data = target.data.display();
-        return Err(Failure::Other(format!("no store in {data}; `keyhole serve --data {data}` creates one")));
+        return Err(CommandError::Other(format!("no store in {data}; `keyhole serve --data {data}` creates one")));
     }
     let file = AccessFile::in_state(&place.state);
     Ok((place, file))
@@ -46,10 +46,10 @@ fn change<T>(target: &Target, change: impl FnOnce(&mut Vec<Entry>) -> std::resul
     match control::ask(&place.socket(), &Request::AccessReload {}, &mut |_| {}) {
         Ok(None | Some(Reply::AccessReloaded { .. })) => Ok(result),
         Ok(Some(Reply::Failed { message })) => {
-            Err(Failure::Other(format!("the keys were changed, but the node rejected them: {message}")))
+            Err(CommandError::Other(format!("the keys were changed, but the node rejected them: {message}")))
         }
         Ok(Some(_)) => Err(unexpected()),
-        Err(why) => Err(Failure::Other(format!("the keys were changed, but the node was not notified: {why}"))),
+        Err(why) => Err(CommandError::Other(format!("the keys were changed, but the node was not notified: {why}"))),
     }
 }
 
@@ -58,7 +58,7 @@ fn add(options: &AddOptions) -> Result<()> {
         (Some(id), Some(file)) => (id.clone(), read_secret(file)?),
         _ => access::new_pair(),
     };
-    access::check(&id, &secret).map_err(Failure::Usage)?;
+    access::check(&id, &secret).map_err(CommandError::Usage)?;
     let entry = Entry {
         access_key: id,
         secret_key: secret,
@@ -78,7 +78,7 @@ fn add(options: &AddOptions) -> Result<()> {
 }
 
 fn read_secret(path: &PathBuf) -> Result<Zeroizing<String>> {
-    let failed = |error| Failure::io(format_args!("cannot read {}", path.display()), error);
+    let failed = |error| CommandError::io(format_args!("cannot read {}", path.display()), error);
     let mut text = Zeroizing::new(String::new());
     let mut reader: Box<dyn Read> = match path.as_os_str() == "-" {
         true => Box::new(std::io::stdin().lock()),
@@ -89,7 +89,9 @@ fn read_secret(path: &PathBuf) -> Result<Zeroizing<String>> {
     let line = line.strip_suffix('\r').unwrap_or(line);
     match line.contains(char::is_control) {
         false => Ok(line.to_owned().into()),
-        true => Err(Failure::Usage(format!("{} has more than one line: a secret key is one line", path.display()))),
+        true => {
+            Err(CommandError::Usage(format!("{} has more than one line: a secret key is one line", path.display())))
+        }
     }
 }
 
@@ -137,7 +139,7 @@ fn list(options: &ListOptions) -> Result<()> {
     };
     let all: Vec<_> = entries.iter().map(told).collect();
     if options.json {
-        let text = serde_json::to_string_pretty(&all).map_err(|error| Failure::Other(error.to_string()))?;
+        let text = serde_json::to_string_pretty(&all)?;
         print(&format!("{text}\n"));
         return Ok(());
     }

@@ -3,7 +3,7 @@
 use clap::ValueEnum;
 
 use super::operate::{ask, print, size, unexpected};
-use super::{Failure, Result};
+use super::{CommandError, Result};
 use crate::cli::bucket::{BucketCommand, NONE};
 use crate::control::{BucketChange, BucketReply, Reply, Request};
 
@@ -26,7 +26,7 @@ pub(crate) fn run(command: &BucketCommand) -> Result<()> {
             if change == (BucketChange { bucket: options.bucket.clone(), ..BucketChange::default() }) {
                 let options = "--quota SIZE|none, --expire-days N|none, --sse-c allow|require|forbid, --pin ID|none, \
                     --rekey-by-overwrite allow|forbid, --anonymous-read allow|forbid";
-                return Err(Failure::Usage(format!("nothing to set: expected {options}")));
+                return Err(CommandError::Usage(format!("nothing to set: expected {options}")));
             }
             show(ask(&options.target, Request::BucketSet(change), |_| {})?, false)
         }
@@ -39,7 +39,7 @@ fn pins(given: &[String]) -> Result<Option<Vec<String>>> {
         [] => Ok(None),
         [none] if none == NONE => Ok(Some(Vec::new())),
         ids if ids.iter().any(|id| id == NONE) => {
-            Err(Failure::Usage(format!("--pin {NONE} removes all pins and cannot be combined with other pins")))
+            Err(CommandError::Usage(format!("--pin {NONE} removes all pins and cannot be combined with other pins")))
         }
         ids => Ok(Some(ids.to_vec())),
     }
@@ -48,7 +48,7 @@ fn pins(given: &[String]) -> Result<Option<Vec<String>>> {
 fn show(reply: Reply, json: bool) -> Result<()> {
     let Reply::Bucket(settings) = reply else { return Err(unexpected()) };
     if json {
-        let text = serde_json::to_string_pretty(&settings).map_err(|error| Failure::Other(error.to_string()))?;
+        let text = serde_json::to_string_pretty(&settings)?;
         print(&format!("{text}\n"));
         return Ok(());
     }

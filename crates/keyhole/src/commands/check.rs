@@ -6,10 +6,10 @@ use keyhole_log::{CheckOptions as LogOptions, Report, Verdict};
 use serde::Serialize;
 
 use super::operate::{describe, print, size};
-use super::{Failure, Result};
+use super::{CommandError, Result};
 use crate::cli::store::CheckOptions;
 use crate::control::{self, DamageReply};
-use crate::store::{self, Place, StoreOptions};
+use crate::store::{self, StoreLocation, StoreOptions};
 
 /// The structure of `--json`. All lengths are in bytes.
 #[derive(Serialize)]
@@ -38,10 +38,10 @@ struct JsonFinding {
 }
 
 pub(crate) fn run(options: &CheckOptions) -> Result<()> {
-    let place = Place::find(&options.data, options.state.as_deref())?;
+    let place = StoreLocation::find(&options.data, options.state.as_deref())?;
     if control::is_served(&place.socket()) {
         let data = place.data.display();
-        return Err(Failure::Other(format!(
+        return Err(CommandError::Other(format!(
             "{data} is in use by a node: stop it before a check, or run `keyhole scrub {data}` while it serves"
         )));
     }
@@ -55,7 +55,7 @@ pub(crate) fn run(options: &CheckOptions) -> Result<()> {
     let remaining = if options.repair { found.saturating_sub(report.repaired) } else { found };
     match options.json {
         true => {
-            let text = serde_json::to_string_pretty(&json(&report, remaining)).map_err(|error| error.to_string())?;
+            let text = serde_json::to_string_pretty(&json(&report, remaining))?;
             print(&format!("{text}\n"));
         }
         false => print(&text(&report)),
@@ -64,7 +64,7 @@ pub(crate) fn run(options: &CheckOptions) -> Result<()> {
         return Ok(());
     }
     let (data, can_be) = (place.data.display(), report.findings.iter().filter(|f| f.verdict == Verdict::Repairable));
-    Err(Failure::Damaged(match (options.repair, can_be.count()) {
+    Err(CommandError::Damaged(match (options.repair, can_be.count()) {
         (false, 1..) => format!("damaged in {found} places; `keyhole check --repair {data}` repairs what it can"),
         _ => format!(
             "damaged in {remaining} places that cannot be repaired: restore the objects from a backup, or delete them"

@@ -4,7 +4,7 @@ use keyhole_core::chunked::{Opener, Sealer};
 use keyhole_core::limits::{PREFIX_LEN, SALT_LEN};
 
 use super::stream::{Input, Output, Progress, finish_opened};
-use super::{Failure, Result, stream};
+use super::{CommandError, Result, stream};
 use crate::cli::sealed::{ChunkedCommand, Hex};
 use crate::engine::Chosen;
 use crate::env::random;
@@ -31,8 +31,10 @@ pub(crate) fn run(command: &ChunkedCommand) -> Result<()> {
             let progress = Progress::new(input.len);
             let mut prefix = [0; PREFIX_LEN];
             input.exactly(&mut prefix)?;
-            let mut opener = Opener::new(&engine, &options.key_hex.0, &prefix, &[&options.context_hex.0])
-                .map_err(|_| Failure::Malformed("authentication failed: wrong key, context or message".to_owned()))?;
+            let mut opener =
+                Opener::new(&engine, &options.key_hex.0, &prefix, &[&options.context_hex.0]).map_err(|_| {
+                    CommandError::Malformed("authentication failed: wrong key, context or message".to_owned())
+                })?;
             // Create the output only after the input's beginning has authenticated.
             let mut output = Output::create(&options.output, &[input.id])?;
             let opened = stream::open(&mut opener, &mut input, None, &mut output, &progress);

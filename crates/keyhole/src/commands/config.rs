@@ -5,12 +5,12 @@ use std::fmt::Write;
 use serde_json::json;
 
 use super::operate::print;
-use super::{Failure, Result};
+use super::{CommandError, Result};
 use crate::access;
 use crate::cli::config::ConfigCommand;
 use crate::config::{Origin, Setting, Sources};
 use crate::serve;
-use crate::store::Place;
+use crate::store::StoreLocation;
 
 pub(crate) fn run(command: &ConfigCommand, sources: &Sources) -> Result<()> {
     for warning in sources.warnings() {
@@ -18,7 +18,7 @@ pub(crate) fn run(command: &ConfigCommand, sources: &Sources) -> Result<()> {
     }
     match command {
         ConfigCommand::Check(options) => {
-            serve::check(&options.serve).map_err(Failure::Other)?;
+            serve::check(&options.serve).map_err(CommandError::Other)?;
             print("the configuration is valid\n");
         }
         ConfigCommand::Show(options) if options.json => {
@@ -33,11 +33,11 @@ pub(crate) fn run(command: &ConfigCommand, sources: &Sources) -> Result<()> {
                     (setting.name.clone(), json!({ "value": value, "from": setting.origin.to_string() }))
                 })
                 .collect();
-            let text = serde_json::to_string_pretty(&all).map_err(|error| Failure::Other(error.to_string()))?;
+            let text = serde_json::to_string_pretty(&all)?;
             print(&format!("{text}\n"));
         }
         ConfigCommand::Show(options) => {
-            let place = Place::find(&options.serve.data, options.serve.state.as_deref())?;
+            let place = StoreLocation::find(&options.serve.data, options.serve.state.as_deref())?;
             print(&format!("# access keys: {}\n{}", access::describe(&place.state)?, as_toml(&sources.settings())));
         }
     }

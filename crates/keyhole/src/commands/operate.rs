@@ -7,31 +7,31 @@ use keyhole_log::Log;
 use keyhole_node::PolicyDefaults;
 use tokio::task::LocalSet;
 
-use super::{Failure, Result};
+use super::{CommandError, Result};
 use crate::background::{self, Finished};
 use crate::cli::Target;
 use crate::cli::store::ScrubOptions;
 use crate::control::{self, DamageReply, Replies, Reply, Request};
 use crate::epoll::PlainDisk;
-use crate::store::{self, OpenedStore, Place, StoreOptions};
+use crate::store::{self, OpenedStore, StoreLocation, StoreOptions};
 
 /// Sends a request to the node, or executes it without one; returns the final reply. Passes earlier
 /// replies to `on_reply`.
 pub(super) fn ask(target: &Target, request: Request, mut on_reply: impl FnMut(Reply)) -> Result<Reply> {
-    let place = Place::find(&target.data, target.state.as_deref())?;
+    let place = StoreLocation::find(&target.data, target.state.as_deref())?;
     let reply = match control::ask(&place.socket(), &request, &mut on_reply)? {
         Some(reply) => reply,
         None => alone(&place, request, on_reply)?,
     };
     match reply {
-        Reply::Failed { message } => Err(Failure::Other(message)),
+        Reply::Failed { message } => Err(CommandError::Other(message)),
         reply => Ok(reply),
     }
 }
 
 /// Returns the failure for a reply that does not match the request.
-pub(super) fn unexpected() -> Failure {
-    Failure::Other("unexpected answer from the node: is it of the same version?".to_owned())
+pub(super) fn unexpected() -> CommandError {
+    CommandError::Other("unexpected answer from the node: is it of the same version?".to_owned())
 }
 
 /// A receiver of replies without a connection.
@@ -45,7 +45,7 @@ impl<F: FnMut(Reply)> Replies for Callback<F> {
 }
 
 /// Opens the store as a node with one worker would, and executes the request.
-fn alone(place: &Place, request: Request, on_reply: impl FnMut(Reply)) -> Result<Reply> {
+fn alone(place: &StoreLocation, request: Request, on_reply: impl FnMut(Reply)) -> Result<Reply> {
     let read_only = request.only_looks().then_some(store::ONLY_LOOKS);
     let store = store::open(place, &StoreOptions { read_only, ..StoreOptions::default() })?;
     if store.damaged > 0 {
@@ -53,7 +53,7 @@ fn alone(place: &Place, request: Request, on_reply: impl FnMut(Reply)) -> Result
         eprintln!("keyhole: opening the store found damage in {damaged} places; see `keyhole check {data}`");
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
-    let runtime = runtime.map_err(|error| Failure::io("cannot start the async runtime", error))?;
+    let runtime = runtime.map_err(|error| CommandError::io("cannot start the async runtime", error))?;
     LocalSet::new().block_on(&runtime, answer(&store, request, on_reply))
 }
 
@@ -62,11 +62,11 @@ async fn answer(store: &OpenedStore, request: Request, on_reply: impl FnMut(Repl
     let defaults = PolicyDefaults::default();
     let mut replies = Callback(on_reply);
     let work = async |log: &Log<PlainDisk>| control::answer(log, None, &defaults, request, &mut replies).await;
-    let Finished { result, is_checkpointed } = background::with_log(store.shared.clone(), disk, work).await;
+    let Finished { result, is_checkpointed } = background::with_log(store.store.clone(), disk, work).await;
     if !is_checkpointed {
         eprintln!("keyhole: the last checkpoint was not written; the next start takes longer");
     }
-    result.map_err(|error| Failure::io("cannot answer", error))
+    result.map_err(|error| CommandError::io("cannot answer", error))
 }
 
 /// Returns a progress display, hidden if there is no terminal.
@@ -111,7 +111,7 @@ pub(crate) fn scrub(options: &ScrubOptions) -> Result<()> {
     print(&format!("{} verified, {damaged} damaged\n", size(bytes)));
     match damaged {
         0 => Ok(()),
-        _ => Err(Failure::Damaged(format!(
+        _ => Err(CommandError::Damaged(format!(
             "damaged objects: restore them from a backup or delete them; with the node stopped, `keyhole check {}` \
              lists the damage",
             options.target.data.display()
@@ -136,7 +136,7 @@ pub(super) fn print(text: &str) {
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
-pub(super) use crate::status::say::size;
+pub(super) use crate::status::format::size;
 
 #[cfg(test)]
 mod tests {

@@ -10,15 +10,15 @@ use serde::Serialize;
 use zeroize::Zeroizing;
 
 use super::stream::{FileId, Input, Output, Progress, dash, finish_opened};
-use super::{Failure, Result, key, stream};
+use super::{CommandError, Result, key, stream};
 use crate::cli::sealed::{InspectOptions, OpenOptions, SealOptions};
 use crate::engine::Chosen;
 use crate::env::random;
 
 const ENGINE: Chosen = Chosen::Accelerated;
 
-fn malformed(error: impl std::fmt::Display) -> Failure {
-    Failure::Malformed(error.to_string())
+fn malformed(error: impl std::fmt::Display) -> CommandError {
+    CommandError::Malformed(error.to_string())
 }
 
 pub(crate) fn seal(options: &SealOptions) -> Result<()> {
@@ -39,7 +39,7 @@ pub(crate) fn seal(options: &SealOptions) -> Result<()> {
         [&preface[..], &entry.encode(), &sealer.prefix()].iter().try_for_each(|bytes| output.write(bytes))?;
         let sealed = stream::seal(&mut sealer, &mut input, &mut output, &progress)?;
         if sealed != len {
-            return Err(Failure::Other("the input changed while it was read".to_owned()));
+            return Err(CommandError::Other("the input changed while it was read".to_owned()));
         }
         return output.finish();
     }
@@ -72,7 +72,7 @@ fn begin_file(
     data_key: &DataKey,
     len: u64,
 ) -> Result<(Vec<u8>, Entry)> {
-    let usage = |what: &dyn std::fmt::Display| Failure::Usage(what.to_string());
+    let usage = |what: &dyn std::fmt::Display| CommandError::Usage(what.to_string());
     let mut meta: Vec<(&str, &[u8])> =
         options.meta.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
     meta.sort_unstable();
@@ -167,7 +167,7 @@ pub(crate) fn open(options: &OpenOptions) -> Result<()> {
     let preface = front.preface();
     for (given, found, what) in [(&options.bucket, preface.bucket, "bucket"), (&options.name, preface.key, "name")] {
         if let Some(given) = given.as_deref().filter(|given| *given != found) {
-            return Err(Failure::Malformed(format!("the file is for the {what} {found:?}, not {given:?}")));
+            return Err(CommandError::Malformed(format!("the file is for the {what} {found:?}, not {given:?}")));
         }
     }
     let mut sealed_head = Zeroizing::new(preface.sealed_head.to_vec());
@@ -265,7 +265,7 @@ pub(crate) fn inspect(options: &InspectOptions) -> Result<()> {
         parts: if front.is_whole() { Vec::new() } else { parts.collect() },
     };
     let text = match options.json {
-        true => serde_json::to_string_pretty(&found).map_err(|error| error.to_string())? + "\n",
+        true => serde_json::to_string_pretty(&found)? + "\n",
         false => found.to_string(),
     };
     let mut output = Output::create(&dash(), &[])?;

@@ -9,13 +9,13 @@ use comfy_table::Table;
 
 use super::operate::{print, size, unexpected};
 use super::stat::table;
-use super::{Failure, Result};
+use super::{CommandError, Result};
 use crate::cli::Target;
 use crate::cli::store::StatusOptions;
 use crate::control::{self, Reply, Request};
 use crate::status::Status;
-use crate::status::say::{count, duration_or_dash, joined, rate, share, span, throughput};
-use crate::store::Place;
+use crate::status::format::{count, duration_or_dash, joined, rate, share, span, throughput};
+use crate::store::StoreLocation;
 
 pub(crate) fn run(options: &StatusOptions) -> Result<()> {
     loop {
@@ -25,7 +25,7 @@ pub(crate) fn run(options: &StatusOptions) -> Result<()> {
             true => serde_json::to_string_pretty(&status),
             false => Ok(text(&status)),
         };
-        let text = text.map_err(|error| Failure::Other(error.to_string()))?;
+        let text = text?;
         let Some(seconds) = options.watch else {
             print(&format!("{text}\n"));
             return verdict(&status);
@@ -38,12 +38,12 @@ pub(crate) fn run(options: &StatusOptions) -> Result<()> {
 }
 
 fn ask(target: &Target) -> Result<Status> {
-    let place = Place::find(&target.data, target.state.as_deref())?;
+    let place = StoreLocation::find(&target.data, target.state.as_deref())?;
     match control::ask(&place.socket(), &Request::Status {}, &mut |_| {})? {
         Some(Reply::Status(status)) => Ok(*status),
-        Some(Reply::Failed { message }) => Err(Failure::Other(message)),
+        Some(Reply::Failed { message }) => Err(CommandError::Other(message)),
         Some(_) => Err(unexpected()),
-        None => Err(Failure::Other(format!(
+        None => Err(CommandError::Other(format!(
             "no node serves {0}; use `keyhole stat {0}` for the store alone",
             target.data.display()
         ))),
@@ -55,8 +55,8 @@ fn verdict(status: &Status) -> Result<()> {
     let names: Vec<&str> = status.conditions.iter().map(|condition| &condition.name[..]).collect();
     match names[..] {
         [] => Ok(()),
-        _ if names.contains(&"damage") => Err(Failure::Damaged(format!("unhealthy: {}", names.join(", ")))),
-        _ => Err(Failure::Other(format!("unhealthy: {}", names.join(", ")))),
+        _ if names.contains(&"damage") => Err(CommandError::Damaged(format!("unhealthy: {}", names.join(", ")))),
+        _ => Err(CommandError::Other(format!("unhealthy: {}", names.join(", ")))),
     }
 }
 
@@ -139,17 +139,19 @@ fn errors(status: &Status) -> Table {
 
 fn store(status: &Status) -> Option<Table> {
     let store = status.store.as_ref()?;
-    let (written, cleaner) = (&store.written, &store.cleaner);
+    let (written, cleaner) = (&store.figures.written, &store.figures.cleaner);
     let mut table = table(&["store", "", ""], 1);
-    for (name, bytes) in [("live", store.live), ("dead", store.dead), ("reserved", store.reserved)] {
-        table.add_row([name, &size(bytes), &share(bytes, store.capacity)]);
+    for (name, bytes) in [("live", store.figures.live), ("dead", store.figures.dead), ("reserved", store.reserved)] {
+        table.add_row([name, &size(bytes), &share(bytes, store.figures.capacity)]);
     }
-    table.add_row(["capacity", &size(store.capacity), if store.ring { "ring" } else { "" }]);
-    for (name, number) in [("buckets", store.buckets), ("objects", store.objects), ("uploads", store.uploads)] {
+    table.add_row(["capacity", &size(store.figures.capacity), if store.ring { "ring" } else { "" }]);
+    for (name, number) in
+        [("buckets", store.figures.buckets), ("objects", store.figures.objects), ("uploads", store.figures.uploads)]
+    {
         table.add_row([name, &count(number), ""]);
     }
     let amplification = written.amplification.map_or_else(|| "–".to_owned(), |factor| format!("{factor:.2} times"));
-    table.add_row(["index memory", &size(store.index), ""]);
+    table.add_row(["index memory", &size(store.figures.index), ""]);
     table.add_row(["written since start", &size(written.total), &amplification]);
     table.add_row(["syncs, durable writes", &count(store.syncs), &count(store.durable_writes)]);
     table.add_row(["moved by the cleaner", &size(cleaner.bytes_moved), &share(written.moved, written.total)]);
@@ -228,9 +230,9 @@ mod tests {
     #[test]
     fn what_is_not_well_has_an_exit_code() {
         let mut status = sample_status();
-        assert!(matches!(verdict(&status), Err(Failure::Damaged(text)) if text.contains("damage, full")));
+        assert!(matches!(verdict(&status), Err(CommandError::Damaged(text)) if text.contains("damage, full")));
         status.conditions.retain(|condition| condition.name == "full");
-        assert!(matches!(verdict(&status), Err(Failure::Other(_))));
+        assert!(matches!(verdict(&status), Err(CommandError::Other(_))));
         status.conditions.clear();
         assert!(verdict(&status).is_ok());
     }

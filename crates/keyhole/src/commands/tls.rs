@@ -18,7 +18,7 @@ use rustls_pki_types::pem::PemObject;
 use tempfile::NamedTempFile;
 use zeroize::Zeroizing;
 
-use super::{Failure, Result};
+use super::{CommandError, Result};
 use crate::cli::tls::{SelfSignedOptions, TlsCommand};
 use crate::env::System;
 use crate::net::tls::certificate::Facts;
@@ -46,16 +46,16 @@ pub(crate) fn run(command: &TlsCommand) -> Result<()> {
 
 fn self_signed(options: &SelfSignedOptions) -> Result<()> {
     if options.hosts.len() > HOSTS_MAX {
-        return Err(Failure::Usage(format!("too many names ({}): the limit is {HOSTS_MAX}", options.hosts.len())));
+        return Err(CommandError::Usage(format!("too many names ({}): the limit is {HOSTS_MAX}", options.hosts.len())));
     }
     let paths = [CERTIFICATE, KEY].map(|name| options.out.join(name));
     if let Some(path) = paths.iter().find(|path| !options.force && path.symlink_metadata().is_ok()) {
         return Err(exists(path));
     }
     let (certificate, der, key) =
-        make(options).map_err(|error| Failure::Other(format!("cannot create a certificate: {error}")))?;
+        make(options).map_err(|error| CommandError::Other(format!("cannot create a certificate: {error}")))?;
     fs::create_dir_all(&options.out)
-        .map_err(|error| Failure::io(format_args!("cannot create {}", options.out.display()), error))?;
+        .map_err(|error| CommandError::io(format_args!("cannot create {}", options.out.display()), error))?;
     let [certificate_path, key_path] = &paths;
     // The key first: a node that uses both reloads once the certificate is there.
     write(key_path, key.as_bytes(), 0o600, options.force)?;
@@ -117,17 +117,18 @@ fn write(path: &Path, contents: &[u8], mode: u32, force: bool) -> Result<()> {
     match write() {
         Ok(true) => Ok(()),
         Ok(false) => Err(exists(path)),
-        Err(error) => Err(Failure::io(format_args!("cannot write {}", path.display()), error)),
+        Err(error) => Err(CommandError::io(format_args!("cannot write {}", path.display()), error)),
     }
 }
 
-fn exists(path: &Path) -> Failure {
-    Failure::Other(format!("{} exists; give another --out, or --force to replace it", path.display()))
+fn exists(path: &Path) -> CommandError {
+    CommandError::Other(format!("{} exists; give another --out, or --force to replace it", path.display()))
 }
 
 fn show(path: &Path) -> Result<()> {
-    let pem = fs::read(path).map_err(|error| Failure::io(format_args!("cannot read {}", path.display()), error))?;
-    let malformed = |what: String| Failure::Malformed(format!("{}: {what}", path.display()));
+    let pem =
+        fs::read(path).map_err(|error| CommandError::io(format_args!("cannot read {}", path.display()), error))?;
+    let malformed = |what: String| CommandError::Malformed(format!("{}: {what}", path.display()));
     let certificates: std::result::Result<Vec<CertificateDer<'_>>, _> = CertificateDer::pem_slice_iter(&pem).collect();
     let certificates = certificates.map_err(|error| malformed(format!("invalid PEM file: {error}")))?;
     if certificates.is_empty() {

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
+use super::Result;
 use super::operate::size;
-use super::{Failure, Result};
 
 /// Returns whether the path stands for standard input or output.
 pub(super) fn is_dash(path: &Path) -> bool {
@@ -80,7 +80,7 @@ pub(super) fn objects(number: u64, bytes: u64) -> String {
 pub(super) fn summary(json: bool, figures: &impl Serialize, words: &str) -> Result<String> {
     match json {
         true => {
-            let text = serde_json::to_string_pretty(figures).map_err(|error| Failure::Other(error.to_string()))?;
+            let text = serde_json::to_string_pretty(figures)?;
             Ok(format!("{text}\n"))
         }
         false => Ok(format!("{words}\n")),

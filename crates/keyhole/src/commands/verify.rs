@@ -8,14 +8,14 @@ use serde::Serialize;
 use super::import::source::{self, Handler, Verdict};
 use super::operate::print;
 use super::transfer::{Pace, objects, summary};
-use super::{Failure, Result};
+use super::{CommandError, Result};
 use crate::cli::transfer::VerifyOptions;
-use crate::transfer::entry::{Bucket, Entry};
+use crate::transfer::entry::{BucketEntry, ObjectEntry};
 use crate::transfer::manifest::End;
 
 /// The structure of `--json`.
 #[derive(Serialize, Default)]
-struct Figures {
+struct VerifyFigures {
     buckets: u64,
     /// Valid objects, and bytes of their files.
     objects: u64,
@@ -31,20 +31,20 @@ struct Figures {
 pub(crate) fn run(options: &VerifyOptions) -> Result<()> {
     let source = source::open(&options.from)?;
     let pace = Pace::new("verifying", options.rate);
-    let mut verifier = Verifier { pace, sealed: None, figures: Figures::default() };
+    let mut verifier = Verifier { pace, sealed: None, figures: VerifyFigures::default() };
     source.read(&mut verifier)?;
     let Verifier { pace, figures, .. } = verifier;
     drop(pace);
-    let Figures { damaged, left_out, complete, .. } = figures;
+    let VerifyFigures { damaged, left_out, complete, .. } = figures;
     let words = format!("{} verified, {damaged} damaged", objects(figures.objects, figures.bytes));
     print(&summary(options.json, &figures, &words)?);
     match (damaged, complete, left_out) {
         (0, true, 0) => Ok(()),
-        (0, true, _) => Err(Failure::Malformed(format!(
+        (0, true, _) => Err(CommandError::Malformed(format!(
             "the export lacks {left_out} objects, which were damaged in the exported store"
         ))),
-        (0, false, _) => Err(Failure::Malformed("the export is incomplete (interrupted or truncated)".to_owned())),
-        _ => Err(Failure::Malformed("the export is damaged".to_owned())),
+        (0, false, _) => Err(CommandError::Malformed("the export is incomplete (interrupted or truncated)".to_owned())),
+        _ => Err(CommandError::Malformed("the export is damaged".to_owned())),
     }
 }
 
@@ -52,11 +52,11 @@ struct Verifier {
     pace: Pace,
     /// The check of the current sealed object file.
     sealed: Option<SealedCheck>,
-    figures: Figures,
+    figures: VerifyFigures,
 }
 
 impl Handler for Verifier {
-    fn bucket(&mut self, bucket: Bucket) -> Result<()> {
+    fn bucket(&mut self, bucket: BucketEntry) -> Result<()> {
         self.figures.buckets += 1;
         if let Err(what) = bucket.settings() {
             self.damaged(&format!("bucket {}: {what}", bucket.bucket.escape_debug()));
@@ -64,7 +64,7 @@ impl Handler for Verifier {
         Ok(())
     }
 
-    fn wants(&mut self, entry: &Entry) -> Result<bool> {
+    fn wants(&mut self, entry: &ObjectEntry) -> Result<bool> {
         self.pace.at(&entry.name());
         self.sealed = entry.sealed.then(SealedCheck::default);
         Ok(true)
@@ -78,7 +78,7 @@ impl Handler for Verifier {
         Ok(())
     }
 
-    fn done(&mut self, entry: &Entry, verdict: Verdict) -> Result<()> {
+    fn done(&mut self, entry: &ObjectEntry, verdict: Verdict) -> Result<()> {
         let what = match verdict {
             Verdict::Damaged(what) => Some(what),
             Verdict::Whole => {
@@ -101,7 +101,7 @@ impl Handler for Verifier {
         self.figures.damaged += 1;
     }
 
-    fn is_in_scope(&self, _entry: &Entry) -> bool {
+    fn is_in_scope(&self, _entry: &ObjectEntry) -> bool {
         true
     }
 
@@ -116,7 +116,7 @@ impl Handler for Verifier {
 struct SealedCheck {
     /// The received bytes before the part infos.
     front: Vec<u8>,
-    layout: Option<Front>,
+    layout: Option<SealedFront>,
     /// Bytes received.
     at: u64,
     /// The received salts of the messages.
@@ -125,7 +125,7 @@ struct SealedCheck {
 }
 
 /// The decoded part of a file before the part infos.
-struct Front {
+struct SealedFront {
     bucket: String,
     key: String,
     bodies: Vec<FileEntry>,
@@ -139,7 +139,7 @@ impl SealedCheck {
     fn update(&mut self, bytes: &[u8]) {
         if self.failed.is_none() && self.layout.is_none() {
             self.front.extend_from_slice(bytes);
-            match Front::read(&self.front) {
+            match SealedFront::read(&self.front) {
                 Ok(None) => {}
                 Ok(Some(front)) => {
                     self.salts = vec![[0; SALT_LEN]; front.bodies.len()];
@@ -174,7 +174,7 @@ impl SealedCheck {
     }
 
     /// Checks that this is the file of the object.
-    fn finish(self, entry: &Entry) -> std::result::Result<(), String> {
+    fn finish(self, entry: &ObjectEntry) -> std::result::Result<(), String> {
         if let Some(error) = self.failed {
             return Err(format!("{}: {error}", entry.file));
         }
@@ -198,7 +198,7 @@ impl SealedCheck {
     }
 }
 
-impl Front {
+impl SealedFront {
     /// Decodes the beginning of a file; `None` if more bytes are needed.
     fn read(bytes: &[u8]) -> std::result::Result<Option<Self>, FileError> {
         let Decoded::Whole(preface, len) = Preface::decode(bytes)? else { return Ok(None) };
@@ -216,6 +216,13 @@ impl Front {
             at += body.message_len;
         }
         let (bucket, key) = (preface.bucket.to_owned(), preface.key.to_owned());
-        Ok(Some(Front { bucket, key, bodies, starts, file_len: totals.file_len(&preface), size: totals.plaintext_len }))
+        Ok(Some(SealedFront {
+            bucket,
+            key,
+            bodies,
+            starts,
+            file_len: totals.file_len(&preface),
+            size: totals.plaintext_len,
+        }))
     }
 }

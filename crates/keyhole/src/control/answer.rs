@@ -10,9 +10,9 @@ use keyhole_node::{Env, OwnPolicy, Policy, PolicyDefaults};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::SEGMENTS_PER_LINE;
-use super::protocol::{Allowed, Anonymous, BucketChange, BucketReply, DamageReply, Reply, Request, SseC, StatReply};
+use super::protocol::{Allowed, Anonymous, BucketChange, BucketReply, DamageReply, Reply, Request, SseC};
 use crate::env::System;
-use crate::status::Monitor;
+use crate::status::{Monitor, StoreFigures};
 
 /// Interval of progress replies, and so the delay until a disconnected client is noticed.
 const TICK: Duration = Duration::from_secs(1);
@@ -75,7 +75,7 @@ async fn stat<D: Disk>(log: &Log<D>, segments: bool, replies: &mut impl Replies)
             replies.send(Reply::Segments { segments: some.iter().map(Into::into).collect() }).await?;
         }
     }
-    Ok(Reply::Stat(StatReply::from(&stats)))
+    Ok(Reply::Stat(StoreFigures::from(&stats)))
 }
 
 async fn compact<D: Disk>(log: &Log<D>, pace: &mut Pace<'_, impl Replies>) -> io::Result<Result<Reply, Error>> {

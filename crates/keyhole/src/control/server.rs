@@ -24,7 +24,7 @@ use super::answer::{Replies, answer, failed};
 use super::protocol::{Reply, Request};
 use super::{REQUEST_MAX, short};
 use crate::status::Monitor;
-use crate::transfer::{self, Way};
+use crate::transfer::{self, Direction};
 
 /// Limit of concurrent connections; further clients are asked to retry later.
 const CONNECTIONS_MAX: usize = 4;
@@ -103,7 +103,7 @@ pub(crate) async fn serve<D: Disk>(listener: StdListener, log: Log<D>, running: 
         Err(error) => return tracing::error!(%error, "cannot serve the control socket"),
     };
     let mut connections = JoinSet::new();
-    let moves = Rc::new(Cell::new(0));
+    let transfers = Rc::new(Cell::new(0));
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -111,7 +111,7 @@ pub(crate) async fn serve<D: Disk>(listener: StdListener, log: Log<D>, running: 
         };
         match accepted {
             Ok((stream, _)) if connections.len() < CONNECTIONS_MAX => {
-                connections.spawn_local(connection(Peer(stream), log.clone(), running.clone(), moves.clone()));
+                connections.spawn_local(connection(Peer(stream), log.clone(), running.clone(), transfers.clone()));
             }
             Ok((stream, _)) => {
                 let busy = format!("the node is busy with {CONNECTIONS_MAX} other commands: try again later");
@@ -126,7 +126,7 @@ pub(crate) async fn serve<D: Disk>(listener: StdListener, log: Log<D>, running: 
     }
 }
 
-async fn connection<D: Disk>(mut peer: Peer, log: Log<D>, running: Arc<Running>, moves: Rc<Cell<usize>>) {
+async fn connection<D: Disk>(mut peer: Peer, log: Log<D>, running: Arc<Running>, transfers: Rc<Cell<usize>>) {
     let result = async {
         let line = timeout(PATIENCE, peer.line()).await.map_err(|_| io::ErrorKind::TimedOut)??;
         let request = match serde_json::from_slice::<Request>(&line) {
@@ -138,9 +138,9 @@ async fn connection<D: Disk>(mut peer: Peer, log: Log<D>, running: Arc<Running>,
             Request::Stat { .. } | Request::Status {} => tracing::debug!(?request, "control"),
             _ => tracing::info!(?request, "control"),
         }
-        let way = match request {
-            Request::Export(scope) => Way::Give(scope),
-            Request::Import {} => Way::Take,
+        let direction = match request {
+            Request::Export(scope) => Direction::Export(scope),
+            Request::Import {} => Direction::Import,
             Request::AccessReload {} => {
                 let reloaded = running.reload_access().map(|keys| Reply::AccessReloaded { keys: keys as u64 });
                 return peer.send(reloaded.unwrap_or_else(failed)).await;
@@ -150,12 +150,12 @@ async fn connection<D: Disk>(mut peer: Peer, log: Log<D>, running: Arc<Running>,
                 return peer.send(last).await;
             }
         };
-        let Some(_place) = transfer::Place::take(&moves) else {
+        let Some(_permit) = transfer::TransferPermit::take(&transfers) else {
             let busy = "too many exports and imports in progress: try again later";
             return peer.send(failed(busy.to_owned())).await;
         };
         peer.send(Reply::Ready {}).await?;
-        transfer::serve(&log, &way, peer.0).await
+        transfer::serve(&log, &direction, peer.0).await
     };
     if let Err(error) = result.await {
         tracing::info!(%error, "a client of the control socket disconnected");

@@ -11,11 +11,12 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::task::LocalSet;
 
-use super::session::{FRAME_HEAD, FileEnd, Kind, PATIENCE, Way, frame_head, out_of_turn, parse_frame_head, serve};
+use super::node::serve;
+use super::protocol::{Direction, FRAME_HEAD, FileEnd, FrameKind, PATIENCE, frame_head, out_of_turn, parse_frame_head};
 use crate::background::{self, Finished};
 use crate::control::{self, Reply, Request};
 use crate::epoll::PlainDisk;
-use crate::store::{self, OpenedStore, Place, StoreOptions};
+use crate::store::{self, OpenedStore, StoreLocation, StoreOptions};
 
 /// The connection.
 pub(crate) struct Channel {
@@ -36,17 +37,17 @@ pub(crate) enum Piece {
 
 impl Channel {
     /// Starts a transfer: asks the node that serves the store, or opens the store.
-    pub(crate) fn open(place: &Place, way: Way) -> Result<Self, String> {
-        let request = match &way {
-            Way::Give(scope) => Request::Export(scope.clone()),
-            Way::Take => Request::Import {},
+    pub(crate) fn open(place: &StoreLocation, direction: Direction) -> Result<Self, String> {
+        let request = match &direction {
+            Direction::Export(scope) => Request::Export(scope.clone()),
+            Direction::Import => Request::Import {},
         };
         let (replies, alone) = match control::begin(&place.socket(), &request, &mut |_| {})? {
             Some((Reply::Ready {}, replies)) => (replies, None),
             Some((Reply::Failed { message }, _)) => return Err(message),
             Some(_) => return Err("unexpected answer from the node: is it of the same version?".to_owned()),
             None => {
-                let (stream, alone) = open_alone(place, way)?;
+                let (stream, alone) = open_alone(place, direction)?;
                 (BufReader::new(stream), Some(alone))
             }
         };
@@ -59,29 +60,29 @@ impl Channel {
 
     /// Sends a message.
     pub(crate) fn send(&mut self, message: &impl Serialize) -> io::Result<()> {
-        self.send_as(Kind::Message, message)
+        self.send_as(FrameKind::Message, message)
     }
 
     /// Ends the bytes of a file.
     pub(crate) fn end(&mut self, end: &FileEnd) -> io::Result<()> {
-        self.send_as(Kind::End, end)
+        self.send_as(FrameKind::End, end)
     }
 
-    fn send_as(&mut self, kind: Kind, message: &impl Serialize) -> io::Result<()> {
+    fn send_as(&mut self, kind: FrameKind, message: &impl Serialize) -> io::Result<()> {
         let bytes = serde_json::to_vec(message)?;
         self.stream.write_all(&[&frame_head(kind, bytes.len())[..], &bytes].concat())
     }
 
     /// Sends bytes of a file.
     pub(crate) fn data(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.stream.write_all(&frame_head(Kind::Data, bytes.len()))?;
+        self.stream.write_all(&frame_head(FrameKind::Data, bytes.len()))?;
         self.stream.write_all(bytes)
     }
 
     /// Receives the next frame, which must be a message.
     pub(crate) fn message<T: DeserializeOwned>(&mut self) -> io::Result<T> {
         match self.head()? {
-            (Kind::Message, len) => self.rest(len),
+            (FrameKind::Message, len) => self.rest(len),
             _ => Err(out_of_turn()),
         }
     }
@@ -89,17 +90,17 @@ impl Channel {
     /// Receives the next bytes of a file into `buf`, or their end.
     pub(crate) fn piece(&mut self, buf: &mut Vec<u8>) -> io::Result<Piece> {
         match self.head()? {
-            (Kind::Data, len) => {
+            (FrameKind::Data, len) => {
                 buf.resize(len, 0);
                 self.replies.read_exact(buf)?;
                 Ok(Piece::Data(len))
             }
-            (Kind::End, len) => Ok(Piece::End(self.rest(len)?)),
-            (Kind::Message, _) => Err(out_of_turn()),
+            (FrameKind::End, len) => Ok(Piece::End(self.rest(len)?)),
+            (FrameKind::Message, _) => Err(out_of_turn()),
         }
     }
 
-    fn head(&mut self) -> io::Result<(Kind, usize)> {
+    fn head(&mut self) -> io::Result<(FrameKind, usize)> {
         let mut head = [0; FRAME_HEAD];
         self.replies.read_exact(&mut head)?;
         parse_frame_head(head)
@@ -139,9 +140,10 @@ impl Channel {
 type Alone = (UnixStream, thread::JoinHandle<Result<(), String>>);
 
 /// Opens the store as a node with one worker would, and serves one connection on a thread.
-fn open_alone(place: &Place, way: Way) -> Result<Alone, String> {
-    let read_only = matches!(way, Way::Give(_)).then_some(store::ONLY_LOOKS);
-    let store = store::open(place, &StoreOptions { read_only, ..StoreOptions::default() })?;
+fn open_alone(place: &StoreLocation, direction: Direction) -> Result<Alone, String> {
+    let read_only = matches!(direction, Direction::Export(_)).then_some(store::ONLY_LOOKS);
+    let store = store::open(place, &StoreOptions { read_only, ..StoreOptions::default() })
+        .map_err(|error| error.to_string())?;
     if store.damaged > 0 {
         let (damaged, data) = (store.damaged, place.data.display());
         eprintln!("keyhole: opening the store found damage in {damaged} places; see `keyhole check {data}`");
@@ -152,17 +154,17 @@ fn open_alone(place: &Place, way: Way) -> Result<Alone, String> {
     let run = move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| format!("cannot start a runtime: {error}"))?;
-        LocalSet::new().block_on(&runtime, serve_alone(&store, &way, theirs))
+        LocalSet::new().block_on(&runtime, serve_alone(&store, &direction, theirs))
     };
     let thread = thread::Builder::new().name("store".to_owned()).spawn(run).map_err(failed)?;
     Ok((ours, thread))
 }
 
-async fn serve_alone(store: &OpenedStore, way: &Way, stream: UnixStream) -> Result<(), String> {
-    let disk = store::plain_disk(&store.medium)?;
+async fn serve_alone(store: &OpenedStore, direction: &Direction, stream: UnixStream) -> Result<(), String> {
+    let disk = store::plain_disk(&store.medium).map_err(|error| error.to_string())?;
     let stream = tokio::net::UnixStream::from_std(stream).map_err(|error| error.to_string())?;
-    let work = async |log: &Log<PlainDisk>| serve(log, way, stream).await;
-    let Finished { result, is_checkpointed } = background::with_log(store.shared.clone(), disk, work).await;
+    let work = async |log: &Log<PlainDisk>| serve(log, direction, stream).await;
+    let Finished { result, is_checkpointed } = background::with_log(store.store.clone(), disk, work).await;
     if !is_checkpointed {
         eprintln!("keyhole: the last checkpoint was not written; the next start takes longer");
     }

@@ -21,7 +21,7 @@ pub(crate) type Digest = [u8; DIGEST_LEN];
 /// A bucket.
 #[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Bucket {
+pub(crate) struct BucketEntry {
     pub(crate) bucket: String,
     pub(crate) created_ms: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -36,11 +36,11 @@ pub(crate) struct Bucket {
     pub(crate) lifecycle: String,
 }
 
-impl Bucket {
+impl BucketEntry {
     pub(crate) fn new(bucket: String, created_ms: u64, settings: &BucketSettings) -> Self {
         let BucketSettings { quota, expire_ms, policy, lifecycle } = settings;
         let (policy, lifecycle) = (Base64::encode_string(policy), Base64::encode_string(lifecycle));
-        Bucket { bucket, created_ms, quota: *quota, expire_ms: *expire_ms, policy, lifecycle }
+        BucketEntry { bucket, created_ms, quota: *quota, expire_ms: *expire_ms, policy, lifecycle }
     }
 
     /// Decodes the settings of the bucket.
@@ -57,7 +57,7 @@ impl Bucket {
 /// An object, and the file that contains it.
 #[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Entry {
+pub(crate) struct ObjectEntry {
     pub(crate) bucket: String,
     pub(crate) key: String,
     /// The path of its file, relative to the top of the export.
@@ -247,12 +247,12 @@ pub(crate) fn finish(hash: digest::Context) -> Digest {
     hash.finish().as_ref().try_into().expect("SHA-256 has 32 bytes")
 }
 
-impl Entry {
+impl ObjectEntry {
     /// Describes an object with the stored object head `head` and a file of `length` bytes.
     pub(crate) fn new(description: &Description, head: &[u8], length: u64) -> Result<Self, String> {
         let Description { bucket, key, sealed, bound, size, time_ms, etag, tags, .. } = description;
         let plain = if *sealed { None } else { Some(Plain::new(description)?) };
-        Ok(Entry {
+        Ok(ObjectEntry {
             bucket: bucket.clone(),
             key: key.clone(),
             file: FileName { id: identity(description, head), sealed: *sealed },
@@ -270,7 +270,7 @@ impl Entry {
 
     /// Decodes the description of the object.
     pub(crate) fn description(&self) -> Result<Description, String> {
-        let Entry { bucket, key, sealed, bound, size, modified_ms, plain, .. } = self;
+        let ObjectEntry { bucket, key, sealed, bound, size, modified_ms, plain, .. } = self;
         let etag: Etag = self.etag.parse().map_err(|_| "invalid ETag".to_owned())?;
         let mut tags = Tags::default();
         for (key, value) in &self.tags {
@@ -481,10 +481,10 @@ pub(crate) mod tests {
         for sizes in [&[][..], &[5 << 20, 1], &[0]] {
             for key in ["k", "../../etc/passwd", "a//b/\u{1F511}\n\"", &"\u{1}".repeat(1024)] {
                 let description = description(key, sizes);
-                let entry = Entry::new(&description, &description.head, description.size).unwrap();
+                let entry = ObjectEntry::new(&description, &description.head, description.size).unwrap();
                 let text = serde_json::to_string(&entry).unwrap();
                 assert!(!text.contains('\n'), "{text}");
-                let read: Entry = serde_json::from_str(&text).unwrap();
+                let read: ObjectEntry = serde_json::from_str(&text).unwrap();
                 assert_eq!(read, entry);
                 assert_eq!(read.description().unwrap(), description);
                 assert_eq!(FileName::parse(&entry.file.to_string()), Some(entry.file));
@@ -492,7 +492,7 @@ pub(crate) mod tests {
         }
         let sealed =
             Description { sealed: true, bound: true, head: Vec::new(), parts: Vec::new(), ..description("k", &[]) };
-        let entry = Entry::new(&sealed, b"sealed head", 700).unwrap();
+        let entry = ObjectEntry::new(&sealed, b"sealed head", 700).unwrap();
         assert_eq!(entry.plain, None);
         assert_eq!(entry.description().unwrap(), sealed);
     }
@@ -506,8 +506,8 @@ pub(crate) mod tests {
             lifecycle: vec![1, 0].into(),
         };
         for settings in [settings, BucketSettings::default()] {
-            let bucket = Bucket::new("b".to_owned(), 5, &settings);
-            let read: Bucket = serde_json::from_str(&serde_json::to_string(&bucket).unwrap()).unwrap();
+            let bucket = BucketEntry::new("b".to_owned(), 5, &settings);
+            let read: BucketEntry = serde_json::from_str(&serde_json::to_string(&bucket).unwrap()).unwrap();
             assert_eq!((read.settings().unwrap(), &read), (settings, &bucket));
         }
     }

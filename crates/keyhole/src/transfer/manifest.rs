@@ -5,7 +5,7 @@ use std::io::{self, BufRead, Read};
 use aws_lc_rs::digest;
 use serde::{Deserialize, Serialize};
 
-use super::entry::{Bucket, Entry, FileName, Sha256};
+use super::entry::{BucketEntry, FileName, ObjectEntry, Sha256};
 
 /// The version of the format.
 pub(crate) const VERSION: u32 = 1;
@@ -44,9 +44,9 @@ pub(crate) enum Line {
     /// The header: the first line of every piece.
     Export(Export),
     /// A bucket, followed by its objects.
-    Bucket(Bucket),
+    Bucket(BucketEntry),
     /// An object.
-    Object(Box<Entry>),
+    Object(Box<ObjectEntry>),
     /// The digest of an object's file, if the object's own line has none.
     Digest(FileDigest),
     /// Marks the file of such an object as invalid, because it could not be read to its end.
@@ -138,7 +138,7 @@ fn check(said: &[u8]) -> String {
 
 /// An item read from a piece.
 #[derive(Debug)]
-pub(crate) enum Found {
+pub(crate) enum ManifestItem {
     /// A line.
     Line(Line),
     /// An invalid line, and the reason.
@@ -165,21 +165,21 @@ impl<R: BufRead> Lines<R> {
     ///
     /// # Errors
     /// An error of the input.
-    pub(crate) fn next(&mut self) -> io::Result<Found> {
+    pub(crate) fn next(&mut self) -> io::Result<ManifestItem> {
         self.line.clear();
         self.number += 1;
         (&mut self.input).take(LINE_MAX as u64).read_until(b'\n', &mut self.line)?;
         let number = self.number;
         let Some(line) = self.line.strip_suffix(b"\n") else {
             return Ok(match self.line.len() {
-                0 => Found::End,
-                LINE_MAX if self.skip()? => Found::Bad(format!("line {number} is too long")),
-                _ => Found::Torn,
+                0 => ManifestItem::End,
+                LINE_MAX if self.skip()? => ManifestItem::Bad(format!("line {number} is too long")),
+                _ => ManifestItem::Torn,
             });
         };
         Ok(match Line::decode(line) {
-            Ok(line) => Found::Line(line),
-            Err(what) => Found::Bad(format!("line {number}: {what}")),
+            Ok(line) => ManifestItem::Line(line),
+            Err(what) => ManifestItem::Bad(format!("line {number}: {what}")),
         })
     }
 
@@ -205,14 +205,14 @@ mod tests {
     fn lines() -> Vec<Line> {
         let entry = |key: &str, sizes: &[u64]| {
             let description = description(key, sizes);
-            Entry::new(&description, &description.head, description.size).unwrap()
+            ObjectEntry::new(&description, &description.head, description.size).unwrap()
         };
         let whole = entry("a \"key\"\n", &[]);
         let sha256 = Sha256([5; 32]);
         vec![
             Line::first(),
-            Line::Bucket(Bucket::new("bucket".to_owned(), 1, &Default::default())),
-            Line::Object(Box::new(Entry { sha256: Some(sha256), ..whole.clone() })),
+            Line::Bucket(BucketEntry::new("bucket".to_owned(), 1, &Default::default())),
+            Line::Object(Box::new(ObjectEntry { sha256: Some(sha256), ..whole.clone() })),
             Line::Object(Box::new(entry("parts", &[5 << 20, 7]))),
             Line::Digest(FileDigest { file: whole.file, sha256 }),
             Line::Failed(Failed { file: whole.file, what: "a block that does not verify".to_owned() }),
@@ -225,10 +225,10 @@ mod tests {
         let (mut lines, mut good, mut bad) = (Lines::new(bytes), Vec::new(), 0);
         loop {
             match lines.next().unwrap() {
-                Found::Line(line) => good.push(line),
-                Found::Bad(_) => bad += 1,
-                Found::Torn => return (good, bad, true),
-                Found::End => return (good, bad, false),
+                ManifestItem::Line(line) => good.push(line),
+                ManifestItem::Bad(_) => bad += 1,
+                ManifestItem::Torn => return (good, bad, true),
+                ManifestItem::End => return (good, bad, false),
             }
         }
     }
@@ -253,7 +253,7 @@ mod tests {
         let len = keyhole_core::head::Head { checksums: sums, ..Default::default() }.encode(&mut info).unwrap();
         info.truncate(len);
         description.parts.iter_mut().for_each(|part| part.checksums = Some(info.clone()));
-        let entry = Entry::new(&description, &description.head, description.size).unwrap();
+        let entry = ObjectEntry::new(&description, &description.head, description.size).unwrap();
         let line = Line::Object(Box::new(entry)).encode();
         assert!(line.len() > 1 << 20 && line.len() <= LINE_MAX / 2, "{}", line.len());
     }

@@ -8,8 +8,9 @@ use keyhole_node::transfer::{Description, Import, ImportError, ImportSource};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
-use super::entry::{Bucket, Entry, identity};
-use super::session::{Existing, FileEnd, Kind, Offer, Peer, STORING_MAX, Taken, out_of_turn};
+use super::entry::{BucketEntry, ObjectEntry, identity};
+use super::peer::Peer;
+use super::protocol::{Existing, FileEnd, FrameKind, ImportOffer, ImportOutcome, STORING_MAX, out_of_turn};
 use crate::control::{CHANGE_AGAIN, CHANGE_PATIENCE};
 use crate::env::System;
 
@@ -29,42 +30,47 @@ pub(crate) async fn receive<D: Disk>(log: &Log<D>, peer: &Peer) -> io::Result<()
             }
             readable = peer.readable(), if !is_full => readable?,
         }
-        match peer.message::<Offer>().await? {
-            Offer::Bucket { bucket, is_last, existing } => {
+        match peer.message::<ImportOffer>().await? {
+            ImportOffer::Bucket { bucket, is_last, existing } => {
                 // Pending objects first: the bucket's settings, such as a quota, could reject them.
                 while let Some(outcome) = storing.join_next().await {
                     report(peer, outcome).await?;
                 }
                 peer.send(&receive_bucket(log, &bucket, is_last, existing).await).await?;
             }
-            Offer::Object { entry, number, existing } => {
+            ImportOffer::Object { entry, number, existing } => {
                 receive_object(log, peer, &entry, number, existing, &mut storing).await?;
             }
-            Offer::End {} => break,
+            ImportOffer::End {} => break,
         }
     }
     while let Some(outcome) = storing.join_next().await {
         report(peer, outcome).await?;
     }
-    peer.send(&Taken::End {}).await
+    peer.send(&ImportOutcome::End {}).await
 }
 
 async fn report(peer: &Peer, outcome: Result<Outcome, tokio::task::JoinError>) -> io::Result<()> {
     let (number, result) = outcome.map_err(io::Error::other)?;
     let taken = match result {
-        Ok(()) => Taken::Stored { number },
+        Ok(()) => ImportOutcome::Stored { number },
         Err(Error::ConditionFailed | Error::NoSuchKey | Error::Conflict) => {
-            Taken::NotStored { number, message: "the key was written concurrently".to_owned() }
+            ImportOutcome::NotStored { number, message: "the key was written concurrently".to_owned() }
         }
-        Err(error) => Taken::NotStored { number, message: error.to_string() },
+        Err(error) => ImportOutcome::NotStored { number, message: error.to_string() },
     };
     peer.send(&taken).await
 }
 
 /// Restores a bucket: first everything but its quota, which the objects may exceed, and the quota
 /// once they exist.
-async fn receive_bucket<D: Disk>(log: &Log<D>, bucket: &Bucket, is_last: bool, existing: Existing) -> Taken {
-    let refused = |message: String| Taken::Refused { message };
+async fn receive_bucket<D: Disk>(
+    log: &Log<D>,
+    bucket: &BucketEntry,
+    is_last: bool,
+    existing: Existing,
+) -> ImportOutcome {
+    let refused = |message: String| ImportOutcome::Refused { message };
     if keyhole_s3::ops::check_bucket(&bucket.bucket).is_err() {
         return refused("invalid bucket name".to_owned());
     }
@@ -82,9 +88,9 @@ async fn receive_bucket<D: Disk>(log: &Log<D>, bucket: &Bucket, is_last: bool, e
                 .await
         };
         match result.await {
-            Ok(()) => return Taken::Wanted {},
-            Err(Settled::Stays) => return Taken::Equal {},
-            Err(Settled::Other) => return Taken::Other {},
+            Ok(()) => return ImportOutcome::Wanted {},
+            Err(Settled::Stays) => return ImportOutcome::Equal {},
+            Err(Settled::Other) => return ImportOutcome::Other {},
             Err(Settled::Log(Error::Conflict)) if begun.elapsed() < CHANGE_PATIENCE => sleep(CHANGE_AGAIN).await,
             Err(Settled::Log(error)) => return refused(error.to_string()),
         }
@@ -129,7 +135,7 @@ fn settle(
 async fn receive_object<D: Disk>(
     log: &Log<D>,
     peer: &Peer,
-    entry: &Entry,
+    entry: &ObjectEntry,
     number: u64,
     existing: Existing,
     storing: &mut JoinSet<Outcome>,
@@ -138,7 +144,7 @@ async fn receive_object<D: Disk>(
         Ok(decided) => decided,
         Err(taken) => return peer.send(&taken).await,
     };
-    peer.send(&Taken::Wanted {}).await?;
+    peer.send(&ImportOutcome::Wanted {}).await?;
     let mut id = [0; 16];
     id.copy_from_slice(&entry.file.id[..16]);
     let mut frames = Frames { peer, left: 0, end: None };
@@ -157,7 +163,7 @@ async fn receive_object<D: Disk>(
         }
         (Ok(received), Ok(FileEnd::Failed { what })) => {
             received.give_up(log).await;
-            peer.send(&Taken::NotStored { number, message: what }).await
+            peer.send(&ImportOutcome::NotStored { number, message: what }).await
         }
         (Ok(received), Err(error)) => {
             received.give_up(log).await;
@@ -167,28 +173,32 @@ async fn receive_object<D: Disk>(
         // A wrong digest of the file is the more specific reason.
         (Err(ImportError::Refused(_)), Ok(FileEnd::Failed { what: message }))
         | (Err(ImportError::Refused(message)), Ok(FileEnd::Whole)) => {
-            peer.send(&Taken::NotStored { number, message }).await
+            peer.send(&ImportOutcome::NotStored { number, message }).await
         }
     }
 }
 
 /// Decides whether an object is wanted, and the condition of its commit.
-async fn decide<D: Disk>(log: &Log<D>, entry: &Entry, existing: Existing) -> Result<(Description, Condition), Taken> {
-    let description = entry.description().map_err(|message| Taken::Refused { message })?;
+async fn decide<D: Disk>(
+    log: &Log<D>,
+    entry: &ObjectEntry,
+    existing: Existing,
+) -> Result<(Description, Condition), ImportOutcome> {
+    let description = entry.description().map_err(|message| ImportOutcome::Refused { message })?;
     let condition = match log.object(&entry.bucket, &entry.key).await {
         Ok(None) => Condition::IfAbsent,
-        Ok(Some(object)) if is_equal(&object, entry) => return Err(Taken::Equal {}),
+        Ok(Some(object)) if is_equal(&object, entry) => return Err(ImportOutcome::Equal {}),
         Ok(Some(object)) if existing == Existing::Replace => Condition::IfSame(object.seq),
         // Replacing unreadable objects may be the purpose of the import.
         Err(Error::Damaged(_)) if existing == Existing::Replace => Condition::None,
-        Ok(Some(_)) | Err(Error::Damaged(_)) => return Err(Taken::Other {}),
-        Err(error) => return Err(Taken::Refused { message: error.to_string() }),
+        Ok(Some(_)) | Err(Error::Damaged(_)) => return Err(ImportOutcome::Other {}),
+        Err(error) => return Err(ImportOutcome::Refused { message: error.to_string() }),
     };
     Ok((description, condition))
 }
 
 /// Returns whether an object is the version that an entry describes, with the same tags.
-fn is_equal(object: &Object, entry: &Entry) -> bool {
+fn is_equal(object: &Object, entry: &ObjectEntry) -> bool {
     let Ok(description) = Description::of(&entry.bucket, &entry.key, object) else { return false };
     let tags = description.tags.iter().map(|(key, value)| (key.to_owned(), value.to_owned()));
     identity(&description, &object.head) == entry.file.id && tags.eq(entry.tags.iter().cloned())
@@ -211,9 +221,9 @@ impl Frames<'_> {
                 return Ok(false);
             }
             match self.peer.head().await? {
-                (Kind::Data, len) => self.left = len,
-                (Kind::End, len) => self.end = Some(self.peer.rest(len).await?),
-                (Kind::Message, _) => return Err(out_of_turn()),
+                (FrameKind::Data, len) => self.left = len,
+                (FrameKind::End, len) => self.end = Some(self.peer.rest(len).await?),
+                (FrameKind::Message, _) => return Err(out_of_turn()),
             }
         }
         Ok(true)

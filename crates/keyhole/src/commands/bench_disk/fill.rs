@@ -7,9 +7,11 @@ use std::time::Instant;
 use keyhole_log::{Condition, Durability, Error};
 use keyhole_node::Env;
 
-use super::super::{Failure, Result};
-use super::rig::{self, BUCKET, Engine, Kind, failed, in_parallel};
-use super::{Directory, Limit, Report, node};
+use super::super::{CommandError, Result};
+use super::directory::ScratchDirectory;
+use super::node;
+use super::report::{DiskReport, Limit};
+use super::rig::{self, BUCKET, Engine, StoreKind, failed, in_parallel};
 use crate::env::System;
 
 const LEN: usize = 64 << 10;
@@ -20,8 +22,8 @@ const ROUNDS: usize = 10;
 const LIVE: f64 = 0.8;
 const OVERWRITTEN: u64 = 4;
 
-pub(super) fn run(directory: &Directory, capacity: u64, report: &mut Report) -> Result<()> {
-    let kind = Kind { capacity, durability: Durability::Always };
+pub(super) fn run(directory: &ScratchDirectory, capacity: u64, report: &mut DiskReport) -> Result<()> {
+    let kind = StoreKind { capacity, durability: Durability::Always };
     let begun = Instant::now();
     let (fits, amplification, segments) = rig::with_engine(&directory.path("fill"), kind, rounds)?;
     report.add("filled, half deleted, filled again: segments", segments as f64, "", None);
@@ -123,7 +125,7 @@ async fn overwrite(log: &Engine) -> Result<(f64, f64, [f64; 3])> {
     };
     let names = in_parallel(AT_ONCE, usize::MAX, put).await?;
     if names == 0 {
-        return Err(Failure::Other("the store is too small for a single object".to_owned()));
+        return Err(CommandError::Other("the store is too small for a single object".to_owned()));
     }
     let count = (OVERWRITTEN * log.shared().usage().capacity) as usize / LEN;
     let random = Rc::new(Cell::new(0x9e37_79b9_7f4a_7c15));

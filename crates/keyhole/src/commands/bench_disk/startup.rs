@@ -13,12 +13,14 @@ use keyhole_log::Durability;
 use keyhole_log::limits::{CHECKPOINT_AFTER_MAX, CHECKPOINT_AFTER_MIN};
 
 use super::super::operate::ask;
-use super::super::{Failure, Result};
+use super::super::{CommandError, Result};
+use super::directory::ScratchDirectory;
 use super::node::Node;
-use super::rig::{self, BUCKET, Engine, Kind, failed, in_parallel};
-use super::{Directory, Limit, Report, median, percentile_99};
+use super::report::{DiskReport, Limit, median, percentile_99};
+use super::rig::{self, BUCKET, Engine, StoreKind, failed, in_parallel};
 use crate::cli::Target;
-use crate::control::{Reply, Request, StatReply};
+use crate::control::{Reply, Request};
+use crate::status::StoreFigures;
 
 /// Starts of each kind, of which the median is reported.
 const STARTS: usize = 3;
@@ -27,7 +29,7 @@ const LARGE: usize = 64 << 20;
 /// The object that is requested first.
 const FIRST: &str = "first";
 
-pub(super) fn run(directory: &Directory, objects: usize, large: u64, report: &mut Report) -> Result<()> {
+pub(super) fn run(directory: &ScratchDirectory, objects: usize, large: u64, report: &mut DiskReport) -> Result<()> {
     let data = directory.path("small");
     let capacity = (objects as u64 * (6 << 10)).max(4 << 30);
     let empty = begin(&data, capacity)?;
@@ -64,7 +66,7 @@ fn begin(data: &Path, capacity: u64) -> Result<u64> {
     for (path, body) in [(format!("/{BUCKET}"), &b""[..]), (format!("/{BUCKET}/{FIRST}"), b"first")] {
         match node.request("PUT", &path, body)? {
             200 => {}
-            status => return Err(Failure::Other(format!("the node answers PUT {path} with {status}"))),
+            status => return Err(CommandError::Other(format!("the node answers PUT {path} with {status}"))),
         }
     }
     node.stop()?;
@@ -79,12 +81,19 @@ fn begin(data: &Path, capacity: u64) -> Result<u64> {
 struct Seen {
     seconds: f64,
     resident: u64,
-    stat: StatReply,
+    stat: StoreFigures,
 }
 
 /// Fills the store, kills the filling process, and measures starts after SIGKILL and after a clean
 /// stop.
-fn start(data: &Path, objects: usize, len: usize, capacity: u64, report: &mut Report, what: &str) -> Result<[Seen; 2]> {
+fn start(
+    data: &Path,
+    objects: usize,
+    len: usize,
+    capacity: u64,
+    report: &mut DiskReport,
+    what: &str,
+) -> Result<[Seen; 2]> {
     fill_and_kill(data, objects, len, capacity, report, what)?;
     let killed = observe(data, Node::kill)?;
     // The last node was killed as well: run one that stops cleanly.
@@ -107,12 +116,12 @@ fn observe(data: &Path, end: impl Fn(Node) -> Result<()>) -> Result<Seen> {
         seen = Some((resident, stat));
         end(node)?;
     }
-    let (resident, stat) = seen.ok_or_else(|| Failure::Other("no node was started".to_owned()))?;
+    let (resident, stat) = seen.ok_or_else(|| CommandError::Other("no node was started".to_owned()))?;
     Ok(Seen { seconds: median(seconds), resident, stat })
 }
 
 /// Lists all objects page by page, and then with a delimiter that rolls up all but one of them.
-fn list(data: &Path, objects: usize, report: &mut Report) -> Result<()> {
+fn list(data: &Path, objects: usize, report: &mut DiskReport) -> Result<()> {
     const PAGE: usize = 1000;
     const ROLLED_UP: usize = 100;
     let (node, limit) = (Node::start(data, &[])?, Some(Limit::AtMost(20.0)));
@@ -125,13 +134,13 @@ fn list(data: &Path, objects: usize, report: &mut Report) -> Result<()> {
         pages.push(seconds * 1e3);
     }
     if listed != objects {
-        return Err(Failure::Other(format!("{listed} of {objects} objects were listed")));
+        return Err(CommandError::Other(format!("{listed} of {objects} objects were listed")));
     }
     let mut rolled_up = Vec::new();
     for _ in 0..ROLLED_UP {
         let (seconds, reply) = node.list("delimiter=%2F&list-type=2")?;
         if !reply.contains("<KeyCount>2</KeyCount>") {
-            return Err(Failure::Other("a listing by a delimiter is another one".to_owned()));
+            return Err(CommandError::Other("a listing by a delimiter is another one".to_owned()));
         }
         rolled_up.push(seconds * 1e3);
     }
@@ -145,7 +154,7 @@ fn list(data: &Path, objects: usize, report: &mut Report) -> Result<()> {
 
 /// Evicts the file from the page cache, as after a reboot.
 fn drop_cache(path: &Path) -> Result<()> {
-    let failed = |error| Failure::io(path.display(), error);
+    let failed = |error| CommandError::io(path.display(), error);
     let file = File::open(path).map_err(failed)?;
     file.sync_all().map_err(failed)?;
     // SAFETY: the call takes only numbers, and the descriptor is open.
@@ -159,10 +168,10 @@ fn fill_and_kill(
     objects: usize,
     len: usize,
     capacity: u64,
-    report: &mut Report,
+    report: &mut DiskReport,
     what: &str,
 ) -> Result<()> {
-    let failed = |error| Failure::io("cannot start another process", error);
+    let failed = |error| CommandError::io("cannot start another process", error);
     let mut child = Command::new(std::env::current_exe().map_err(failed)?)
         .arg("bench-disk")
         .arg(data)
@@ -176,7 +185,8 @@ fn fill_and_kill(
     let line = BufReader::new(out).lines().next().and_then(|line| line.ok());
     child.kill().and_then(|()| child.wait()).map_err(failed)?;
     let replayed = line.and_then(|line| line.strip_prefix("filled ").and_then(|rest| rest.parse::<u64>().ok()));
-    let replayed = replayed.ok_or_else(|| Failure::Other("the store could not be filled; see above".to_owned()))?;
+    let replayed =
+        replayed.ok_or_else(|| CommandError::Other("the store could not be filled; see above".to_owned()))?;
     report.add(format!("{what}: records since the last checkpoint"), replayed as f64 / f64::from(1 << 20), "MiB", None);
     Ok(())
 }
@@ -188,8 +198,10 @@ fn key(index: usize) -> String {
 /// Runs in the other process and never returns.
 pub(super) fn populate(data: &Path, what: &str) -> Result<()> {
     let numbers: Vec<u64> = what.split(':').filter_map(|number| number.parse().ok()).collect();
-    let [objects, len, capacity] = numbers[..] else { return Err(Failure::Usage("give N:BYTES:CAPACITY".to_owned())) };
-    let kind = Kind { capacity, durability: Durability::Deferred };
+    let [objects, len, capacity] = numbers[..] else {
+        return Err(CommandError::Usage("give N:BYTES:CAPACITY".to_owned()));
+    };
+    let kind = StoreKind { capacity, durability: Durability::Deferred };
     rig::with_engine(data, kind, async |log| {
         let at_once = if len > 1 << 20 { 2 } else { 64 };
         let (objects, len) = (objects as usize, len as usize);

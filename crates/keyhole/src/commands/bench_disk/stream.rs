@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 use keyhole_log::limits::{BLOCK_DATA, SEGMENT_LEN};
 use keyhole_log::{Condition, Durability};
 
-use super::super::{Failure, Result};
-use super::rig::{self, BUCKET, Engine, Kind, failed};
-use super::{Directory, Limit, Report, median};
+use super::super::{CommandError, Result};
+use super::directory::ScratchDirectory;
+use super::report::{DiskReport, Limit, median};
+use super::rig::{self, BUCKET, Engine, StoreKind, failed};
 use crate::uring::{BareFile, Fixed};
 
 const LEN: usize = 64 << 20;
@@ -18,21 +19,22 @@ const CAPACITY: u64 = 16 << 30;
 /// Bodies per turn.
 const TURN: usize = 4;
 
-pub(super) fn run(directory: &Directory, turns: u64, report: &mut Report) -> Result<()> {
-    let kind = Kind { capacity: CAPACITY, durability: Durability::Always };
+pub(super) fn run(directory: &ScratchDirectory, turns: u64, report: &mut DiskReport) -> Result<()> {
+    let kind = StoreKind { capacity: CAPACITY, durability: Durability::Always };
     let file = |name: &str, flags: i32| {
         let file =
             File::options().read(true).write(true).create_new(true).custom_flags(flags).open(directory.path(name));
-        file.map_err(|error| Failure::io("cannot make a file", error))
+        file.map_err(|error| CommandError::io("cannot make a file", error))
     };
     let (cached, direct) = (file("bare", 0)?, file("direct", libc::O_DIRECT).ok());
     let mut rates = [[const { Vec::new() }; 3], [const { Vec::new() }; 3]];
     let (mut ratios, mut fresh) = ([Vec::new(), Vec::new()], 0);
     rig::with_engine(&directory.path("stream"), kind, async |log| {
-        let write_failed = |error| Failure::io("cannot write", error);
+        let write_failed = |error| CommandError::io("cannot write", error);
         let mut bare = BareFile::new(cached, SEGMENT_LEN);
         let mut direct = direct.map(|file| BareFile::new(file, SEGMENT_LEN));
-        let fixed = Fixed::register().map_err(|error| Failure::io("cannot register buffers (ulimit -l)", error))?;
+        let fixed =
+            Fixed::register().map_err(|error| CommandError::io("cannot register buffers (ulimit -l)", error))?;
         engine(log, "first").await?;
         // First into growing files, then over blocks that were written before.
         for (again, (rates, ratios)) in [false, true].into_iter().zip(rates.iter_mut().zip(&mut ratios)) {
@@ -68,7 +70,7 @@ pub(super) fn run(directory: &Directory, turns: u64, report: &mut Report) -> Res
             }
         }
         fresh = fresh_segments(log) - fresh;
-        fixed.unregister().map_err(|error| Failure::io("cannot unregister buffers", error))
+        fixed.unregister().map_err(|error| CommandError::io("cannot unregister buffers", error))
     })?;
     directory.remove("stream")?;
     for name in ["bare", "direct"] {

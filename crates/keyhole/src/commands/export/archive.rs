@@ -8,9 +8,9 @@ use std::io::{self, Read, Write};
 
 use tar::{Builder, EntryType, Header};
 
-use super::{Bytes, Sink};
-use crate::commands::{Failure, Result};
-use crate::transfer::entry::{Bucket, Entry};
+use super::sink::{FileBytes, Sink};
+use crate::commands::{CommandError, Result};
+use crate::transfer::entry::{BucketEntry, ObjectEntry};
 use crate::transfer::manifest::{End, Failed, FileDigest, Line, piece};
 
 /// Limit of a collected file's length in bytes.
@@ -28,7 +28,7 @@ pub(super) struct Archive<W: Write> {
     /// Lines of the next piece.
     lines: Vec<u8>,
     /// Files that follow the next piece.
-    files: Vec<(Entry, Vec<u8>)>,
+    files: Vec<(ObjectEntry, Vec<u8>)>,
     gathered: usize,
 }
 
@@ -73,10 +73,10 @@ impl<W: Write> Archive<W> {
     }
 }
 
-fn failed(error: io::Error) -> Failure {
+fn failed(error: io::Error) -> CommandError {
     match error.kind() {
-        io::ErrorKind::BrokenPipe => Failure::Other("the reader of the export has closed the pipe".to_owned()),
-        _ => Failure::io("cannot write to standard output", error),
+        io::ErrorKind::BrokenPipe => CommandError::Other("the reader of the export has closed the pipe".to_owned()),
+        _ => CommandError::io("cannot write to standard output", error),
     }
 }
 
@@ -85,7 +85,7 @@ impl<W: Write> Sink for Archive<W> {
         Ok(())
     }
 
-    fn bucket(&mut self, bucket: &Bucket) -> Result<()> {
+    fn bucket(&mut self, bucket: &BucketEntry) -> Result<()> {
         // Write the files of one bucket before the next bucket's line.
         if !self.files.is_empty() {
             self.flush()?;
@@ -94,11 +94,11 @@ impl<W: Write> Sink for Archive<W> {
         Ok(())
     }
 
-    fn has(&mut self, _entry: &Entry) -> Result<bool> {
+    fn has(&mut self, _entry: &ObjectEntry) -> Result<bool> {
         Ok(false)
     }
 
-    fn object(&mut self, mut entry: Entry, bytes: &mut Bytes<'_>) -> Result<Option<String>> {
+    fn object(&mut self, mut entry: ObjectEntry, bytes: &mut FileBytes<'_>) -> Result<Option<String>> {
         if entry.length > SHORT_MAX {
             self.line(&Line::Object(Box::new(entry.clone())));
             self.flush()?;
@@ -148,11 +148,11 @@ impl<W: Write> Sink for Archive<W> {
 /// The bytes of a file, padded with zeros if they end early: a file in the stream must have the
 /// announced length.
 struct Padded<'p, 'b> {
-    bytes: &'p mut Bytes<'b>,
+    bytes: &'p mut FileBytes<'b>,
     at: usize,
     left: u64,
     /// The failure that ends the export.
-    failure: Option<Failure>,
+    failure: Option<CommandError>,
 }
 
 impl Read for Padded<'_, '_> {

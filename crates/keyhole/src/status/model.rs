@@ -6,7 +6,7 @@ use keyhole_s3::ErrorCode;
 use serde::{Deserialize, Serialize};
 
 use super::machine::ProcessStatus;
-use crate::control::{CleanerReply, WrittenReply};
+use super::store::{BucketStatus, StoreStatus};
 use crate::memory::Budget;
 
 /// Limit of buckets that are listed, in the order of their names.
@@ -173,62 +173,6 @@ pub(crate) struct Limits {
     pub(crate) blocks: u64,
     pub(crate) pages: u64,
     pub(crate) waiters: u64,
-}
-
-#[derive(Serialize, Deserialize, Clone, Default, PartialEq, Debug)]
-pub(crate) struct StoreStatus {
-    pub(crate) capacity: u64,
-    pub(crate) allocated: u64,
-    pub(crate) reserved: u64,
-    pub(crate) live: u64,
-    /// Limit of `live`.
-    pub(crate) live_max: u64,
-    pub(crate) dead: u64,
-    pub(crate) buckets: u64,
-    pub(crate) objects: u64,
-    pub(crate) uploads: u64,
-    pub(crate) bodies: u64,
-    /// Memory of the index.
-    pub(crate) index: u64,
-    pub(crate) written: WrittenReply,
-    /// Batches with up to 1, 2, 4, ..., 512 commits.
-    pub(crate) batches: Vec<u64>,
-    pub(crate) syncs: u64,
-    /// Batches whose write was durable without a sync.
-    pub(crate) durable_writes: u64,
-    pub(crate) cleaner: CleanerReply,
-    pub(crate) segments_discarded: u64,
-    /// By state.
-    pub(crate) segments: SegmentsStatus,
-    /// Whether a full store deletes its oldest objects.
-    pub(crate) ring: bool,
-    pub(crate) full: bool,
-    pub(crate) poisoned: bool,
-    /// The write that failed: operation, place and error.
-    #[serde(default)]
-    pub(crate) failed_write: Option<String>,
-    /// The reason if the store is read-only.
-    #[serde(default)]
-    pub(crate) read_only: Option<String>,
-}
-
-#[derive(Serialize, Deserialize, Clone, Copy, Default, PartialEq, Eq, Debug)]
-pub(crate) struct SegmentsStatus {
-    pub(crate) blank: u64,
-    pub(crate) open: u64,
-    pub(crate) closed: u64,
-    pub(crate) condemned: u64,
-    pub(crate) damaged: u64,
-}
-
-#[derive(Serialize, Deserialize, Clone, Default, PartialEq, Eq, Debug)]
-pub(crate) struct BucketStatus {
-    pub(crate) bucket: String,
-    pub(crate) objects: u64,
-    pub(crate) uploads: u64,
-    /// Plaintext bytes of its objects and of its uploads' parts.
-    pub(crate) bytes: u64,
-    pub(crate) quota: Option<u64>,
 }
 
 #[derive(Serialize, Deserialize, Clone, Default, PartialEq, Eq, Debug)]

@@ -12,24 +12,14 @@
 //!   object appear. Its outcome is reported later, while other objects are in flight, so that they
 //!   share syncs.
 
-use std::cell::Cell;
 use std::io;
-use std::rc::Rc;
 use std::time::Duration;
 
-use keyhole_log::{Disk, Log};
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use tokio::net::UnixStream;
-use tokio::time::timeout;
 
-use super::entry::{Bucket, Entry};
+use super::entry::{BucketEntry, ObjectEntry};
 use super::manifest::LINE_MAX;
-use super::{receiver, sender};
 use crate::control::{DamageReply, Scope};
-
-/// Limit of concurrent transfers: each holds up to six buffers.
-pub(crate) const MOVES_MAX: usize = 2;
 
 /// Timeout for the other side to send or receive: its own peer may be a pipe to another machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(600);
@@ -49,7 +39,7 @@ pub(crate) const FRAME_HEAD: usize = 5;
 
 /// The type of a frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Kind {
+pub(crate) enum FrameKind {
     /// A JSON message.
     Message = 1,
     /// Bytes of a file.
@@ -59,7 +49,7 @@ pub(crate) enum Kind {
 }
 
 /// Returns the header of a frame.
-pub(crate) fn frame_head(kind: Kind, len: usize) -> [u8; FRAME_HEAD] {
+pub(crate) fn frame_head(kind: FrameKind, len: usize) -> [u8; FRAME_HEAD] {
     let mut head = [kind as u8; FRAME_HEAD];
     head[1..].copy_from_slice(&(len as u32).to_be_bytes());
     head
@@ -69,11 +59,11 @@ pub(crate) fn frame_head(kind: Kind, len: usize) -> [u8; FRAME_HEAD] {
 ///
 /// # Errors
 /// `InvalidData` if the type is unknown or the frame is too long.
-pub(crate) fn parse_frame_head(head: [u8; FRAME_HEAD]) -> io::Result<(Kind, usize)> {
+pub(crate) fn parse_frame_head(head: [u8; FRAME_HEAD]) -> io::Result<(FrameKind, usize)> {
     let [kind, len @ ..] = head;
     let len = u32::from_be_bytes(len) as usize;
-    let kind = [Kind::Message, Kind::Data, Kind::End].into_iter().find(|it| *it as u8 == kind);
-    let max = |kind| if kind == Kind::Data { DATA_MAX } else { MESSAGE_MAX };
+    let kind = [FrameKind::Message, FrameKind::Data, FrameKind::End].into_iter().find(|it| *it as u8 == kind);
+    let max = |kind| if kind == FrameKind::Data { DATA_MAX } else { MESSAGE_MAX };
     match kind {
         Some(kind) if len <= max(kind) => Ok((kind, len)),
         _ => Err(io::Error::new(io::ErrorKind::InvalidData, "no frame of this protocol")),
@@ -83,13 +73,13 @@ pub(crate) fn parse_frame_head(head: [u8; FRAME_HEAD]) -> io::Result<(Kind, usiz
 /// A message of the node during an export.
 #[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
 #[serde(tag = "gives", rename_all = "kebab-case")]
-pub(crate) enum Given {
+pub(crate) enum ExportMessage {
     /// The first message: the store's identity.
     Store {
         id: String,
     },
-    Bucket(Bucket),
-    Object(Box<Entry>),
+    Bucket(BucketEntry),
+    Object(Box<ObjectEntry>),
     /// An object whose record is damaged and cannot be described.
     Damaged(DamageReply),
     /// The end of the export.
@@ -105,7 +95,7 @@ pub(crate) enum Given {
 /// The answer to a described object.
 #[derive(Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug)]
 #[serde(rename_all = "kebab-case")]
-pub(crate) enum Answer {
+pub(crate) enum ExportAnswer {
     Send,
     Skip,
 }
@@ -135,11 +125,11 @@ pub(crate) enum Existing {
 /// An offer to the node during an import.
 #[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
 #[serde(tag = "offers", rename_all = "kebab-case")]
-pub(crate) enum Offer {
+pub(crate) enum ImportOffer {
     /// A bucket. Its quota is set once all its objects exist (`is_last`).
-    Bucket { bucket: Bucket, is_last: bool, existing: Existing },
+    Bucket { bucket: BucketEntry, is_last: bool, existing: Existing },
     /// An object, with the `number` that later messages refer to.
-    Object { entry: Box<Entry>, number: u64, existing: Existing },
+    Object { entry: Box<ObjectEntry>, number: u64, existing: Existing },
     /// The end of the import.
     End {},
 }
@@ -147,7 +137,7 @@ pub(crate) enum Offer {
 /// A message of the node during an import.
 #[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
 #[serde(tag = "takes", rename_all = "kebab-case")]
-pub(crate) enum Taken {
+pub(crate) enum ImportOutcome {
     /// Reply to an offer: send the bytes, or the bucket exists now.
     Wanted {},
     /// Reply to an offer: it already exists.
@@ -166,121 +156,11 @@ pub(crate) enum Taken {
 
 /// The direction of a transfer.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) enum Way {
+pub(crate) enum Direction {
     /// The node sends the objects in scope.
-    Give(Scope),
+    Export(Scope),
     /// The node receives objects.
-    Take,
-}
-
-/// Serves one connection.
-pub(crate) async fn serve<D: Disk>(log: &Log<D>, way: &Way, stream: UnixStream) -> io::Result<()> {
-    let peer = Peer { stream };
-    match way {
-        Way::Give(scope) => sender::send(log, scope, &peer).await,
-        Way::Take => receiver::receive(log, &peer).await,
-    }
-}
-
-/// A permit for one of a limited number of transfers, held until drop.
-pub(crate) struct Place(Rc<Cell<usize>>);
-
-impl Place {
-    /// Acquires a permit, if one is free.
-    pub(crate) fn take(taken: &Rc<Cell<usize>>) -> Option<Self> {
-        (taken.get() < MOVES_MAX).then(|| {
-            taken.set(taken.get() + 1);
-            Place(taken.clone())
-        })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
-    }
-}
-
-/// The node's view of the other end of the connection.
-pub(crate) struct Peer {
-    stream: UnixStream,
-}
-
-impl Peer {
-    /// Sends a message.
-    pub(crate) async fn send(&self, message: &impl Serialize) -> io::Result<()> {
-        self.send_as(Kind::Message, message).await
-    }
-
-    /// Ends the bytes of a file.
-    pub(crate) async fn end(&self, end: &FileEnd) -> io::Result<()> {
-        self.send_as(Kind::End, end).await
-    }
-
-    async fn send_as(&self, kind: Kind, message: &impl Serialize) -> io::Result<()> {
-        let bytes = serde_json::to_vec(message)?;
-        self.write(&[&frame_head(kind, bytes.len())[..], &bytes].concat()).await
-    }
-
-    /// Sends bytes of a file.
-    pub(crate) async fn data(&self, bytes: &[u8]) -> io::Result<()> {
-        self.write(&frame_head(Kind::Data, bytes.len())).await?;
-        self.write(bytes).await
-    }
-
-    /// Waits until bytes are available or the peer is gone.
-    pub(crate) async fn readable(&self) -> io::Result<()> {
-        timeout(PATIENCE, self.stream.readable()).await.map_err(|_| io::ErrorKind::TimedOut)?
-    }
-
-    /// Receives the next frame, which must be a message.
-    pub(crate) async fn message<T: DeserializeOwned>(&self) -> io::Result<T> {
-        match self.head().await? {
-            (Kind::Message, len) => self.rest(len).await,
-            _ => Err(out_of_turn()),
-        }
-    }
-
-    /// Receives the header of the next frame.
-    pub(crate) async fn head(&self) -> io::Result<(Kind, usize)> {
-        let mut head = [0; FRAME_HEAD];
-        self.read(&mut head).await?;
-        parse_frame_head(head)
-    }
-
-    /// Receives the payload of a message.
-    pub(crate) async fn rest<T: DeserializeOwned>(&self, len: usize) -> io::Result<T> {
-        let mut bytes = vec![0; len];
-        self.read(&mut bytes).await?;
-        Ok(serde_json::from_slice(&bytes)?)
-    }
-
-    /// Fills `to` completely.
-    pub(crate) async fn read(&self, to: &mut [u8]) -> io::Result<()> {
-        let mut filled = 0;
-        while filled < to.len() {
-            self.readable().await?;
-            match self.stream.try_read(&mut to[filled..]) {
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(len) => filled += len,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
-    }
-
-    async fn write(&self, mut bytes: &[u8]) -> io::Result<()> {
-        while !bytes.is_empty() {
-            timeout(PATIENCE, self.stream.writable()).await.map_err(|_| io::ErrorKind::TimedOut)??;
-            match self.stream.try_write(bytes) {
-                Ok(len) => bytes = &bytes[len..],
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
-    }
+    Import,
 }
 
 /// Returns the error for an unexpected frame.
@@ -294,21 +174,14 @@ mod tests {
 
     #[test]
     fn frames_have_bounds() {
-        for (kind, max) in [(Kind::Message, MESSAGE_MAX), (Kind::Data, DATA_MAX), (Kind::End, MESSAGE_MAX)] {
+        for (kind, max) in
+            [(FrameKind::Message, MESSAGE_MAX), (FrameKind::Data, DATA_MAX), (FrameKind::End, MESSAGE_MAX)]
+        {
             assert_eq!(parse_frame_head(frame_head(kind, max)).unwrap(), (kind, max));
             assert!(parse_frame_head(frame_head(kind, max + 1)).is_err());
         }
         for kind in [0, 4, b'{'] {
             assert!(parse_frame_head([kind, 0, 0, 0, 0]).is_err());
         }
-    }
-
-    #[test]
-    fn places_are_bounded() {
-        let taken = Rc::new(Cell::new(0));
-        let places: Vec<_> = std::iter::from_fn(|| Place::take(&taken)).collect();
-        assert_eq!(places.len(), MOVES_MAX);
-        drop(places);
-        assert!(Place::take(&taken).is_some());
     }
 }

@@ -33,10 +33,7 @@ impl Presence {
 }
 
 fn number(metadata: &Metadata) -> (u64, u64) {
-    match metadata.file_type().is_block_device() {
-        true => (u64::MAX, metadata.rdev()),
-        false => (metadata.dev(), metadata.ino()),
-    }
+    if metadata.file_type().is_block_device() { (u64::MAX, metadata.rdev()) } else { (metadata.dev(), metadata.ino()) }
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use svg::Document;
 use svg::node::element::path::Data;
 use svg::node::element::{Group, Path, Rectangle, Style, Text};
 
-use super::bench::{Operation, Report, Subject};
+use super::report::{BenchReport, Operation, Subject};
 
 const WIDTH: f64 = 960.0;
 /// Start and maximum width of the bars in each of the two panels.
@@ -45,7 +45,7 @@ fn is_limit(subject: Subject) -> bool {
 }
 
 /// Plots the figures of the length nearest to a chunk, 16 KiB.
-pub(super) fn draw(report: &Report) -> Document {
+pub(super) fn draw(report: &BenchReport) -> Document {
     let chunk = keyhole_core::limits::CHUNK_LEN;
     let size = report.figures.iter().map(|figure| figure.size).min_by_key(|size| size.abs_diff(chunk)).unwrap_or(chunk);
     let mut cores: Vec<usize> = report.figures.iter().map(|figure| figure.cores).collect();

@@ -3,22 +3,21 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use keyhole_log::{Stats, Usage};
 use keyhole_node::limits::WAITERS_PER_WORKER;
 use keyhole_node::{Env, Load};
 use keyhole_s3::ErrorCode;
 
+use super::conditions::ConditionInputs;
 use super::history::Sample;
 use super::machine::ProcessStatus;
-use super::report::{
-    BOUNDS_S, BUCKETS_MAX, BucketStatus, Clock, Condition, Connections, Damages, DurationStatus, Limits, Now,
-    OperationStatus, Requests, SegmentsStatus, Severity, Status, StoreStatus, WorkerStatus,
+use super::model::{
+    BOUNDS_S, BUCKETS_MAX, Clock, Connections, Damages, DurationStatus, Limits, Now, OperationStatus, Requests, Status,
+    WorkerStatus,
 };
-use super::{DEAD, Monitor, Phase, STUCK, Told};
-use crate::control::{CleanerReply, WrittenReply};
+use super::monitor::{DEAD, Monitor, Phase, Told};
+use super::store::{BucketStatus, StoreStatus};
 use crate::env::System;
 use crate::metrics::{CLASSES, Durations, ELSE, OPERATIONS, STATUSES, Totals, WorkerState, cumulative, quantile};
-use crate::store::ASKED_READ_ONLY;
 
 impl Monitor {
     /// Returns the current status of the node.
@@ -34,7 +33,7 @@ impl Monitor {
         let clock = clock(&told, System.now_ms(), newest_ms);
         let damaged_at_start = self.damaged_at_start.load(Ordering::Relaxed);
         let cleaner = stats.as_ref().map_or(0, |stats| stats.cleaner.damaged);
-        let found = Found {
+        let inputs = ConditionInputs {
             phase: self.phase(),
             stats: stats.as_ref(),
             quiet: &quiet,
@@ -42,10 +41,10 @@ impl Monitor {
             clock: &clock,
             absence: told.absence.as_deref(),
         };
-        let conditions = found.conditions();
+        let conditions = inputs.conditions();
         let mut status = Status {
-            phase: format!("{:?}", found.phase).to_lowercase(),
-            live: found.phase != Phase::Serving || quiet.iter().all(|quiet| *quiet < DEAD),
+            phase: format!("{:?}", inputs.phase).to_lowercase(),
+            live: inputs.phase != Phase::Serving || quiet.iter().all(|quiet| *quiet < DEAD),
             conditions,
             node: self.facts.clone(),
             uptime_s: uptime.as_secs_f64(),
@@ -71,96 +70,6 @@ impl Monitor {
         status.ready = ready;
         status
     }
-}
-
-/// The inputs of the conditions.
-struct Found<'a> {
-    phase: Phase,
-    stats: Option<&'a Stats>,
-    quiet: &'a [Duration],
-    damaged: u64,
-    clock: &'a Clock,
-    /// The reason if the object file is no longer in place.
-    absence: Option<&'a str>,
-}
-
-impl Found<'_> {
-    fn conditions(&self) -> Vec<Condition> {
-        let mut all = Vec::new();
-        let mut add = |name: &str, severity, text: String| {
-            all.push(Condition { name: name.to_owned(), severity, text });
-        };
-        match self.phase {
-            Phase::Starting => add("starting", Severity::Note, "The store is being opened.".to_owned()),
-            Phase::Serving => {}
-            Phase::Draining => {
-                add("draining", Severity::Note, "The node is shutting down: it accepts no more requests.".to_owned());
-            }
-        }
-        if self.stats.is_some_and(|stats| stats.poisoned) {
-            let cause = self.stats.and_then(|stats| stats.failed_write.as_ref());
-            let cause =
-                cause.map_or_else(|| "A write or a sync has failed".to_owned(), |failed| capital(&failed.to_string()));
-            let text = format!(
-                "{cause}. The store refuses writes until the node is restarted; reads that verify continue. Check the \
-                 log and the disk."
-            );
-            add("poisoned", Severity::Fault, text);
-        }
-        if let Some(why) = self.stats.and_then(|stats| stats.read_only.as_deref()) {
-            let asked = why == ASKED_READ_ONLY;
-            let way_out = match asked {
-                true => "Start the node without --read-only to write.",
-                false => "Repair the medium and restart the node, or export the store and import it into another one.",
-            };
-            let severity = if asked { Severity::Warning } else { Severity::Fault };
-            add(
-                "read-only",
-                severity,
-                format!("The store is read-only: {why}. Writes are refused, reads continue. {way_out}"),
-            );
-        }
-        if let Some(why) = self.absence {
-            let text = format!(
-                "{why}: writes are lost when the node ends. Export the store, or mount its disk or restore the file, \
-                 and restart the node."
-            );
-            add("store-absent", Severity::Fault, text);
-        }
-        for (worker, quiet) in self.quiet.iter().enumerate() {
-            if self.phase == Phase::Serving && *quiet >= STUCK {
-                let text = format!("Worker {worker} has stalled for {} s.", quiet.as_secs());
-                add("worker-stuck", Severity::Fault, text);
-            }
-        }
-        if self.damaged > 0 {
-            let places = if self.damaged == 1 { "1 place".to_owned() } else { format!("{} places", self.damaged) };
-            let text = format!(
-                "Damage was found in {places} since the start. The log of the node names the objects; keyhole scrub and \
-                 keyhole check list the damage."
-            );
-            add("damage", Severity::Fault, text);
-        }
-        if self.stats.is_some_and(|stats| stats.full) {
-            let text = "The store is full: new data is refused. Delete objects, or increase the capacity.";
-            add("full", Severity::Fault, text.to_owned());
-        }
-        if let (Some(behind_ms), Some(bucket)) = (self.clock.behind_ms, &self.clock.bucket) {
-            let text = format!(
-                "The clock is {} s behind the time of an object in the bucket {bucket}. Expiry is suspended there. Set \
-                 the clock; if it is right, delete the objects stored while it was ahead.",
-                behind_ms / 1000
-            );
-            add("clock-behind", Severity::Warning, text);
-        }
-        all
-    }
-}
-
-/// Capitalises the first letter.
-fn capital(text: &str) -> String {
-    let mut letters = text.chars();
-    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
 }
 
 fn clock(told: &Told, now_ms: u64, newest_ms: u64) -> Clock {
@@ -254,56 +163,11 @@ fn worker_status(worker: &WorkerState, quiet: Duration) -> WorkerStatus {
     }
 }
 
-impl From<keyhole_log::BucketUsage> for BucketStatus {
-    fn from(usage: keyhole_log::BucketUsage) -> Self {
-        let keyhole_log::BucketUsage { name, objects, uploads, bytes, quota } = usage;
-        BucketStatus { bucket: name, objects, uploads, bytes, quota }
-    }
-}
-
-impl From<&Stats> for StoreStatus {
-    fn from(stats: &Stats) -> Self {
-        let Usage { capacity, allocated, reserved, buckets, objects, uploads, bodies, live, dead, live_max, .. } =
-            stats.usage;
-        let counts = stats.segment_counts;
-        StoreStatus {
-            capacity,
-            allocated,
-            reserved,
-            live,
-            live_max,
-            dead,
-            buckets,
-            objects,
-            uploads,
-            bodies,
-            index: stats.index_bytes,
-            written: WrittenReply::from(&stats.written),
-            batches: stats.batches.0.to_vec(),
-            syncs: stats.syncs.syncs,
-            durable_writes: stats.syncs.durable_writes,
-            cleaner: CleanerReply::from(&stats.cleaner),
-            segments_discarded: stats.cleaner.segments_discarded,
-            segments: SegmentsStatus {
-                blank: counts.blank,
-                open: counts.open,
-                closed: counts.closed,
-                condemned: counts.condemned,
-                damaged: counts.damaged,
-            },
-            ring: stats.ring,
-            full: stats.full,
-            poisoned: stats.poisoned,
-            failed_write: stats.failed_write.as_ref().map(ToString::to_string),
-            read_only: stats.read_only.as_deref().map(str::to_owned),
-        }
-    }
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
+    use super::super::model::{Condition, Facts, Severity};
+    use super::super::store::StoreFigures;
     use super::*;
-    use crate::status::Facts;
 
     /// Returns a status in which every field is set.
     pub(crate) fn sample_status() -> Status {
@@ -334,10 +198,9 @@ pub(crate) mod tests {
         let bucket = |name: String, quota| BucketStatus { bucket: name, objects: 3, uploads: 1, bytes: 123_456, quota };
         status.buckets = vec![bucket("a-bucket".to_owned(), None), bucket("b".repeat(63), Some(200_000))];
         status.buckets_left_out = 9;
-        let (capacity, live, live_max, dead) = (10 << 30, 8 << 30, 8 << 30, 1 << 30);
         let batches = vec![1, 2, 3, 4, 5, 6, 7, 8, 9, 10];
-        let store = StoreStatus { capacity, live, live_max, dead, batches, full: true, ..StoreStatus::default() };
-        status.store = Some(store);
+        let figures = StoreFigures { capacity: 10 << 30, live: 8 << 30, dead: 1 << 30, batches, ..Default::default() };
+        status.store = Some(StoreStatus { figures, live_max: 8 << 30, full: true, ..StoreStatus::default() });
         let text = "The store is full: new data is refused. <Delete> \"objects\".".to_owned();
         status.conditions.push(Condition { name: "full".to_owned(), severity: Severity::Fault, text });
         status
@@ -397,19 +260,6 @@ pub(crate) mod tests {
         assert!(status.conditions[0].text.contains("/d/objects.keyhole is gone"));
         monitor.object_file_is_absent(None);
         assert!(monitor.status().ready);
-    }
-
-    #[test]
-    fn a_worker_that_does_not_move_is_told() {
-        let clock = Clock::default();
-        let conditions = |phase, quiet: &[Duration]| {
-            let found = Found { phase, stats: None, quiet, damaged: 0, clock: &clock, absence: None };
-            found.conditions().into_iter().map(|condition| condition.text).collect::<Vec<_>>()
-        };
-        let ms = Duration::from_millis;
-        assert!(conditions(Phase::Serving, &[ms(4999), ms(0)]).is_empty());
-        assert_eq!(conditions(Phase::Serving, &[ms(0), ms(5000)]), ["Worker 1 has stalled for 5 s."]);
-        assert_eq!(conditions(Phase::Draining, &[ms(5000)]).len(), 1, "of the end alone");
     }
 
     #[test]

@@ -6,21 +6,21 @@ const PAGE: usize = 4096;
 
 /// Page-aligned bytes, like the node's buffers. Unaligned, all figures would be lower by varying
 /// amounts.
-pub(crate) struct Buffer {
+pub(crate) struct AlignedBytes {
     bytes: Vec<u8>,
     at: Range<usize>,
 }
 
-impl Buffer {
+impl AlignedBytes {
     /// Returns a buffer of `size` bytes with value 1.
     pub(crate) fn new(size: usize) -> Self {
         let bytes = vec![1; size + PAGE];
         let start = bytes.as_ptr().align_offset(PAGE);
-        Buffer { bytes, at: start..start + size }
+        AlignedBytes { bytes, at: start..start + size }
     }
 }
 
-impl Deref for Buffer {
+impl Deref for AlignedBytes {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
@@ -28,7 +28,7 @@ impl Deref for Buffer {
     }
 }
 
-impl DerefMut for Buffer {
+impl DerefMut for AlignedBytes {
     fn deref_mut(&mut self) -> &mut [u8] {
         &mut self.bytes[self.at.clone()]
     }

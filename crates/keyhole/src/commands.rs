@@ -26,8 +26,13 @@ use std::{fmt, io};
 
 use thiserror::Error;
 
+use crate::access::AccessError;
+use crate::control::ControlError;
 use crate::error::{FileError, SystemError};
+use crate::net::tls::CertificateError;
+use crate::serve::ServeError;
 use crate::store::StoreError;
+use crate::transfer::TransferError;
 
 /// The failure of a command. Its text goes to standard error.
 #[derive(Error, Debug)]
@@ -53,6 +58,16 @@ pub(crate) enum CommandError {
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
+    Serve(#[from] ServeError),
+    #[error(transparent)]
+    Access(#[from] AccessError),
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    #[error(transparent)]
+    Transfer(#[from] TransferError),
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
+    #[error(transparent)]
     Json(#[from] serde_json::Error),
 }
 
@@ -69,12 +84,6 @@ impl CommandError {
     /// Returns the failure of a file or stream.
     fn io(action: impl fmt::Display, source: io::Error) -> Self {
         CommandError::Io { action: action.to_string(), source }
-    }
-}
-
-impl From<String> for CommandError {
-    fn from(text: String) -> Self {
-        CommandError::Other(text)
     }
 }
 

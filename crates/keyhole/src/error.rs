@@ -35,4 +35,8 @@ impl SystemError {
     pub(crate) fn new(action: &'static str, source: io::Error) -> Self {
         SystemError { action, source }
     }
+
+    pub(crate) fn thread(source: io::Error) -> Self {
+        SystemError::new("cannot start a thread", source)
+    }
 }

@@ -10,6 +10,7 @@ use bytesize::ByteSize;
 use keyhole_log::limits::{BUFFER_LEN, PAGE};
 use keyhole_node::Share;
 use serde::{Deserialize, Serialize};
+use thiserror::Error;
 
 use crate::net::CONNECTIONS_MAX;
 
@@ -41,15 +42,22 @@ pub(crate) struct Budget {
     pub(crate) connections: usize,
 }
 
+/// The reason why there is no budget.
+#[derive(Error, Debug)]
+pub(crate) enum BudgetError {
+    #[error("--memory is too small: expected at least {}", show(*least))]
+    TooSmall { least: u64 },
+}
+
 impl Budget {
     /// Returns the budget of a process with `asked` bytes, or by default with the available memory,
     /// for as many of the threads as the memory allows; logs a warning if that is fewer.
-    pub(crate) fn find(asked: Option<u64>, threads: usize) -> Result<Self, String> {
+    pub(crate) fn find(asked: Option<u64>, threads: usize) -> Result<Self, BudgetError> {
         let memory = asked.unwrap_or_else(available::available);
         let budget = match (Budget::of(memory, threads), asked) {
             (Some(budget), _) => budget,
             (None, Some(_)) => {
-                return Err(format!("--memory is too small: expected at least {}", show(least())));
+                return Err(BudgetError::TooSmall { least: least() });
             }
             (None, None) => {
                 tracing::warn!(
@@ -195,7 +203,7 @@ mod tests {
         assert!(Budget::of(least(), 2).is_some());
         assert!(Budget::of(least() - MIB, 2).is_none() && Budget::of(0, 1).is_none());
         assert!(Budget::find(Some(least()), 2).is_ok());
-        let refused = Budget::find(Some(least() - MIB), 2).unwrap_err();
+        let refused = Budget::find(Some(least() - MIB), 2).unwrap_err().to_string();
         assert!(refused.contains("expected at least 40.0 MiB"), "{refused}");
     }
 }

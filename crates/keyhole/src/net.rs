@@ -2,12 +2,14 @@
 
 pub(crate) mod activation;
 mod connection;
+mod error;
 mod listener;
 mod socket;
 mod timeouts;
 pub(crate) mod tls;
 
 pub(crate) use connection::Connection;
+pub(crate) use error::ListenError;
 pub(crate) use listener::{Accept, Listener, SharedListener, listen};
 pub(crate) use socket::{LINGER, LINGER_BYTES, Socket, has_come};
 pub(crate) use timeouts::{CONNECTIONS_MAX, Connections, Idle, Open, in_time};

@@ -1,6 +1,7 @@
 //! `keyhole serve`: starts the workers from the options, and shuts them down in order.
 
 mod choice;
+mod error;
 mod greeting;
 
 use std::io;
@@ -21,6 +22,7 @@ use crate::background::Duties;
 use crate::cli::serve::{IoMode, LogFormat, ServeOptions, SyncMode};
 use crate::control::{Control, Running};
 use crate::engine::Chosen;
+use crate::error::SystemError;
 use crate::memory::Budget;
 use crate::metrics::{Counting, Meter};
 use crate::net::activation::Inherited;
@@ -35,6 +37,7 @@ use crate::worker::{Setup, TlsSetup};
 use crate::{admin, epoll, service, uring};
 
 use choice::{choose_engine, choose_io};
+pub(crate) use error::ServeError;
 use greeting::Addresses;
 
 /// The warning of a build that skips syncs to make the power loss test fail.
@@ -42,14 +45,14 @@ const SKIPS_SYNC: &str = "keyhole: WARNING: this is a test build with the featur
     a power cut loses what was acknowledged. Never keep data with it.";
 
 /// Runs the node until a signal ends it.
-pub(crate) fn serve(options: &ServeOptions, warnings: &[String]) -> Result<(), String> {
+pub(crate) fn serve(options: &ServeOptions, warnings: &[String]) -> Result<(), ServeError> {
     start_log(options);
     if cfg!(feature = "skip-sync") {
         eprintln!("{SKIPS_SYNC}");
     }
     warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     process::harden();
-    let signals = Signals::block().map_err(|error| format!("cannot block signals: {error}"))?;
+    let signals = Signals::block().map_err(|error| SystemError::new("cannot block signals", error))?;
     let mut inherited = Inherited::of_manager()?;
     let engine = choose_engine(options.engine)?;
     tracing::info!("AES-256-GCM by the {} engine", format!("{engine:?}").to_lowercase());
@@ -64,12 +67,12 @@ pub(crate) fn serve(options: &ServeOptions, warnings: &[String]) -> Result<(), S
     process::allow_connections((threads * budget.connections) as u64);
     let mut reloads = Reloads::new();
     let tls_config = load_tls(options, &mut reloads)?;
-    let place = StoreLocation::find(&options.data, options.state.as_deref()).map_err(|error| error.to_string())?;
+    let place = StoreLocation::find(&options.data, options.state.as_deref())?;
     let monitor = Monitor::new(facts(options, engine, use_uring, budget));
     let admin_address = start_admin(options.admin_listen, &mut inherited, &monitor)?;
     let store_options = StoreOptions { budget: Some(budget), ..store_options(options, threads) };
     let starting = service::starting(store_options.read.clone());
-    let store = store::open(&place, &store_options).map_err(|error| error.to_string())?;
+    let store = store::open(&place, &store_options)?;
     drop(starting);
     let threads = workers_of(&store.store, threads);
     monitor.opened(store.store.clone(), store.damaged);
@@ -77,10 +80,10 @@ pub(crate) fn serve(options: &ServeOptions, warnings: &[String]) -> Result<(), S
     // A read-only store usually lies in a read-only directory: do not create a credential there.
     let may_make_key = store.store.read_only().is_none() || place.state != place.data;
     let (access, keys, origin) = Access::load(&place.state, may_make_key)?;
-    let (listeners, address) = inherited.take_or("http", threads, |option| listen(options.listen, threads, option))?;
+    let http = inherited.take_or("http", threads, |option| listen(options.listen, threads, option))?;
     let (mut tls_setups, tls_address) = listen_for_tls(options, tls_config, &mut inherited, threads)?;
-    inherited.nothing_left()?;
-    let addresses = Addresses { plain: address, tls: tls_address, admin: admin_address };
+    inherited.check_all_taken()?;
+    let addresses = Addresses { plain: http.address, tls: tls_address, admin: admin_address };
     let audit = options.audit_log.as_deref().map(Audit::start).transpose()?;
     let config = Arc::new(configure(options, keys, &monitor, audit.clone(), budget)?);
 
@@ -93,10 +96,13 @@ pub(crate) fn serve(options: &ServeOptions, warnings: &[String]) -> Result<(), S
     let (stop, stopping) = watch::channel(false);
     let (report, reports) = mpsc::channel();
     let mut watchdog = Watchdog::of_manager();
-    for (index, listener) in listeners.into_iter().enumerate() {
+    for (index, listener) in http.listeners.into_iter().enumerate() {
         let setup = Setup {
             store: store.store.clone(),
-            medium: store.medium.try_clone().map_err(|error| format!("cannot duplicate a descriptor: {error}"))?,
+            medium: store
+                .medium
+                .try_clone()
+                .map_err(|error| SystemError::new("cannot duplicate a descriptor", error))?,
             config: config.clone(),
             listener,
             tls: tls_setups.pop(),
@@ -105,7 +111,7 @@ pub(crate) fn serve(options: &ServeOptions, warnings: &[String]) -> Result<(), S
             engine,
             serving: {
                 let report = report.clone();
-                Box::new(move || drop(report.send(Report::Serving)))
+                Box::new(move || drop(report.send(WorkerEvent::Serving)))
             },
             heart: watchdog.heart(),
             stop: stopping.clone(),
@@ -116,22 +122,19 @@ pub(crate) fn serve(options: &ServeOptions, warnings: &[String]) -> Result<(), S
         };
         let report = report.clone();
         let run = move || work(setup, use_uring, &report);
-        thread::Builder::new()
-            .name(format!("worker-{index}"))
-            .spawn(run)
-            .map_err(|error| format!("cannot start a thread: {error}"))?;
+        thread::Builder::new().name(format!("worker-{index}")).spawn(run).map_err(SystemError::thread)?;
     }
     drop(report);
     // A signal that arrives before the node serves takes effect as soon as it does.
-    await_all(&reports, threads, |report| matches!(report, Report::Serving))?;
-    watchdog.watch().map_err(|error| format!("cannot start a thread: {error}"))?;
+    await_all(&reports, threads, |report| matches!(report, WorkerEvent::Serving))?;
+    watchdog.watch().map_err(SystemError::thread)?;
     monitor.enter(Phase::Serving);
     addresses.greet(&origin, &options.region);
     let status = addresses.status(store.store.read_only().map(|why| &**why));
     service::ready(&status);
-    let told = Told { status, grace: options.grace, stop, monitor };
-    thread::spawn(move || told.mind(&signals, &mut reloads));
-    await_all(&reports, threads, |report| matches!(report, Report::Ended))?;
+    let handler = SignalHandler { status, grace: options.grace, stop, monitor };
+    thread::spawn(move || handler.run(&signals, &mut reloads));
+    await_all(&reports, threads, |report| matches!(report, WorkerEvent::Ended))?;
     if let Some(control) = control {
         control.remove();
     }
@@ -144,7 +147,7 @@ pub(crate) fn serve(options: &ServeOptions, warnings: &[String]) -> Result<(), S
 }
 
 /// Checks whether a node would start with these options, as far as possible without starting one.
-pub(crate) fn check(options: &ServeOptions) -> Result<(), String> {
+pub(crate) fn check(options: &ServeOptions) -> Result<(), ServeError> {
     choose_engine(options.engine)?;
     if options.io == IoMode::Uring {
         choose_io(options.io)?;
@@ -154,8 +157,9 @@ pub(crate) fn check(options: &ServeOptions) -> Result<(), String> {
     }
     load_tls(options, &mut Reloads::new())?;
     proxies(options)?;
-    let place = StoreLocation::find(&options.data, options.state.as_deref()).map_err(|error| error.to_string())?;
-    access::describe(&place.state).map(|_| ())
+    let place = StoreLocation::find(&options.data, options.state.as_deref())?;
+    access::describe(&place.state)?;
+    Ok(())
 }
 
 fn start_log(options: &ServeOptions) {
@@ -198,7 +202,7 @@ fn configure(
     monitor: &Monitor,
     audit: Option<Arc<Audit>>,
     budget: Budget,
-) -> Result<Config, String> {
+) -> Result<Config, ServeError> {
     Ok(Config {
         region: options.region.clone(),
         host_names: HostNames::new(options.host_names.clone()),
@@ -210,15 +214,9 @@ fn configure(
     })
 }
 
-fn proxies(options: &ServeOptions) -> Result<TrustedProxies, String> {
+fn proxies(options: &ServeOptions) -> Result<TrustedProxies, ServeError> {
     let proxies = TrustedProxies::new(options.trusted_proxies.clone());
-    match proxies.are_too_many() {
-        false => Ok(proxies),
-        true => Err(format!(
-            "more than {} --trusted-proxy options: use networks instead of addresses",
-            keyhole_node::limits::TRUSTED_PROXIES_MAX
-        )),
-    }
+    if proxies.are_too_many() { Err(ServeError::TooManyProxies) } else { Ok(proxies) }
 }
 
 /// Returns the constant facts that the node reports about itself.
@@ -240,27 +238,24 @@ fn start_admin(
     listen_on: Option<SocketAddr>,
     inherited: &mut Inherited,
     monitor: &Arc<Monitor>,
-) -> Result<Option<SocketAddr>, String> {
+) -> Result<Option<SocketAddr>, ServeError> {
     let listening = match listen_on {
         Some(address) => Some(inherited.take_or("admin", 1, |option| listen(address, 1, option))?),
         None => inherited.take("admin", 1)?,
     };
-    let (listener, address) = match listening {
-        Some((mut listeners, address)) => (listeners.pop(), Some(address)),
-        None => (None, None),
-    };
+    let address = listening.as_ref().map(|listening| listening.address);
     if let Some(address) = address {
         tracing::info!("serving metrics, health and status page on http://{address}/");
     }
-    let listener = listener.map(|listener| listener.socket);
-    admin::start(monitor.clone(), listener).map_err(|error| format!("cannot start a thread: {error}"))?;
+    let listener = listening.and_then(|mut listening| listening.listeners.pop()).map(|listener| listener.socket);
+    admin::start(monitor.clone(), listener).map_err(SystemError::thread)?;
     Ok(address)
 }
 
 type TlsConfigs = watch::Receiver<Arc<rustls::ServerConfig>>;
 
 /// Loads the TLS configuration, if there is a TLS listener, and registers it for reloads.
-fn load_tls(options: &ServeOptions, reloads: &mut Reloads) -> Result<Option<TlsConfigs>, String> {
+fn load_tls(options: &ServeOptions, reloads: &mut Reloads) -> Result<Option<TlsConfigs>, ServeError> {
     if options.tls_listen.is_none() {
         return Ok(None);
     }
@@ -276,11 +271,11 @@ fn listen_for_tls(
     configs: Option<TlsConfigs>,
     inherited: &mut Inherited,
     threads: usize,
-) -> Result<(Vec<TlsSetup>, Option<SocketAddr>), String> {
+) -> Result<(Vec<TlsSetup>, Option<SocketAddr>), ServeError> {
     let Some((address, configs)) = options.tls_listen.zip(configs) else { return Ok((Vec::new(), None)) };
-    let (listeners, address) = inherited.take_or("https", threads, |option| listen(address, threads, option))?;
+    let https = inherited.take_or("https", threads, |option| listen(address, threads, option))?;
     let setup = |listener: Listener| TlsSetup { listener, configs: configs.clone() };
-    Ok((listeners.into_iter().map(setup).collect(), Some(address)))
+    Ok((https.listeners.into_iter().map(setup).collect(), Some(https.address)))
 }
 
 /// Opens the control socket for the first worker. Without the socket, the node still serves.
@@ -300,46 +295,50 @@ fn open_control(place: &StoreLocation, running: Arc<Running>) -> (Option<Control
 }
 
 /// A worker's message to the main thread.
-enum Report {
+enum WorkerEvent {
     /// The worker accepts connections.
     Serving,
     /// The worker has shut down in order.
     Ended,
     /// The worker has stopped with this error.
-    Failed(String),
+    Failed(ServeError),
 }
 
 /// Runs a worker to its end and reports the result.
-fn work(setup: Setup, use_uring: bool, report: &mpsc::Sender<Report>) {
-    let ended = || drop(report.send(Report::Ended));
+fn work(setup: Setup, use_uring: bool, report: &mpsc::Sender<WorkerEvent>) {
+    let ended = || drop(report.send(WorkerEvent::Ended));
     let run = || if use_uring { uring::run(setup, ended) } else { epoll::run(setup, ended) };
     let failure = match catch_unwind(AssertUnwindSafe(run)) {
         Ok(Ok(())) => return,
-        Ok(Err(error)) => format!("cannot run a worker: {error}"),
-        Err(_) => "a worker panicked; see the log".to_owned(),
+        Ok(Err(error)) => ServeError::Worker(error),
+        Err(_) => ServeError::WorkerPanicked,
     };
-    let _ = report.send(Report::Failed(failure));
+    let _ = report.send(WorkerEvent::Failed(failure));
 }
 
 /// Waits for `count` reports of one kind.
 ///
 /// # Errors
 /// A worker has failed meanwhile.
-fn await_all(reports: &mpsc::Receiver<Report>, count: usize, is_it: impl Fn(&Report) -> bool) -> Result<(), String> {
+fn await_all(
+    reports: &mpsc::Receiver<WorkerEvent>,
+    count: usize,
+    is_it: impl Fn(&WorkerEvent) -> bool,
+) -> Result<(), ServeError> {
     let mut left = count;
     while left > 0 {
         match reports.recv() {
-            Ok(Report::Failed(why)) => return Err(why),
+            Ok(WorkerEvent::Failed(why)) => return Err(why),
             Ok(report) if is_it(&report) => left -= 1,
             Ok(_) => {}
-            Err(_) => return Err("a worker panicked; see the log".to_owned()),
+            Err(_) => return Err(ServeError::WorkerPanicked),
         }
     }
     Ok(())
 }
 
-/// The receivers of signals.
-struct Told {
+/// Handles the signals of a running node.
+struct SignalHandler {
     /// The status text that the service manager shows for a healthy node.
     status: String,
     grace: Duration,
@@ -347,9 +346,9 @@ struct Told {
     monitor: Arc<Monitor>,
 }
 
-impl Told {
+impl SignalHandler {
     /// Handles signals: reloads changed files until a signal ends the node, then stops the workers.
-    fn mind(&self, signals: &Signals, reloads: &mut Reloads) {
+    fn run(&self, signals: &Signals, reloads: &mut Reloads) {
         let signal = reload::until_end(signals, reloads, &self.status);
         tracing::info!("{signal}: no longer accepting requests");
         self.monitor.enter(Phase::Draining);

@@ -7,6 +7,8 @@
 
 pub(crate) mod channel;
 pub(crate) mod entry;
+mod error;
+mod invalid;
 pub(crate) mod manifest;
 mod node;
 mod peer;
@@ -16,5 +18,7 @@ pub(crate) mod sender;
 pub(crate) mod tree;
 
 pub(crate) use channel::Channel;
+pub(crate) use error::TransferError;
+pub(crate) use invalid::EntryError;
 pub(crate) use node::{TransferPermit, serve};
 pub(crate) use protocol::Direction;

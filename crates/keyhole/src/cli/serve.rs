@@ -220,7 +220,7 @@ fn parse_region(text: &str) -> Result<String, String> {
 }
 
 fn parse_host_name(text: &str) -> Result<String, String> {
-    HostNames::check(text)?;
+    HostNames::check(text).map_err(|error| error.to_string())?;
     Ok(text.to_owned())
 }
 
@@ -228,7 +228,7 @@ fn parse_host_name(text: &str) -> Result<String, String> {
 fn parse_policy(text: &str) -> Result<(String, OwnPolicy), String> {
     let form = "expected BUCKET:NAME=VALUE[,NAME=VALUE...], such as *:sse-c=require";
     let (bucket, settings) = text.split_once(':').ok_or_else(|| form.to_owned())?;
-    check_bucket_pattern(bucket)?;
+    check_bucket_pattern(bucket).map_err(|error| error.to_string())?;
     let mut own = OwnPolicy::default();
     for setting in settings.split(',') {
         match setting.split_once('=').ok_or_else(|| form.to_owned())? {

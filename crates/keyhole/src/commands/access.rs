@@ -16,7 +16,7 @@ use crate::access::{self, AccessFile, Entry, format_grant};
 use crate::cli::Target;
 use crate::cli::access::{AccessCommand, AddOptions, ListOptions, RevokeOptions, RotateOptions};
 use crate::control::{self, Reply, Request};
-use crate::store::StoreLocation;
+use crate::store::{StoreError, StoreLocation};
 
 pub(crate) fn run(command: &AccessCommand) -> Result<()> {
     match command {
@@ -32,15 +32,14 @@ pub(crate) fn run(command: &AccessCommand) -> Result<()> {
 fn file_of(target: &Target) -> Result<(StoreLocation, AccessFile)> {
     let place = StoreLocation::find(&target.data, target.state.as_deref())?;
     if !place.medium().exists() {
-        let data = target.data.display();
-        return Err(CommandError::Other(format!("no store in {data}; `keyhole serve --data {data}` creates one")));
+        return Err(StoreError::Missing(target.data.clone()).into());
     }
     let file = AccessFile::in_state(&place.state);
     Ok((place, file))
 }
 
 /// Changes the keys, and makes the node that serves the store reload them.
-fn change<T>(target: &Target, change: impl FnOnce(&mut Vec<Entry>) -> std::result::Result<T, String>) -> Result<T> {
+fn change<T>(target: &Target, change: impl FnOnce(&mut Vec<Entry>) -> Result<T>) -> Result<T> {
     let (place, file) = file_of(target)?;
     let result = file.change(change)?;
     match control::ask(&place.socket(), &Request::AccessReload {}, &mut |_| {}) {
@@ -58,7 +57,7 @@ fn add(options: &AddOptions) -> Result<()> {
         (Some(id), Some(file)) => (id.clone(), read_secret(file)?),
         _ => access::new_pair(),
     };
-    access::check(&id, &secret).map_err(CommandError::Usage)?;
+    access::check(&id, &secret).map_err(|error| CommandError::Usage(error.to_string()))?;
     let entry = Entry {
         access_key: id,
         secret_key: secret,
@@ -68,7 +67,7 @@ fn add(options: &AddOptions) -> Result<()> {
         grants: if options.admin { vec![Grant::all()] } else { options.grants.clone() },
     };
     change(&options.target, |entries| match find(entries, &entry.access_key) {
-        Ok(_) => Err(format!("access key {} already exists", entry.access_key)),
+        Ok(_) => Err(CommandError::Other(format!("access key {} already exists", entry.access_key))),
         Err(_) => {
             entries.push(entry.clone());
             Ok(())
@@ -80,9 +79,10 @@ fn add(options: &AddOptions) -> Result<()> {
 fn read_secret(path: &PathBuf) -> Result<Zeroizing<String>> {
     let failed = |error| CommandError::io(format_args!("cannot read {}", path.display()), error);
     let mut text = Zeroizing::new(String::new());
-    let mut reader: Box<dyn Read> = match path.as_os_str() == "-" {
-        true => Box::new(std::io::stdin().lock()),
-        false => Box::new(std::fs::File::open(path).map_err(failed)?),
+    let mut reader: Box<dyn Read> = if path.as_os_str() == "-" {
+        Box::new(std::io::stdin().lock())
+    } else {
+        Box::new(std::fs::File::open(path).map_err(failed)?)
     };
     reader.by_ref().take(64 << 10).read_to_string(&mut text).map_err(failed)?;
     let line = text.strip_suffix('\n').unwrap_or(&text);
@@ -95,9 +95,9 @@ fn read_secret(path: &PathBuf) -> Result<Zeroizing<String>> {
     }
 }
 
-fn find(entries: &[Entry], id: &str) -> std::result::Result<usize, String> {
+fn find(entries: &[Entry], id: &str) -> Result<usize> {
     let at = entries.iter().position(|entry| entry.access_key == id);
-    at.ok_or_else(|| format!("no access key {id}; see `keyhole access list`"))
+    at.ok_or_else(|| CommandError::Other(format!("no access key {id}; see `keyhole access list`")))
 }
 
 /// Shows a new key. Its secret is shown only here.
@@ -114,7 +114,7 @@ fn show_new(entry: &Entry, json: bool) -> Result<()> {
 
 /// The listed properties of a key.
 #[derive(Serialize)]
-struct Told<'e> {
+struct ListedKey<'e> {
     access_key: &'e str,
     note: Option<&'e str>,
     created: Option<Timestamp>,
@@ -126,9 +126,9 @@ struct Told<'e> {
 fn list(options: &ListOptions) -> Result<()> {
     let (_, file) = file_of(&options.target)?;
     let entries = if file.exists() { file.read()? } else { Vec::new() };
-    let told = |entry| {
+    let listed = |entry| {
         let Entry { access_key, note, created, expires, grants, .. }: &Entry = entry;
-        Told {
+        ListedKey {
             access_key,
             note: note.as_deref(),
             created: *created,
@@ -137,7 +137,7 @@ fn list(options: &ListOptions) -> Result<()> {
             grants: grants.iter().map(format_grant).collect(),
         }
     };
-    let all: Vec<_> = entries.iter().map(told).collect();
+    let all: Vec<_> = entries.iter().map(listed).collect();
     if options.json {
         let text = serde_json::to_string_pretty(&all)?;
         print(&format!("{text}\n"));
@@ -177,12 +177,12 @@ fn revoke(options: &RevokeOptions) -> Result<()> {
         let at = find(entries, &options.access_key)?;
         let goes = entries.remove(at);
         let is_last = goes.is_lasting_admin() && !entries.iter().any(Entry::is_lasting_admin);
-        match is_last && !options.force {
-            true => Err(format!(
+        if is_last && !options.force {
+            return Err(CommandError::Other(format!(
                 "{} is the last admin access key that does not expire; add another one first, or use --force",
                 options.access_key
-            )),
-            false => Ok(()),
+            )));
         }
+        Ok(())
     })
 }

@@ -9,7 +9,7 @@ use super::operate::{describe, print, size};
 use super::{CommandError, Result};
 use crate::cli::store::CheckOptions;
 use crate::control::{self, DamageReply};
-use crate::store::{self, StoreLocation, StoreOptions};
+use crate::store::{self, StoreError, StoreLocation, StoreOptions};
 
 /// The structure of `--json`. All lengths are in bytes.
 #[derive(Serialize)]
@@ -50,7 +50,7 @@ pub(crate) fn run(options: &CheckOptions) -> Result<()> {
     let disk = store::plain_disk(&held.medium)?;
     let log_options = LogOptions { repair: options.repair };
     let report = store::block_on(keyhole_log::check(std::rc::Rc::new(disk), log_options))?
-        .map_err(|error| format!("{}: {error}", place.medium().display()))?;
+        .map_err(|error| StoreError::Log { path: place.medium(), error })?;
     let found = report.findings.len() as u64;
     let remaining = if options.repair { found.saturating_sub(report.repaired) } else { found };
     match options.json {

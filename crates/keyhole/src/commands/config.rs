@@ -4,11 +4,11 @@ use std::fmt::Write;
 
 use serde_json::json;
 
+use super::Result;
 use super::operate::print;
-use super::{CommandError, Result};
 use crate::access;
 use crate::cli::config::ConfigCommand;
-use crate::config::{Origin, Setting, Sources};
+use crate::config::{OptionOrigin, Setting, Sources};
 use crate::serve;
 use crate::store::StoreLocation;
 
@@ -18,7 +18,7 @@ pub(crate) fn run(command: &ConfigCommand, sources: &Sources) -> Result<()> {
     }
     match command {
         ConfigCommand::Check(options) => {
-            serve::check(&options.serve).map_err(CommandError::Other)?;
+            serve::check(&options.serve)?;
             print("the configuration is valid\n");
         }
         ConfigCommand::Show(options) if options.json => {
@@ -26,10 +26,7 @@ pub(crate) fn run(command: &ConfigCommand, sources: &Sources) -> Result<()> {
                 .settings()
                 .iter()
                 .map(|setting| {
-                    let value = match setting.is_list {
-                        true => json!(setting.values),
-                        false => json!(setting.values.first()),
-                    };
+                    let value = if setting.is_list { json!(setting.values) } else { json!(setting.values.first()) };
                     (setting.name.clone(), json!({ "value": value, "from": setting.origin.to_string() }))
                 })
                 .collect();
@@ -60,7 +57,7 @@ fn as_toml(settings: &[Setting]) -> String {
                 let list = toml::Value::Array(values.iter().map(value).collect());
                 writeln!(text, "{name} = {list}  # from {origin}")
             }
-            ([one, ..], false) if *origin == Origin::Default => writeln!(text, "{name} = {}", value(one)),
+            ([one, ..], false) if *origin == OptionOrigin::Default => writeln!(text, "{name} = {}", value(one)),
             ([one, ..], false) => writeln!(text, "{name} = {}  # from {origin}", value(one)),
         };
     }
@@ -80,11 +77,11 @@ mod tests {
             is_list,
         };
         let text = as_toml(&[
-            setting("data", &["/srv/\"a\""], false, Origin::CommandLine),
-            setting("threads", &["2"], false, Origin::Default),
-            setting("ring", &["true"], false, Origin::Environment("KEYHOLE_RING".to_owned())),
-            setting("host-name", &["a", "b"], true, Origin::Default),
-            setting("capacity", &[], false, Origin::Default),
+            setting("data", &["/srv/\"a\""], false, OptionOrigin::CommandLine),
+            setting("threads", &["2"], false, OptionOrigin::Default),
+            setting("ring", &["true"], false, OptionOrigin::Environment("KEYHOLE_RING".to_owned())),
+            setting("host-name", &["a", "b"], true, OptionOrigin::Default),
+            setting("capacity", &[], false, OptionOrigin::Default),
         ]);
         let table: toml::Table = text.parse().unwrap();
         assert_eq!(table["data"].as_str(), Some("/srv/\"a\""));

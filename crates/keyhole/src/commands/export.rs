@@ -6,7 +6,6 @@ mod sink;
 
 use std::io::{self, IsTerminal, Write};
 
-use aws_lc_rs::digest;
 use serde::Serialize;
 
 use super::operate::{describe, print};
@@ -16,7 +15,7 @@ use crate::cli::transfer::ExportOptions;
 use crate::store::StoreLocation;
 use crate::transfer::manifest::End;
 use crate::transfer::protocol::{ExportAnswer, ExportMessage};
-use crate::transfer::{Channel, Direction};
+use crate::transfer::{Channel, Direction, TransferError};
 
 use archive::Archive;
 use directory::Directory;
@@ -57,8 +56,9 @@ pub(crate) fn run(options: &ExportOptions) -> Result<()> {
 
 /// Receives everything in scope.
 fn receive(channel: &mut Channel, sink: &mut dyn Sink, pace: &mut Pace) -> Result<ExportFigures> {
-    let lost = |error: io::Error| CommandError::Other(Channel::lost(&error));
-    let (mut figures, mut buf) = (ExportFigures::default(), Vec::new());
+    let lost = TransferError::lost;
+    let mut figures = ExportFigures::default();
+    let mut buf = Vec::new();
     loop {
         match channel.message::<ExportMessage>().map_err(lost)? {
             ExportMessage::Store { id } => sink.begin(&id)?,
@@ -67,7 +67,8 @@ fn receive(channel: &mut Channel, sink: &mut dyn Sink, pace: &mut Pace) -> Resul
                 sink.bucket(&bucket)?;
             }
             ExportMessage::Object(entry) => {
-                let (length, name) = (entry.length, entry.name());
+                let length = entry.length;
+                let name = entry.name();
                 pace.at(&name);
                 let is_there = sink.has(&entry)?;
                 channel.send(&if is_there { ExportAnswer::Skip } else { ExportAnswer::Send }).map_err(lost)?;
@@ -75,8 +76,7 @@ fn receive(channel: &mut Channel, sink: &mut dyn Sink, pace: &mut Pace) -> Resul
                     figures.unchanged += 1;
                 } else {
                     buf.clear();
-                    let (hash, failed) = (digest::Context::new(&digest::SHA256), None);
-                    let mut bytes = FileBytes { channel, pace, buf: &mut buf, hash, left: length, failed };
+                    let mut bytes = FileBytes::new(channel, pace, &mut buf, length);
                     if let Some(what) = sink.object(*entry, &mut bytes)? {
                         pace.say(&format!("left out: {name}: {what}"));
                         figures.end.damaged += 1;

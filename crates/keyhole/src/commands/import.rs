@@ -16,7 +16,7 @@ use crate::store::StoreLocation;
 use crate::transfer::entry::{BucketEntry, ObjectEntry};
 use crate::transfer::manifest::End;
 use crate::transfer::protocol::{DATA_MAX, Existing, FileEnd, ImportOffer, ImportOutcome};
-use crate::transfer::{Channel, Direction};
+use crate::transfer::{Channel, Direction, TransferError};
 
 use source::{Handler, Verdict};
 
@@ -82,7 +82,7 @@ struct Importer {
 
 impl Importer {
     fn lost(error: io::Error) -> CommandError {
-        CommandError::Other(Channel::lost(&error))
+        TransferError::lost(error).into()
     }
 
     /// Sends an offer and returns the reply. Records outcomes of other objects that arrive

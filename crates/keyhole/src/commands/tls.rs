@@ -128,15 +128,15 @@ fn exists(path: &Path) -> CommandError {
 fn show(path: &Path) -> Result<()> {
     let pem =
         fs::read(path).map_err(|error| CommandError::io(format_args!("cannot read {}", path.display()), error))?;
-    let malformed = |what: String| CommandError::Malformed(format!("{}: {what}", path.display()));
+    let malformed = |what: &dyn std::fmt::Display| CommandError::Malformed(format!("{}: {what}", path.display()));
     let certificates: std::result::Result<Vec<CertificateDer<'_>>, _> = CertificateDer::pem_slice_iter(&pem).collect();
-    let certificates = certificates.map_err(|error| malformed(format!("invalid PEM file: {error}")))?;
+    let certificates = certificates.map_err(|error| malformed(&format_args!("invalid PEM file: {error}")))?;
     if certificates.is_empty() {
-        return Err(malformed("no certificate in it".to_owned()));
+        return Err(malformed(&"no certificate in it"));
     }
     let facts: std::result::Result<Vec<Facts>, _> =
         certificates.iter().map(|certificate| Facts::read(certificate)).collect();
-    for (i, facts) in facts.map_err(malformed)?.iter().enumerate() {
+    for (i, facts) in facts.map_err(|error| malformed(&error))?.iter().enumerate() {
         if i > 0 {
             println!();
         }

@@ -1,16 +1,18 @@
 //! `keyhole verify`: verifies an export without a store and without a key.
 
-use keyhole_core::body::Bodies;
+use keyhole_core::body::{BindingError, Bodies};
 use keyhole_core::file::{Decoded, ENTRY_LEN, Entry as FileEntry, FileError, Layout, Preface};
 use keyhole_core::limits::SALT_LEN;
 use serde::Serialize;
+use thiserror::Error;
 
 use super::import::source::{self, Handler, Verdict};
 use super::operate::print;
 use super::transfer::{Pace, objects, summary};
 use super::{CommandError, Result};
 use crate::cli::transfer::VerifyOptions;
-use crate::transfer::entry::{BucketEntry, ObjectEntry};
+use crate::transfer::EntryError;
+use crate::transfer::entry::{BucketEntry, FileName, ObjectEntry};
 use crate::transfer::manifest::End;
 
 /// The structure of `--json`.
@@ -83,7 +85,13 @@ impl Handler for Verifier {
             Verdict::Damaged(what) => Some(what),
             Verdict::Whole => {
                 let sealed = self.sealed.take().map_or(Ok(()), |sealed| sealed.finish(entry));
-                entry.description().map(drop).and(sealed).err()
+                entry
+                    .description()
+                    .map(drop)
+                    .map_err(ObjectError::Entry)
+                    .and(sealed)
+                    .err()
+                    .map(|error| error.to_string())
             }
         };
         match what {
@@ -111,6 +119,21 @@ impl Handler for Verifier {
     }
 }
 
+/// The reason why an exported object is damaged.
+#[derive(Error, Debug)]
+enum ObjectError {
+    #[error(transparent)]
+    Entry(EntryError),
+    #[error("{file}: {why}")]
+    File { file: FileName, why: FileError },
+    #[error("{file}: {why}")]
+    Body { file: FileName, why: BindingError },
+    #[error("{0} is sealed for another bucket or key")]
+    OtherName(FileName),
+    #[error("{0} belongs to an object with another ETag")]
+    OtherEtag(FileName),
+}
+
 /// The checks of a sealed object file that need no key, on its bytes as they arrive.
 #[derive(Default)]
 struct SealedCheck {
@@ -121,7 +144,7 @@ struct SealedCheck {
     at: u64,
     /// The received salts of the messages.
     salts: Vec<[u8; SALT_LEN]>,
-    failed: Option<String>,
+    failed: Option<FileError>,
 }
 
 /// The decoded part of a file before the part infos.
@@ -149,7 +172,7 @@ impl SealedCheck {
                     self.take_salts(&all);
                     self.at = all.len() as u64;
                 }
-                Err(error) => self.failed = Some(error.to_string()),
+                Err(error) => self.failed = Some(error),
             }
             return;
         }
@@ -174,27 +197,25 @@ impl SealedCheck {
     }
 
     /// Checks that this is the file of the object.
-    fn finish(self, entry: &ObjectEntry) -> std::result::Result<(), String> {
-        if let Some(error) = self.failed {
-            return Err(format!("{}: {error}", entry.file));
+    fn finish(self, entry: &ObjectEntry) -> std::result::Result<(), ObjectError> {
+        let file = entry.file;
+        let invalid = |why| ObjectError::File { file, why };
+        if let Some(why) = self.failed {
+            return Err(invalid(why));
         }
-        let front = self.layout.ok_or_else(|| format!("{}: {}", entry.file, FileError::Length))?;
+        let front = self.layout.ok_or_else(|| invalid(FileError::Length))?;
         if (&front.bucket, &front.key) != (&entry.bucket, &entry.key) {
-            return Err(format!("{} is sealed for another bucket or key", entry.file));
+            return Err(ObjectError::OtherName(file));
         }
         if front.file_len != self.at || front.file_len != entry.length || front.size != entry.size {
-            return Err(format!("{}: {}", entry.file, FileError::Length));
+            return Err(invalid(FileError::Length));
         }
         let mut bodies = Bodies::new();
         for (body, salt) in front.bodies.iter().zip(&self.salts) {
-            bodies
-                .push(body.part_number, body.message_len, salt)
-                .map_err(|error| format!("{}: {error}", entry.file))?;
+            let pushed = bodies.push(body.part_number, body.message_len, salt);
+            pushed.map_err(|why| ObjectError::Body { file, why })?;
         }
-        match bodies.etag().to_string() == entry.etag {
-            true => Ok(()),
-            false => Err(format!("{} belongs to an object with another ETag", entry.file)),
-        }
+        if bodies.etag().to_string() == entry.etag { Ok(()) } else { Err(ObjectError::OtherEtag(file)) }
     }
 }
 

@@ -5,12 +5,13 @@
 //! `--tls-listen`, `admin` for `--admin-listen`. All workers and the manager share one description,
 //! so it must not be shut down.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::os::fd::{FromRawFd, OwnedFd};
 
 use socket2::{Domain, Socket, Type};
 
-use super::listener::Listener;
+use super::error::ListenError;
+use super::listener::{Listener, Listening};
 
 /// The known names, each with the option that it replaces.
 const NAMES: [(&str, &str); 3] = [("http", "--listen"), ("https", "--tls-listen"), ("admin", "--admin-listen")];
@@ -21,43 +22,35 @@ pub(crate) struct Inherited(Vec<(String, TcpListener)>);
 
 impl Inherited {
     /// Takes the sockets that the environment describes. Call it once, before other threads start.
-    pub(crate) fn of_manager() -> Result<Self, String> {
-        let unclear = |error| format!("invalid LISTEN_FDS or LISTEN_FDNAMES from the service manager: {error}");
+    pub(crate) fn of_manager() -> Result<Self, ListenError> {
         // Sockets of another process may have any names.
-        if sd_notify::listen_fds().map_err(unclear)?.len() == 0 {
+        if sd_notify::listen_fds().map_err(ListenError::InvalidEnvironment)?.len() == 0 {
             return Ok(Inherited(Vec::new()));
         }
-        let handed_over = sd_notify::listen_fds_with_names().map_err(unclear)?;
+        let handed_over = sd_notify::listen_fds_with_names().map_err(ListenError::InvalidEnvironment)?;
         // SAFETY: the manager has opened these for this process, and no other code owns them.
         let own = |fd| unsafe { OwnedFd::from_raw_fd(fd) };
         Inherited::new(handed_over.map(|(fd, name)| (name, own(fd))).collect())
     }
 
-    fn new(sockets: Vec<(String, OwnedFd)>) -> Result<Self, String> {
+    fn new(sockets: Vec<(String, OwnedFd)>) -> Result<Self, ListenError> {
         let mut taken: Vec<(String, TcpListener)> = Vec::new();
         for (name, fd) in sockets {
             if !NAMES.iter().any(|(known, _)| *known == name) {
-                let known: Vec<&str> = NAMES.iter().map(|(name, _)| *name).collect();
-                return Err(format!(
-                    "unknown socket {name:?} from the service manager, expected one of {}: set FileDescriptorName= \
-                     in its unit",
-                    known.join(", ")
-                ));
+                let known = NAMES.map(|(name, _)| name).join(", ");
+                return Err(ListenError::UnknownSocket { name, known });
             }
             if taken.iter().any(|(other, _)| *other == name) {
-                return Err(format!(
-                    "two sockets named {name} from the service manager: pass one; [::]:PORT also accepts IPv4"
-                ));
+                return Err(ListenError::DuplicateSocket(name));
             }
-            let listener = listener(fd).map_err(|why| format!("socket {name} from the service manager {why}"))?;
+            let listener = listener(fd).map_err(|why| ListenError::UnusableSocket { name: name.clone(), why })?;
             taken.push((name, listener));
         }
         Ok(Inherited(taken))
     }
 
-    /// Takes the socket of this name, if it was inherited: a listener for each thread, and its
-    /// address.
-    pub(crate) fn take(&mut self, name: &str, threads: usize) -> Result<Option<(Vec<Listener>, SocketAddr)>, String> {
+    /// Takes the socket of this name, if it was inherited: a listener for each thread.
+    pub(crate) fn take(&mut self, name: &str, threads: usize) -> Result<Option<Listening>, ListenError> {
         let Some(at) = self.0.iter().position(|(other, _)| other == name) else { return Ok(None) };
         let (_, socket) = self.0.swap_remove(at);
         let share = || -> std::io::Result<_> {
@@ -65,9 +58,9 @@ impl Inherited {
             // block this one.
             socket.set_nonblocking(true)?;
             let listeners = (0..threads).map(|_| Ok(Listener { socket: socket.try_clone()?, is_shared: true }));
-            Ok((listeners.collect::<std::io::Result<_>>()?, socket.local_addr()?))
+            Ok(Listening { listeners: listeners.collect::<std::io::Result<_>>()?, address: socket.local_addr()? })
         };
-        share().map(Some).map_err(|error| format!("cannot share the socket {name}: {error}"))
+        share().map(Some).map_err(|source| ListenError::Share { name: name.to_owned(), source })
     }
 
     /// As [`take`](Self::take); otherwise calls `listen` with the option that the name stands for.
@@ -75,19 +68,20 @@ impl Inherited {
         &mut self,
         name: &str,
         threads: usize,
-        listen: impl FnOnce(&str) -> Result<(Vec<Listener>, SocketAddr), String>,
-    ) -> Result<(Vec<Listener>, SocketAddr), String> {
+        listen: impl FnOnce(&str) -> Result<Listening, ListenError>,
+    ) -> Result<Listening, ListenError> {
         match self.take(name, threads)? {
-            Some(handed_over) => Ok(handed_over),
+            Some(inherited) => Ok(inherited),
             None => listen(option(name)),
         }
     }
 
     /// Checks that every inherited socket was taken.
-    pub(crate) fn nothing_left(self) -> Result<(), String> {
-        let Some((name, _)) = self.0.first() else { return Ok(()) };
-        let option = option(name);
-        Err(format!("unused socket {name} from the service manager: the node is not configured for it; set {option}"))
+    pub(crate) fn check_all_taken(self) -> Result<(), ListenError> {
+        match self.0.into_iter().next() {
+            None => Ok(()),
+            Some((name, _)) => Err(ListenError::Unused { option: option(&name), name }),
+        }
     }
 }
 
@@ -122,16 +116,16 @@ mod tests {
         TcpListener::bind("127.0.0.1:0").unwrap()
     }
 
-    fn inherit<const N: usize>(sockets: [(&str, OwnedFd); N]) -> Result<Inherited, String> {
+    fn inherit<const N: usize>(sockets: [(&str, OwnedFd); N]) -> Result<Inherited, ListenError> {
         Inherited::new(sockets.into_iter().map(|(name, fd)| (name.to_owned(), fd)).collect())
     }
 
     #[test]
-    fn each_worker_gets_the_one_socket() {
+    fn inherited_socket_is_shared_by_workers() {
         let socket = listening();
         let address = socket.local_addr().unwrap();
         let mut inherited = inherit([("https", listening().into()), ("http", socket.into())]).unwrap();
-        let (listeners, at) = inherited.take("http", 3).unwrap().unwrap();
+        let Listening { listeners, address: at } = inherited.take("http", 3).unwrap().unwrap();
         assert_eq!((listeners.len(), at), (3, address));
         assert!(inherited.take("http", 3).unwrap().is_none());
         for listener in &listeners {
@@ -141,17 +135,17 @@ mod tests {
             let client = TcpStream::connect(address).unwrap();
             assert_eq!(listener.socket.accept().unwrap().1, client.local_addr().unwrap());
         }
-        let error = inherited.nothing_left().unwrap_err();
+        let error = inherited.check_all_taken().unwrap_err().to_string();
         assert!(error.contains("https") && error.contains("--tls-listen"), "{error}");
-        inherit([]).unwrap().nothing_left().unwrap();
+        inherit([]).unwrap().check_all_taken().unwrap();
     }
 
     #[test]
-    fn what_is_none_of_ours_is_refused() {
+    fn unusable_sockets_are_refused() {
         let directory = tempfile::tempdir().unwrap();
         let (one, other) = (listening(), listening());
         let connected = TcpStream::connect(one.local_addr().unwrap()).unwrap();
-        let cases: [(Result<Inherited, String>, &str); 6] = [
+        let cases: [(Result<Inherited, ListenError>, &str); 6] = [
             (inherit([("ftp", other.into())]), "\"ftp\""),
             (inherit([("http", listening().into()), ("http", listening().into())]), "two sockets named http"),
             (inherit([("http", connected.into())]), "does not listen"),
@@ -160,7 +154,7 @@ mod tests {
             (inherit([("http", File::open("/dev/null").unwrap().into())]), "not a TCP socket"),
         ];
         for (result, part) in cases {
-            let error = result.unwrap_err();
+            let error = result.unwrap_err().to_string();
             assert!(error.contains(part), "{part} in: {error}");
         }
     }

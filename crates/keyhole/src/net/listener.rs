@@ -7,6 +7,7 @@ use std::rc::Rc;
 use socket2::{Domain, Socket as RawSocket, Type};
 use tokio::net::{TcpListener, TcpStream};
 
+use super::error::ListenError;
 use super::socket::Socket;
 use super::timeouts::Connections;
 
@@ -31,32 +32,37 @@ pub(crate) trait Accept {
 /// Backlog of each listener: connections that wait to be accepted.
 const BACKLOG: i32 = 1024;
 
-/// Binds one listener per thread, all on one port, and returns them with the resulting address.
-pub(crate) fn listen(address: SocketAddr, threads: usize, option: &str) -> Result<(Vec<Listener>, SocketAddr), String> {
-    let failed = |error: io::Error| match error.kind() {
-        io::ErrorKind::AddrInUse => {
-            format!("{address} is in use by another process; stop it, or give another {option}")
-        }
-        _ => format!("cannot listen on {address}: {error}"),
-    };
-    let socket = |address: SocketAddr, shared: bool| {
-        let socket = RawSocket::new(Domain::for_address(address), Type::STREAM, None)?;
-        socket.set_reuse_address(true)?;
-        socket.set_reuse_port(shared)?;
-        socket.bind(&address.into())?;
-        socket.listen(BACKLOG)?;
-        io::Result::Ok(Listener { socket: std::net::TcpListener::from(socket), is_shared: false })
+/// The listeners of all threads, on one address.
+pub(crate) struct Listening {
+    pub(crate) listeners: Vec<Listener>,
+    pub(crate) address: SocketAddr,
+}
+
+/// Binds one listener per thread, all on one port. `option` is the one that the address came from.
+pub(crate) fn listen(address: SocketAddr, threads: usize, option: &str) -> Result<Listening, ListenError> {
+    let failed = |source: io::Error| match source.kind() {
+        io::ErrorKind::AddrInUse => ListenError::InUse { address, option: option.to_owned() },
+        _ => ListenError::Bind { address, source },
     };
     // SO_REUSEPORT would also share the port with another node of the same user. A listener without
     // SO_REUSEPORT detects that node.
-    let alone = socket(address, false).map_err(failed)?;
+    let alone = bind(address, false).map_err(failed)?;
     let address = alone.socket.local_addr().map_err(failed)?;
     if threads == 1 {
-        return Ok((vec![alone], address));
+        return Ok(Listening { listeners: vec![alone], address });
     }
     drop(alone);
-    let listeners: Result<_, _> = (0..threads).map(|_| socket(address, true).map_err(failed)).collect();
-    Ok((listeners?, address))
+    let listeners = (0..threads).map(|_| bind(address, true)).collect::<Result<_, _>>().map_err(failed)?;
+    Ok(Listening { listeners, address })
+}
+
+fn bind(address: SocketAddr, shares_port: bool) -> io::Result<Listener> {
+    let socket = RawSocket::new(Domain::for_address(address), Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(shares_port)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(Listener { socket: socket.into(), is_shared: false })
 }
 
 /// A listener that accepts through epoll. Dropping it leaves no operation in flight.

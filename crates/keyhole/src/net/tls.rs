@@ -15,6 +15,7 @@
 
 mod acceptor;
 pub(crate) mod certificate;
+mod error;
 mod files;
 mod limits;
 mod material;
@@ -24,5 +25,6 @@ mod source;
 mod stream;
 
 pub(crate) use acceptor::Acceptor;
+pub(crate) use error::{CertificateError, TlsError};
 pub(crate) use source::{Files, Source};
 pub(crate) use stream::TlsStream;

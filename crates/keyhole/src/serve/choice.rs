@@ -2,20 +2,19 @@
 
 use keyhole_core::suite;
 
+use super::error::ServeError;
 use crate::cli::serve::{EngineChoice, IoMode};
 use crate::engine::Chosen;
 use crate::uring;
 
 /// Returns whether to use io_uring.
-pub(super) fn choose_io(mode: IoMode) -> Result<bool, String> {
+pub(super) fn choose_io(mode: IoMode) -> Result<bool, ServeError> {
     if mode == IoMode::Epoll {
         return Ok(false);
     }
     match uring::probe() {
         Ok(()) => Ok(true),
-        Err(error) if mode == IoMode::Uring => {
-            Err(format!("the system refuses io_uring ({error}); allow it, or use --io epoll"))
-        }
+        Err(error) if mode == IoMode::Uring => Err(ServeError::NoUring(error)),
         Err(error) => {
             eprintln!("keyhole: the system refuses io_uring ({error}); using epoll and plain file I/O");
             Ok(false)
@@ -24,7 +23,7 @@ pub(super) fn choose_io(mode: IoMode) -> Result<bool, String> {
 }
 
 /// Returns the requested engine after it has passed the self-test suite on this machine.
-pub(super) fn choose_engine(choice: EngineChoice) -> Result<Chosen, String> {
+pub(super) fn choose_engine(choice: EngineChoice) -> Result<Chosen, ServeError> {
     let passes = |engine: Chosen| suite::run(&engine, &mut vec![0; suite::SCRATCH_LEN]);
     let engine = match choice {
         EngineChoice::Portable => Chosen::Portable,
@@ -34,10 +33,9 @@ pub(super) fn choose_engine(choice: EngineChoice) -> Result<Chosen, String> {
         (Ok(()), _) => Ok(engine),
         (Err(failure), EngineChoice::Auto) => {
             eprintln!("keyhole: the accelerated engine failed its self-test ({failure}); using the portable one");
-            passes(Chosen::Portable)
-                .map_err(|failure| format!("the portable engine failed its self-test: {failure}"))?;
+            passes(Chosen::Portable).map_err(ServeError::PortableSelfTest)?;
             Ok(Chosen::Portable)
         }
-        (Err(failure), _) => Err(format!("the engine failed its self-test: {failure}; try another --engine")),
+        (Err(failure), _) => Err(ServeError::SelfTest(failure)),
     }
 }

@@ -11,11 +11,13 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::task::LocalSet;
 
+use super::error::TransferError;
 use super::node::serve;
 use super::protocol::{Direction, FRAME_HEAD, FileEnd, FrameKind, PATIENCE, frame_head, out_of_turn, parse_frame_head};
 use crate::background::{self, Finished};
-use crate::control::{self, Reply, Request};
+use crate::control::{self, Answered, Reply, Request};
 use crate::epoll::PlainDisk;
+use crate::error::SystemError;
 use crate::store::{self, OpenedStore, StoreLocation, StoreOptions};
 
 /// The connection.
@@ -23,7 +25,7 @@ pub(crate) struct Channel {
     stream: UnixStream,
     replies: BufReader<UnixStream>,
     /// The thread that opens the store, if no node serves it.
-    alone: Option<thread::JoinHandle<Result<(), String>>>,
+    alone: Option<thread::JoinHandle<Result<(), TransferError>>>,
 }
 
 /// A piece of a file's bytes, or their end.
@@ -37,21 +39,24 @@ pub(crate) enum Piece {
 
 impl Channel {
     /// Starts a transfer: asks the node that serves the store, or opens the store.
-    pub(crate) fn open(place: &StoreLocation, direction: Direction) -> Result<Self, String> {
+    pub(crate) fn open(location: &StoreLocation, direction: Direction) -> Result<Self, TransferError> {
         let request = match &direction {
             Direction::Export(scope) => Request::Export(scope.clone()),
             Direction::Import => Request::Import {},
         };
-        let (replies, alone) = match control::begin(&place.socket(), &request, &mut |_| {})? {
-            Some((Reply::Ready {}, replies)) => (replies, None),
-            Some((Reply::Failed { message }, _)) => return Err(message),
-            Some(_) => return Err("unexpected answer from the node: is it of the same version?".to_owned()),
+        let answered = control::begin(&location.socket(), &request, &mut |_| {})?;
+        let mut alone = None;
+        let replies = match answered {
+            Some(Answered { reply: Reply::Ready {}, connection }) => connection,
+            Some(Answered { reply: Reply::Failed { message }, .. }) => return Err(TransferError::Refused(message)),
+            Some(_) => return Err(TransferError::UnexpectedReply),
             None => {
-                let (stream, alone) = open_alone(place, direction)?;
-                (BufReader::new(stream), Some(alone))
+                let StoreThread { stream, thread } = open_alone(location, direction)?;
+                alone = Some(thread);
+                BufReader::new(stream)
             }
         };
-        let failed = |error: io::Error| format!("cannot use the connection to the store: {error}");
+        let failed = |error| SystemError::new("cannot use the connection to the store", error);
         // The other side uses the same timeout for this one.
         replies.get_ref().set_read_timeout(Some(PATIENCE + Duration::from_secs(10))).map_err(failed)?;
         let stream = replies.get_ref().try_clone().map_err(failed)?;
@@ -113,56 +118,47 @@ impl Channel {
     }
 
     /// Closes the connection, and waits until the store is closed if this command has opened it.
-    pub(crate) fn close(self) -> Result<(), String> {
+    pub(crate) fn close(self) -> Result<(), TransferError> {
         let Channel { stream, replies, alone } = self;
         drop((stream, replies));
         match alone.map(thread::JoinHandle::join) {
             None | Some(Ok(Ok(()))) => Ok(()),
             Some(Ok(Err(error))) => Err(error),
-            Some(Err(_)) => Err("the store thread panicked".to_owned()),
-        }
-    }
-
-    /// Describes an error of the connection.
-    pub(crate) fn lost(error: &io::Error) -> String {
-        match error.kind() {
-            io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
-                "the node ended before the transfer was complete; see its log, and run the command again".to_owned()
-            }
-            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
-                format!("no answer from the node for {} s; see its log", PATIENCE.as_secs())
-            }
-            _ => format!("the connection to the store: {error}"),
+            Some(Err(_)) => Err(TransferError::StorePanicked),
         }
     }
 }
 
-type Alone = (UnixStream, thread::JoinHandle<Result<(), String>>);
+/// The thread that serves the store, and this end of the connection to it.
+struct StoreThread {
+    stream: UnixStream,
+    thread: thread::JoinHandle<Result<(), TransferError>>,
+}
 
 /// Opens the store as a node with one worker would, and serves one connection on a thread.
-fn open_alone(place: &StoreLocation, direction: Direction) -> Result<Alone, String> {
+fn open_alone(location: &StoreLocation, direction: Direction) -> Result<StoreThread, TransferError> {
     let read_only = matches!(direction, Direction::Export(_)).then_some(store::ONLY_LOOKS);
-    let store = store::open(place, &StoreOptions { read_only, ..StoreOptions::default() })
-        .map_err(|error| error.to_string())?;
+    let store = store::open(location, &StoreOptions { read_only, ..StoreOptions::default() })?;
     if store.damaged > 0 {
-        let (damaged, data) = (store.damaged, place.data.display());
+        let damaged = store.damaged;
+        let data = location.data.display();
         eprintln!("keyhole: opening the store found damage in {damaged} places; see `keyhole check {data}`");
     }
-    let failed = |error: io::Error| format!("cannot begin: {error}");
+    let failed = |error| SystemError::new("cannot begin", error);
     let (ours, theirs) = UnixStream::pair().map_err(failed)?;
     theirs.set_nonblocking(true).map_err(failed)?;
     let run = move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|error| format!("cannot start a runtime: {error}"))?;
+        let runtime = runtime.map_err(|error| SystemError::new("cannot start a runtime", error))?;
         LocalSet::new().block_on(&runtime, serve_alone(&store, &direction, theirs))
     };
     let thread = thread::Builder::new().name("store".to_owned()).spawn(run).map_err(failed)?;
-    Ok((ours, thread))
+    Ok(StoreThread { stream: ours, thread })
 }
 
-async fn serve_alone(store: &OpenedStore, direction: &Direction, stream: UnixStream) -> Result<(), String> {
-    let disk = store::plain_disk(&store.medium).map_err(|error| error.to_string())?;
-    let stream = tokio::net::UnixStream::from_std(stream).map_err(|error| error.to_string())?;
+async fn serve_alone(store: &OpenedStore, direction: &Direction, stream: UnixStream) -> Result<(), TransferError> {
+    let disk = store::plain_disk(&store.medium)?;
+    let stream = tokio::net::UnixStream::from_std(stream).map_err(TransferError::Connection)?;
     let work = async |log: &Log<PlainDisk>| serve(log, direction, stream).await;
     let Finished { result, is_checkpointed } = background::with_log(store.store.clone(), disk, work).await;
     if !is_checkpointed {
@@ -171,6 +167,6 @@ async fn serve_alone(store: &OpenedStore, direction: &Direction, stream: UnixStr
     match result {
         // The command closed the connection early and reports the reason itself.
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(()),
-        served => served.map_err(|error| Channel::lost(&error)),
+        served => served.map_err(TransferError::lost),
     }
 }

@@ -6,6 +6,7 @@ use aws_lc_rs::digest;
 use serde::{Deserialize, Serialize};
 
 use super::entry::{BucketEntry, FileName, ObjectEntry, Sha256};
+use super::invalid::LineError;
 
 /// The version of the format.
 pub(crate) const VERSION: u32 = 1;
@@ -112,19 +113,18 @@ impl Line {
     /// Decodes a line without its line feed.
     ///
     /// # Errors
-    /// A description of the error.
-    pub(crate) fn decode(line: &[u8]) -> Result<Self, String> {
-        let damaged = || "it is damaged".to_owned();
-        let rest = line.strip_suffix(CHECK_END.as_bytes()).ok_or_else(damaged)?;
-        let (rest, found) = rest.split_at_checked(rest.len().saturating_sub(CHECK_LEN)).ok_or_else(damaged)?;
-        let said = rest.strip_suffix(CHECK.as_bytes()).ok_or_else(damaged)?;
+    /// The line is damaged, or of another version.
+    pub(crate) fn decode(line: &[u8]) -> Result<Self, LineError> {
+        let rest = line.strip_suffix(CHECK_END.as_bytes()).ok_or(LineError::Damaged)?;
+        let (rest, found) = rest.split_at_checked(rest.len().saturating_sub(CHECK_LEN)).ok_or(LineError::Damaged)?;
+        let said = rest.strip_suffix(CHECK.as_bytes()).ok_or(LineError::Damaged)?;
         if check(said).as_bytes() != found {
-            return Err(damaged());
+            return Err(LineError::Damaged);
         }
         let whole = [said, b"}"].concat();
-        match serde_json::from_slice(&whole).map_err(|error| error.to_string())? {
+        match serde_json::from_slice(&whole)? {
             Line::Export(Export { version }) if version != VERSION => {
-                Err(format!("unsupported export version {version}: this program reads version {VERSION}"))
+                Err(LineError::Version { found: version, expected: VERSION })
             }
             line => Ok(line),
         }
@@ -188,7 +188,8 @@ impl<R: BufRead> Lines<R> {
         loop {
             let there = self.input.fill_buf()?;
             let end = there.iter().position(|byte| *byte == b'\n');
-            let (len, is_end) = (end.map_or(there.len(), |end| end + 1), there.is_empty());
+            let len = end.map_or(there.len(), |end| end + 1);
+            let is_end = there.is_empty();
             self.input.consume(len);
             if end.is_some() || is_end {
                 return Ok(end.is_some());
@@ -234,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_written_and_read() {
+    fn lines_round_trip() {
         let bytes: Vec<u8> = lines().iter().flat_map(Line::encode).collect();
         assert_eq!(read(&bytes), (lines(), 0, false));
         for line in bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
@@ -244,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_line_is_within_the_bound() {
+    fn longest_line_is_within_limit() {
         let parts = vec![5u64 << 30; keyhole_log::limits::PARTS_MAX - 1];
         let mut description = description(&"\u{1}".repeat(1024), &parts);
         let mut sums = keyhole_core::head::Checksums::default();
@@ -259,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_have_a_bound() {
+    fn line_length_is_bounded() {
         let first = Line::first().encode();
         let long = |len: usize| [&first[..], &vec![b'x'; len], b"\n", &first].concat();
         assert_eq!(read(&long(LINE_MAX - 1)), (vec![Line::first(); 2], 1, false));
@@ -269,14 +270,14 @@ mod tests {
     }
 
     #[test]
-    fn another_version_is_told() {
+    fn other_version_is_rejected() {
         let other = Line::Export(Export { version: VERSION + 1 }).encode();
-        let said = Line::decode(other.strip_suffix(b"\n").unwrap()).unwrap_err();
+        let said = Line::decode(other.strip_suffix(b"\n").unwrap()).unwrap_err().to_string();
         assert!(said.contains("version 2") && said.contains("version 1"), "{said}");
     }
 
     #[test]
-    fn names_of_pieces() {
+    fn piece_names_have_digits_and_suffix() {
         assert!(is_piece(&piece(1)) && is_piece(&piece(123_456_789)));
         for bad in ["manifest/1.jsonl", "manifest/../00000001.jsonl", "manifest/00000001.partial", "00000001.jsonl", ""]
         {
@@ -286,7 +287,7 @@ mod tests {
 
     /// A manifest with any damage is read to its end, and yields no line that was not written.
     #[test]
-    fn damage_is_noticed() {
+    fn damaged_lines_are_rejected() {
         let mut seed = [0; 8];
         crate::env::random(&mut seed);
         for seed in [1, 2, 3, u64::from_le_bytes(seed)] {

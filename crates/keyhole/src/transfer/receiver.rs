@@ -15,7 +15,10 @@ use crate::control::{CHANGE_AGAIN, CHANGE_PATIENCE};
 use crate::env::System;
 
 /// The result of storing an object.
-type Outcome = (u64, Result<(), Error>);
+struct Outcome {
+    number: u64,
+    result: Result<(), Error>,
+}
 
 /// Receives offers until the end of the import.
 pub(crate) async fn receive<D: Disk>(log: &Log<D>, peer: &Peer) -> io::Result<()> {
@@ -51,7 +54,7 @@ pub(crate) async fn receive<D: Disk>(log: &Log<D>, peer: &Peer) -> io::Result<()
 }
 
 async fn report(peer: &Peer, outcome: Result<Outcome, tokio::task::JoinError>) -> io::Result<()> {
-    let (number, result) = outcome.map_err(io::Error::other)?;
+    let Outcome { number, result } = outcome.map_err(io::Error::other)?;
     let taken = match result {
         Ok(()) => ImportOutcome::Stored { number },
         Err(Error::ConditionFailed | Error::NoSuchKey | Error::Conflict) => {
@@ -76,7 +79,7 @@ async fn receive_bucket<D: Disk>(
     }
     let wanted = match bucket.settings() {
         Ok(settings) => settings,
-        Err(message) => return refused(message),
+        Err(error) => return refused(error.to_string()),
     };
     let unbounded = BucketSettings { quota: None, ..wanted.clone() };
     let next = if is_last { &wanted } else { &unbounded };
@@ -89,25 +92,27 @@ async fn receive_bucket<D: Disk>(
         };
         match result.await {
             Ok(()) => return ImportOutcome::Wanted {},
-            Err(Settled::Stays) => return ImportOutcome::Equal {},
-            Err(Settled::Other) => return ImportOutcome::Other {},
-            Err(Settled::Log(Error::Conflict)) if begun.elapsed() < CHANGE_PATIENCE => sleep(CHANGE_AGAIN).await,
-            Err(Settled::Log(error)) => return refused(error.to_string()),
+            Err(Unchanged::Equal) => return ImportOutcome::Equal {},
+            Err(Unchanged::Other) => return ImportOutcome::Other {},
+            Err(Unchanged::Log(Error::Conflict)) if begun.elapsed() < CHANGE_PATIENCE => sleep(CHANGE_AGAIN).await,
+            Err(Unchanged::Log(error)) => return refused(error.to_string()),
         }
     }
 }
 
 /// The reason why settings are not changed.
 #[derive(Debug)]
-enum Settled {
-    Stays,
+enum Unchanged {
+    /// They are as wanted.
+    Equal,
+    /// Others are set.
     Other,
     Log(Error),
 }
 
-impl From<Error> for Settled {
+impl From<Error> for Unchanged {
     fn from(error: Error) -> Self {
-        Settled::Log(error)
+        Unchanged::Log(error)
     }
 }
 
@@ -117,16 +122,16 @@ fn settle(
     wanted: &BucketSettings,
     next: &BucketSettings,
     existing: Existing,
-) -> Result<(), Settled> {
+) -> Result<(), Unchanged> {
     if settings == next {
-        return Err(Settled::Stays);
+        return Err(Unchanged::Equal);
     }
     // A bucket that was just created, or by an interrupted import, has default settings. A
     // completely imported one may be over its quota and still lack objects.
     let unbounded = BucketSettings { quota: None, ..wanted.clone() };
     let is_ours = [&BucketSettings::default(), &unbounded, wanted].contains(&&*settings);
     if !is_ours && existing != Existing::Replace {
-        return Err(Settled::Other);
+        return Err(Unchanged::Other);
     }
     settings.clone_from(next);
     Ok(())
@@ -158,7 +163,7 @@ async fn receive_object<D: Disk>(
     match (received, end) {
         (Ok(received), Ok(FileEnd::Whole)) => {
             let log = log.clone();
-            storing.spawn_local(async move { (number, received.commit(&log).await) });
+            storing.spawn_local(async move { Outcome { number, result: received.commit(&log).await } });
             Ok(())
         }
         (Ok(received), Ok(FileEnd::Failed { what })) => {
@@ -184,7 +189,7 @@ async fn decide<D: Disk>(
     entry: &ObjectEntry,
     existing: Existing,
 ) -> Result<(Description, Condition), ImportOutcome> {
-    let description = entry.description().map_err(|message| ImportOutcome::Refused { message })?;
+    let description = entry.description().map_err(|error| ImportOutcome::Refused { message: error.to_string() })?;
     let condition = match log.object(&entry.bucket, &entry.key).await {
         Ok(None) => Condition::IfAbsent,
         Ok(Some(object)) if is_equal(&object, entry) => return Err(ImportOutcome::Equal {}),
@@ -262,7 +267,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn settings_of_a_bucket_that_is_there() {
+    fn existing_bucket_settings_are_kept_unless_replaced() {
         let wanted = BucketSettings { quota: Some(5), expire_ms: Some(7), ..BucketSettings::default() };
         let unbounded = BucketSettings { quota: None, ..wanted.clone() };
         let other = BucketSettings { quota: Some(6), ..BucketSettings::default() };
@@ -276,11 +281,11 @@ mod tests {
             assert_eq!(set(&fresh, &unbounded).unwrap(), unbounded);
             assert_eq!(set(&unbounded, &wanted).unwrap(), wanted);
             assert_eq!(set(&wanted, &unbounded).unwrap(), unbounded);
-            assert!(matches!(set(&unbounded, &unbounded), Err(Settled::Stays)));
-            assert!(matches!(set(&wanted, &wanted), Err(Settled::Stays)));
+            assert!(matches!(set(&unbounded, &unbounded), Err(Unchanged::Equal)));
+            assert!(matches!(set(&wanted, &wanted), Err(Unchanged::Equal)));
         }
-        assert!(matches!(set(&other, &unbounded, Existing::Fail), Err(Settled::Other)));
-        assert!(matches!(set(&other, &wanted, Existing::Skip), Err(Settled::Other)));
+        assert!(matches!(set(&other, &unbounded, Existing::Fail), Err(Unchanged::Other)));
+        assert!(matches!(set(&other, &wanted, Existing::Skip), Err(Unchanged::Other)));
         assert_eq!(set(&other, &wanted, Existing::Replace).unwrap(), wanted);
     }
 }

@@ -70,7 +70,8 @@ async fn send_object<D: Disk>(log: &Log<D>, bucket: &str, key: &str, peer: &Peer
     };
     let described = Description::of(bucket, key, &object).and_then(|description| {
         let outgoing = Export::new(log, bucket, key, &object)?;
-        let entry = ObjectEntry::new(&description, &object.head, outgoing.file_len()).map_err(ReadError::Damaged)?;
+        let entry = ObjectEntry::new(&description, &object.head, outgoing.file_len())
+            .map_err(|error| ReadError::Damaged(error.to_string()))?;
         Ok((entry, outgoing))
     });
     let (entry, mut outgoing) = match described {
@@ -115,7 +116,8 @@ fn damage(error: &ReadError, bucket: &str, key: &str) -> Option<DamageReply> {
 
 /// Counts the multipart uploads in progress.
 fn count_uploads<D: Disk>(log: &Log<D>, bucket: &str, prefix: &str) -> u64 {
-    let (mut count, mut after) = (0, None);
+    let mut count = 0;
+    let mut after = None;
     loop {
         let list = ListUploads { prefix: prefix.to_owned(), after, limit: LIST_MAX, ..ListUploads::default() };
         let Ok(listing) = log.list_uploads(bucket, &list) else { return count };

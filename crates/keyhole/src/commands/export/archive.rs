@@ -8,7 +8,7 @@ use std::io::{self, Read, Write};
 
 use tar::{Builder, EntryType, Header};
 
-use super::sink::{FileBytes, Sink};
+use super::sink::{FileBytes, FileFailure, Sink};
 use crate::commands::{CommandError, Result};
 use crate::transfer::entry::{BucketEntry, ObjectEntry};
 use crate::transfer::manifest::{End, Failed, FileDigest, Line, piece};
@@ -102,7 +102,8 @@ impl<W: Write> Sink for Archive<W> {
         if entry.length > SHORT_MAX {
             self.line(&Line::Object(Box::new(entry.clone())));
             self.flush()?;
-            let (file, mut reader) = (entry.file, Padded { bytes, at: 0, left: entry.length, failure: None });
+            let file = entry.file;
+            let mut reader = Padded { bytes, at: 0, left: entry.length, failure: None };
             let written = self.file(&file.to_string(), entry.modified_ms, entry.length, &mut reader);
             if let Some(failure) = reader.failure {
                 return Err(failure);
@@ -115,7 +116,7 @@ impl<W: Write> Sink for Archive<W> {
                     self.line(&Line::Digest(FileDigest { file, sha256 }));
                     None
                 }
-                Err(what) => {
+                Err(FileFailure(what)) => {
                     self.line(&Line::Failed(Failed { file, what: what.clone() }));
                     Some(what)
                 }
@@ -127,7 +128,7 @@ impl<W: Write> Sink for Archive<W> {
         }
         match bytes.digest() {
             Ok(sha256) => entry.sha256 = Some(sha256),
-            Err(what) => return Ok(Some(what)),
+            Err(FileFailure(what)) => return Ok(Some(what)),
         }
         self.line(&Line::Object(Box::new(entry.clone())));
         self.gathered += content.len();
@@ -177,7 +178,8 @@ impl Read for Padded<'_, '_> {
         }
         let len = len.min(self.bytes.buf.len() - self.at);
         to[..len].copy_from_slice(&self.bytes.buf[self.at..self.at + len]);
-        (self.at, self.left) = (self.at + len, self.left - len as u64);
+        self.at += len;
+        self.left -= len as u64;
         Ok(len)
     }
 }

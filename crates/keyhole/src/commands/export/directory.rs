@@ -13,8 +13,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
+use thiserror::Error;
 
-use super::sink::{FileBytes, Sink};
+use super::sink::{FileBytes, FileFailure, Sink};
 use crate::commands::{CommandError, Result};
 use crate::control::Scope;
 use crate::transfer::entry::{BucketEntry, FileName, OBJECTS, ObjectEntry, Sha256};
@@ -63,6 +64,23 @@ pub(super) struct Directory {
     flushed: Instant,
 }
 
+/// The reason why a directory cannot hold this export.
+#[derive(Error, Debug)]
+enum ClaimError {
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error("another export is writing to it")]
+    InUse,
+    #[error("it has an export of version {0}, but this program writes {version}", version = VERSION)]
+    Version(u32),
+    #[error("it has an export of another store")]
+    OtherStore,
+    #[error("it has an export of another --bucket or --prefix")]
+    OtherScope,
+    #[error("its {} cannot be read", STATE)]
+    Unreadable,
+}
+
 impl Directory {
     /// Creates the directory if it is missing; refuses one with other content.
     pub(super) fn open(path: &Path, scope: &Scope) -> Result<Self> {
@@ -95,35 +113,31 @@ impl Directory {
     }
 
     /// Claims the directory for this run: an existing export must have the same store and scope.
-    fn claim(&mut self, store: &str) -> io::Result<std::result::Result<(), String>> {
+    fn claim(&mut self, store: &str) -> std::result::Result<(), ClaimError> {
         let path = self.path.join(STATE);
         let state = ExportState { version: VERSION, store: store.to_owned(), scope: self.scope.clone() };
         if !path.exists() {
             let new = path.with_extension(NEW);
             let mut file = create(&new)?;
-            file.write_all(&serde_json::to_vec(&state)?)?;
+            file.write_all(&serde_json::to_vec(&state).map_err(io::Error::from)?)?;
             file.sync_all()?;
             fs::rename(&new, &path)?;
         }
         let mut file = File::open(&path)?;
         match file.try_lock() {
             Ok(()) => {}
-            Err(fs::TryLockError::WouldBlock) => {
-                return Ok(Err("another export is writing to it".to_owned()));
-            }
-            Err(fs::TryLockError::Error(error)) => return Err(error),
+            Err(fs::TryLockError::WouldBlock) => return Err(ClaimError::InUse),
+            Err(fs::TryLockError::Error(error)) => return Err(error.into()),
         }
         let mut text = String::new();
         file.read_to_string(&mut text)?;
         self.lock = Some(file);
         match serde_json::from_str::<ExportState>(&text) {
-            Ok(found) if found == state => Ok(Ok(())),
-            Ok(found) if found.version != VERSION => {
-                Ok(Err(format!("it has an export of version {}, but this program writes {VERSION}", found.version)))
-            }
-            Ok(found) if found.store != state.store => Ok(Err("it has an export of another store".to_owned())),
-            Ok(_) => Ok(Err("it has an export of another --bucket or --prefix".to_owned())),
-            Err(_) => Ok(Err(format!("its {STATE} cannot be read"))),
+            Ok(found) if found == state => Ok(()),
+            Ok(found) if found.version != VERSION => Err(ClaimError::Version(found.version)),
+            Ok(found) if found.store != state.store => Err(ClaimError::OtherStore),
+            Ok(_) => Err(ClaimError::OtherScope),
+            Err(_) => Err(ClaimError::Unreadable),
         }
     }
 
@@ -187,7 +201,11 @@ impl Directory {
     }
 
     /// Writes the bytes of a file under a temporary name; returns their digest or their error.
-    fn write(&mut self, entry: &ObjectEntry, bytes: &mut FileBytes<'_>) -> Result<std::result::Result<Sha256, String>> {
+    fn write(
+        &mut self,
+        entry: &ObjectEntry,
+        bytes: &mut FileBytes<'_>,
+    ) -> Result<std::result::Result<Sha256, FileFailure>> {
         let path = self.path.join(entry.file.to_string());
         let new = self.path.join(format!("{}.{NEW}", entry.file));
         let directory = entry.file.directory();
@@ -262,12 +280,12 @@ fn create(path: &Path) -> io::Result<File> {
 
 impl Sink for Directory {
     fn begin(&mut self, store: &str) -> Result<()> {
-        if let Err(why) = self.claim(store).map_err(|error| self.failed(error))? {
-            return Err(CommandError::Other(format!(
-                "cannot export to {}: {why}; give another directory",
-                self.path.display()
-            )));
-        }
+        self.claim(store).map_err(|error| match error {
+            ClaimError::Io(error) => self.failed(error),
+            why => {
+                CommandError::Other(format!("cannot export to {}: {why}; give another directory", self.path.display()))
+            }
+        })?;
         self.recall().map_err(|error| self.failed(error))
     }
 
@@ -293,7 +311,7 @@ impl Sink for Directory {
     fn object(&mut self, mut entry: ObjectEntry, bytes: &mut FileBytes<'_>) -> Result<Option<String>> {
         match self.write(&entry, bytes)? {
             Ok(sha256) => entry.sha256 = Some(sha256),
-            Err(what) => return Ok(Some(what)),
+            Err(FileFailure(what)) => return Ok(Some(what)),
         }
         self.named.insert(entry.file);
         self.line(&Line::Object(Box::new(entry)));

@@ -1,14 +1,15 @@
 //! The destination of an export, and the files that it gets.
 
 use aws_lc_rs::digest;
+use thiserror::Error;
 
 use crate::commands::transfer::Pace;
 use crate::commands::{CommandError, Result};
-use crate::transfer::Channel;
 use crate::transfer::channel::Piece;
 use crate::transfer::entry::{BucketEntry, ObjectEntry, Sha256, finish};
 use crate::transfer::manifest::End;
 use crate::transfer::protocol::FileEnd;
+use crate::transfer::{Channel, TransferError};
 
 /// The destination of an export.
 pub(super) trait Sink {
@@ -26,22 +27,32 @@ pub(super) trait Sink {
 
 /// The bytes of a file, as they arrive.
 pub(super) struct FileBytes<'b> {
-    pub(super) channel: &'b mut Channel,
-    pub(super) pace: &'b mut Pace,
+    channel: &'b mut Channel,
+    pace: &'b mut Pace,
     pub(super) buf: &'b mut Vec<u8>,
-    pub(super) hash: digest::Context,
-    pub(super) left: u64,
+    hash: digest::Context,
+    left: u64,
     /// The outcome of the bytes, once known.
-    pub(super) failed: Option<Option<String>>,
+    failed: Option<Option<String>>,
 }
 
-impl FileBytes<'_> {
+/// The reason why the bytes of a file are invalid, as the store or an export reports it.
+#[derive(Error, Clone, PartialEq, Eq, Debug)]
+#[error("{0}")]
+pub(super) struct FileFailure(pub(super) String);
+
+impl<'b> FileBytes<'b> {
+    pub(super) fn new(channel: &'b mut Channel, pace: &'b mut Pace, buf: &'b mut Vec<u8>, len: u64) -> Self {
+        let hash = digest::Context::new(&digest::SHA256);
+        FileBytes { channel, pace, buf, hash, left: len, failed: None }
+    }
+
     /// Receives the next bytes into [`buf`](Self::buf); returns `false` at the end.
     pub(super) fn advance(&mut self) -> Result<bool> {
         if self.failed.is_some() {
             return Ok(false);
         }
-        match self.channel.piece(self.buf).map_err(|error| CommandError::Other(Channel::lost(&error)))? {
+        match self.channel.piece(self.buf).map_err(TransferError::lost)? {
             Piece::Data(len) => {
                 let too_long = || CommandError::Other("the store sent more than the object has".to_owned());
                 self.left = self.left.checked_sub(len as u64).ok_or_else(too_long)?;
@@ -61,11 +72,11 @@ impl FileBytes<'_> {
     }
 
     /// Returns the digest of the complete bytes, or their error.
-    pub(super) fn digest(&self) -> std::result::Result<Sha256, String> {
+    pub(super) fn digest(&self) -> std::result::Result<Sha256, FileFailure> {
         match &self.failed {
             Some(None) => Ok(Sha256(finish(self.hash.clone()))),
-            Some(Some(what)) => Err(what.clone()),
-            None => Err("the object was not read to its end".to_owned()),
+            Some(Some(what)) => Err(FileFailure(what.clone())),
+            None => Err(FileFailure("the object was not read to its end".to_owned())),
         }
     }
 }

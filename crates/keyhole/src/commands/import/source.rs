@@ -101,10 +101,8 @@ impl Tree<'_> {
         let failed = |path: &Path, error| CommandError::io(format_args!("cannot read {}", path.display()), error);
         let found = manifests(&self.path).map_err(|error| failed(&self.path, error))?;
         // Without a complete manifest, use the journals of the runs, latest first.
-        let (paths, is_whole) = match found.pieces.is_empty() {
-            false => (found.pieces, true),
-            true => (found.journals.into_iter().rev().collect(), false),
-        };
+        let is_whole = !found.pieces.is_empty();
+        let paths = if is_whole { found.pieces } else { found.journals.into_iter().rev().collect() };
         if paths.is_empty() {
             return Err(CommandError::Malformed(format!("no export in {}", self.path.display())));
         }
@@ -224,6 +222,13 @@ fn copy(file: &mut impl Read, entry: &ObjectEntry, handler: &mut dyn Handler) ->
     }
 }
 
+/// The line of a manifest about a file that was read before.
+enum ExpectedBytes {
+    Sha256(Sha256),
+    /// The file could not be exported.
+    Failed(String),
+}
+
 /// A tar stream.
 struct Stream<'h> {
     handler: &'h mut dyn Handler,
@@ -314,10 +319,12 @@ impl<'h> Stream<'h> {
                 }
                 self.ahead.push_back(*entry);
             }
-            Line::Digest(FileDigest { file, sha256 }) if self.is_held(file) => self.settle(Some(Ok(sha256)))?,
+            Line::Digest(FileDigest { file, sha256 }) if self.is_held(file) => {
+                self.settle(Some(ExpectedBytes::Sha256(sha256)))?
+            }
             Line::Failed(Failed { file, what }) if self.is_held(file) => {
                 self.totals.objects -= 1;
-                self.settle(Some(Err(what)))?;
+                self.settle(Some(ExpectedBytes::Failed(what)))?;
             }
             Line::Digest(_) | Line::Failed(_) => {}
             Line::End(end) => {
@@ -333,13 +340,13 @@ impl<'h> Stream<'h> {
     }
 
     /// Completes the object whose bytes were read, with its expected digest or its error.
-    fn settle(&mut self, said: Option<std::result::Result<Sha256, String>>) -> Result<()> {
+    fn settle(&mut self, expected: Option<ExpectedBytes>) -> Result<()> {
         let Some((entry, found)) = self.held.take() else { return Ok(()) };
         let Some(found) = found else { return Ok(()) };
-        let verdict = match said {
-            Some(Ok(sha256)) if sha256 == found => Verdict::Whole,
-            Some(Ok(_)) => Verdict::Damaged(format!("{} has another SHA-256", entry.file)),
-            Some(Err(what)) => Verdict::Damaged(format!("could not be exported: {what}")),
+        let verdict = match expected {
+            Some(ExpectedBytes::Sha256(sha256)) if sha256 == found => Verdict::Whole,
+            Some(ExpectedBytes::Sha256(_)) => Verdict::Damaged(format!("{} has another SHA-256", entry.file)),
+            Some(ExpectedBytes::Failed(what)) => Verdict::Damaged(format!("could not be exported: {what}")),
             None => Verdict::Damaged("the manifest lacks the digest of the file".to_owned()),
         };
         self.handler.done(&entry, verdict)

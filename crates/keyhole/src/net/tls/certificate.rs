@@ -15,6 +15,8 @@ use x509_parser::revocation_list::CertificateRevocationList;
 use x509_parser::time::ASN1Time;
 use x509_parser::x509::X509Name;
 
+use super::error::CertificateError;
+
 /// Time before expiry from which a certificate causes a warning.
 pub(crate) const EXPIRES_SOON: Duration = Duration::from_secs(14 * 24 * 60 * 60);
 
@@ -45,10 +47,12 @@ pub(crate) struct Facts {
 
 impl Facts {
     /// Parses a certificate in DER.
-    pub(crate) fn read(der: &[u8]) -> Result<Self, String> {
-        let (_, certificate) = X509Certificate::from_der(der).map_err(|error| format!("no certificate: {error}"))?;
-        let (mut hosts, mut addresses) = (Vec::new(), Vec::new());
-        let names = certificate.subject_alternative_name().map_err(|error| format!("invalid names: {error}"))?;
+    pub(crate) fn read(der: &[u8]) -> Result<Self, CertificateError> {
+        let certificate = parse(der)?;
+        let mut hosts = Vec::new();
+        let mut addresses = Vec::new();
+        let names = certificate.subject_alternative_name();
+        let names = names.map_err(|error| CertificateError::InvalidNames(error.to_string()))?;
         for name in names.iter().flat_map(|names| &names.value.general_names) {
             match name {
                 GeneralName::DNSName(name) => hosts.push(visible(name).to_ascii_lowercase()),
@@ -132,8 +136,9 @@ pub(crate) struct ListFacts {
 
 impl ListFacts {
     /// Parses a revocation list in DER.
-    pub(crate) fn read(der: &[u8]) -> Result<Self, String> {
-        let (_, list) = CertificateRevocationList::from_der(der).map_err(|error| format!("no list: {error}"))?;
+    pub(crate) fn read(der: &[u8]) -> Result<Self, CertificateError> {
+        let (_, list) =
+            CertificateRevocationList::from_der(der).map_err(|error| CertificateError::NoList(error.to_string()))?;
         Ok(ListFacts {
             issuer: list.issuer().as_raw().to_vec(),
             issuer_shown: shown(list.issuer()),
@@ -142,10 +147,24 @@ impl ListFacts {
     }
 }
 
-/// Returns the name of an authority, as its lists encode it and for display.
-pub(crate) fn subject(der: &[u8]) -> Result<(Vec<u8>, String), String> {
-    let (_, certificate) = X509Certificate::from_der(der).map_err(|error| format!("no certificate: {error}"))?;
-    Ok((certificate.subject().as_raw().to_vec(), shown(certificate.subject())))
+/// The name of an authority.
+pub(crate) struct AuthorityName {
+    /// As its lists encode it.
+    pub(crate) encoded: Vec<u8>,
+    /// For display.
+    pub(crate) shown: String,
+}
+
+/// Returns the name of the authority with this certificate in DER.
+pub(crate) fn subject(der: &[u8]) -> Result<AuthorityName, CertificateError> {
+    let certificate = parse(der)?;
+    let encoded = certificate.subject().as_raw().to_vec();
+    Ok(AuthorityName { encoded, shown: shown(certificate.subject()) })
+}
+
+fn parse(der: &[u8]) -> Result<X509Certificate<'_>, CertificateError> {
+    let parsed = X509Certificate::from_der(der);
+    parsed.map(|(_, certificate)| certificate).map_err(|error| CertificateError::NoCertificate(error.to_string()))
 }
 
 /// Replaces control characters, which could control a terminal.

@@ -9,6 +9,9 @@ use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use zeroize::Zeroizing;
 
+use super::error::TlsError;
+use crate::error::FileError;
+
 /// Limit of a file's length. The largest bundles of authorities have a quarter of a megabyte, and
 /// revocation lists some megabytes.
 const FILE_MAX: u64 = 16 << 20;
@@ -16,33 +19,33 @@ const FILE_MAX: u64 = 16 << 20;
 const ENCRYPTED: &[u8] = b"BEGIN ENCRYPTED PRIVATE KEY";
 
 /// Loads the certificates of the file that an option names: at least one.
-pub(super) fn load_certificates(path: &Path, option: &str) -> Result<Vec<CertificateDer<'static>>, String> {
+pub(super) fn load_certificates(path: &Path, option: &'static str) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let certificates: Vec<_> = all_of(&read(path, option)?, path)?;
     if certificates.is_empty() {
-        return Err(format!("no certificate in {}; give {option} a PEM file with BEGIN CERTIFICATE", path.display()));
+        return Err(TlsError::NoCertificate { path: path.to_owned(), option });
     }
     Ok(certificates)
 }
 
 /// Loads the revocation lists of a file: at least one.
-pub(super) fn load_lists(path: &Path, option: &str) -> Result<Vec<CertificateRevocationListDer<'static>>, String> {
+pub(super) fn load_lists(
+    path: &Path,
+    option: &'static str,
+) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsError> {
     let lists: Vec<_> = all_of(&read(path, option)?, path)?;
     if lists.is_empty() {
-        return Err(format!(
-            "no list of revoked certificates in {}; give {option} a PEM file with BEGIN X509 CRL",
-            path.display()
-        ));
+        return Err(TlsError::NoList { path: path.to_owned(), option });
     }
     Ok(lists)
 }
 
-fn all_of<T: PemObject>(pem: &[u8], path: &Path) -> Result<Vec<T>, String> {
+fn all_of<T: PemObject>(pem: &[u8], path: &Path) -> Result<Vec<T>, TlsError> {
     let all: Result<Vec<T>, pem::Error> = T::pem_slice_iter(pem).collect();
-    all.map_err(|error| format!("invalid PEM file {}: {error}; create it again", path.display()))
+    all.map_err(|error| TlsError::InvalidPem { path: path.to_owned(), error })
 }
 
 /// Loads the private key of a file.
-pub(super) fn load_key(path: &Path, option: &str) -> Result<PrivateKeyDer<'static>, String> {
+pub(super) fn load_key(path: &Path, option: &'static str) -> Result<PrivateKeyDer<'static>, TlsError> {
     let pem = read(path, option)?;
     let mode = fs::metadata(path).map(|metadata| metadata.permissions().mode()).unwrap_or_default();
     if mode & 0o007 != 0 {
@@ -52,19 +55,13 @@ pub(super) fn load_key(path: &Path, option: &str) -> Result<PrivateKeyDer<'stati
     // The parser's own message could quote the file.
     match PrivateKeyDer::from_pem_slice(&pem) {
         Ok(key) => Ok(key),
-        Err(_) if is_encrypted => Err(format!(
-            "the key in {0} is encrypted; decrypt it with openssl pkey -in {0} -out NEW, and give NEW with {option}",
-            path.display()
-        )),
-        Err(_) => Err(format!(
-            "no private key in {}; give {option} a PEM file with BEGIN PRIVATE KEY, or EC or RSA before PRIVATE",
-            path.display()
-        )),
+        Err(_) if is_encrypted => Err(TlsError::EncryptedKey { path: path.to_owned(), option }),
+        Err(_) => Err(TlsError::NoKey { path: path.to_owned(), option }),
     }
 }
 
 /// Reads a whole file into memory that is wiped on drop, because it may contain a key.
-fn read(path: &Path, option: &str) -> Result<Zeroizing<Vec<u8>>, String> {
+fn read(path: &Path, option: &'static str) -> Result<Zeroizing<Vec<u8>>, TlsError> {
     let read = || -> io::Result<_> {
         let file = File::open(path)?;
         let len = file.metadata()?.len().min(FILE_MAX);
@@ -75,10 +72,10 @@ fn read(path: &Path, option: &str) -> Result<Zeroizing<Vec<u8>>, String> {
     };
     match read() {
         Ok(bytes) if bytes.len() as u64 > FILE_MAX => {
-            Err(format!("{} is longer than {} MiB; give {option} a PEM file", path.display(), FILE_MAX >> 20))
+            Err(TlsError::FileTooLong { path: path.to_owned(), mib: FILE_MAX >> 20, option })
         }
         Ok(bytes) => Ok(bytes),
-        Err(error) => Err(format!("cannot read {option} {}: {error}", path.display())),
+        Err(error) => Err(FileError::new(format!("cannot read {option}"), path, error).into()),
     }
 }
 
@@ -215,7 +212,7 @@ mod tests {
         file.set_len(FILE_MAX).unwrap();
         assert_eq!(read(&path, "--option").unwrap().len() as u64, FILE_MAX);
         file.set_len(FILE_MAX + 1).unwrap();
-        let error = read(&path, "--option").unwrap_err();
+        let error = read(&path, "--option").unwrap_err().to_string();
         assert!(error.contains("16 MiB") && error.contains("--option"), "{error}");
         assert!(read(Path::new("/dev/zero"), "--option").is_err());
     }

@@ -14,6 +14,7 @@ use rustls_pki_types::CertificateDer;
 use zeroize::Zeroize;
 
 use super::certificate::{Facts, ListFacts, subject};
+use super::error::TlsError;
 use super::files::{load_certificates, load_key, load_lists};
 use super::limits::{CHAIN_MAX, HINTS_MAX};
 use crate::cli::serve::ClientAuth;
@@ -48,7 +49,7 @@ pub(super) trait Load {
     ///
     /// # Errors
     /// The message names the file that is wrong and how to correct it.
-    fn load(&self) -> Result<Self::Loaded, String>;
+    fn load(&self) -> Result<Self::Loaded, TlsError>;
 
     /// Logs a warning for each certificate or list that is about to expire.
     fn voice_concerns(&self, loaded: &Self::Loaded);
@@ -67,39 +68,30 @@ impl Load for PairFiles {
         vec![self.certificate.clone(), self.key.clone()]
     }
 
-    fn load(&self) -> Result<Pair, String> {
+    fn load(&self) -> Result<Pair, TlsError> {
         let chain = load_certificates(&self.certificate, CERT)?;
         let path = self.certificate.display();
         let len: usize = chain.iter().map(|certificate| certificate.len()).sum();
         if len > CHAIN_MAX {
-            return Err(format!(
-                "the certificates in {path} have {len} bytes; give the node's own with {CERT}, and those that it was signed by: up \
-                 to {CHAIN_MAX} bytes"
-            ));
+            return Err(TlsError::ChainTooLong { path: self.certificate.clone(), len });
         }
-        let facts = Facts::read(&chain[0]).map_err(|error| format!("cannot use the certificate in {path}: {error}"))?;
+        let facts = Facts::read(&chain[0])
+            .map_err(|error| TlsError::UnreadableCertificate { path: self.certificate.clone(), error })?;
         let mut der = load_key(&self.key, KEY)?;
         let signing = sign::any_supported_type(&der);
         der.zeroize();
-        let signing = signing.map_err(|error| {
-            format!(
-                "cannot use the key in {}: {error}; give an ECDSA, Ed25519 or RSA key with {KEY}",
-                self.key.display()
-            )
-        })?;
+        let signing = signing.map_err(|error| TlsError::UnusableKey { path: self.key.clone(), error })?;
         let certified = CertifiedKey::new(chain, signing);
         match certified.keys_match() {
             // The key type does not reveal its public half: a mismatch shows in the first
             // handshake.
             Ok(()) | Err(Error::InconsistentKeys(InconsistentKeys::Unknown)) => {}
             Err(Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) => {
-                return Err(format!(
-                    "the key in {} does not belong to the first certificate in {path}; give {KEY} and {CERT} that were made \
-                     together, the node's own certificate first",
-                    self.key.display(),
-                ));
+                return Err(TlsError::KeyMismatch { key: self.key.clone(), certificate: self.certificate.clone() });
             }
-            Err(error) => return Err(format!("cannot use the certificate in {path}: {error}")),
+            Err(error) => {
+                return Err(TlsError::UnusableCertificate { path: self.certificate.clone(), error });
+            }
         }
         tracing::info!(
             names = facts.names(),
@@ -130,15 +122,14 @@ impl Load for ClientFiles {
         [&self.authorities].into_iter().chain(&self.revoked).cloned().collect()
     }
 
-    fn load(&self) -> Result<Clients, String> {
+    fn load(&self) -> Result<Clients, TlsError> {
         let authorities = load_certificates(&self.authorities, CLIENT_CA)?;
         let path = self.authorities.display();
         let mut roots = RootCertStore::empty();
         for authority in &authorities {
-            let added = roots.add(authority.clone());
-            added.map_err(|error| {
-                format!("cannot use a certificate in {path}: {error}; give authorities with {CLIENT_CA}")
-            })?;
+            roots
+                .add(authority.clone())
+                .map_err(|error| TlsError::UnusableAuthority { path: self.authorities.clone(), error })?;
         }
         let has_long_names = roots.subjects().iter().map(|name| name.as_ref().len()).sum::<usize>() > HINTS_MAX;
         let provider = Arc::new(aws_lc_rs::default_provider());
@@ -154,19 +145,16 @@ impl Load for ClientFiles {
             let lists = load_lists(path, CLIENT_CRL)?;
             for list in &lists {
                 let list = ListFacts::read(list);
-                facts.push(list.map_err(|error| format!("cannot use a list in {}: {error}", path.display()))?);
+                facts.push(list.map_err(|error| TlsError::UnreadableList { path: path.clone(), error })?);
             }
             warn_of_lacking_lists(&authorities, &facts);
             builder = builder.with_crls(lists);
         }
         let verifier = builder.build().map_err(|error| match (error, &self.revoked) {
             (VerifierBuilderError::InvalidCrl(error), Some(path)) => {
-                format!(
-                    "cannot use a list in {}: {error:?}; give lists of revoked certificates with {CLIENT_CRL}",
-                    path.display()
-                )
+                TlsError::UnusableList { path: path.clone(), error }
             }
-            (error, _) => format!("cannot use the authorities in {path}: {error}"),
+            (error, _) => TlsError::UnusableAuthorities { path: self.authorities.clone(), error },
         })?;
         tracing::info!(
             authorities = authorities.len(),
@@ -192,8 +180,9 @@ impl Load for ClientFiles {
 
 /// Warns of authorities without a list: if any list is given, their clients are not trusted.
 fn warn_of_lacking_lists(authorities: &[CertificateDer<'_>], lists: &[ListFacts]) {
-    for (name, shown) in authorities.iter().filter_map(|authority| subject(authority).ok()) {
-        if !lists.iter().any(|list| list.issuer == name) {
+    for name in authorities.iter().filter_map(|authority| subject(authority).ok()) {
+        if !lists.iter().any(|list| list.issuer == name.encoded) {
+            let shown = name.shown;
             tracing::warn!("no revocation list of {shown}: clients with its certificates are refused");
         }
     }
@@ -232,7 +221,7 @@ pub(super) mod tests {
         fs::write(path, pem.repeat(count)).unwrap();
     }
 
-    fn load(certificate: &Path, key: &Path) -> Result<Pair, String> {
+    fn load(certificate: &Path, key: &Path) -> Result<Pair, TlsError> {
         PairFiles { certificate: certificate.to_owned(), key: key.to_owned() }.load()
     }
 
@@ -262,7 +251,7 @@ pub(super) mod tests {
             (&cert, &broken, ["broken.pem", "--tls-key"]),
             (&garbled, &key, ["garbled.pem", "certificate"]),
         ] {
-            let error = load(cert, key).err().unwrap();
+            let error = load(cert, key).err().unwrap().to_string();
             assert!(parts.iter().all(|part| error.contains(part)), "{parts:?} in: {error}");
         }
     }
@@ -277,11 +266,11 @@ pub(super) mod tests {
         fs::write(&cert, own.repeat(fit)).unwrap();
         load(&cert, &key).unwrap();
         fs::write(&cert, own.repeat(fit + 1)).unwrap();
-        let error = load(&cert, &key).err().unwrap();
+        let error = load(&cert, &key).err().unwrap().to_string();
         assert!(error.contains("32768") && error.contains("--tls-cert"), "{error}");
     }
 
-    fn clients(home: &Path) -> Result<Clients, String> {
+    fn clients(home: &Path) -> Result<Clients, TlsError> {
         let (authorities, revoked) = (home.join("ca.pem"), Some(home.join("crl.pem")).filter(|path| path.exists()));
         ClientFiles { authorities, revoked, auth: ClientAuth::Require }.load()
     }
@@ -291,7 +280,7 @@ pub(super) mod tests {
         let home = home(&["localhost"]);
         let at = |name: &str| home.path().join(name);
         let check = |parts: [&str; 2]| {
-            let error = clients(home.path()).err().unwrap();
+            let error = clients(home.path()).err().unwrap().to_string();
             assert!(parts.iter().all(|part| error.contains(part)), "{parts:?} in: {error}");
         };
         check(["ca.pem", "--tls-client-ca"]);

@@ -17,9 +17,10 @@ use rustls::server::{NoServerSessionStorage, ResolvesServerCert, ServerSessionMe
 use rustls::{Error, ServerConfig};
 use tokio::sync::watch;
 
+use super::error::TlsError;
 use super::files::Watched;
 use super::limits::{ALPN, PAIRS_MAX, SESSIONS_MAX};
-use super::material::{CERT, ClientFiles, KEY, Load, PairFiles};
+use super::material::{ClientFiles, Load, PairFiles};
 use super::names::Names;
 use crate::cli::serve::{ClientAuth, ServeOptions};
 use crate::reload::Reload;
@@ -35,17 +36,13 @@ pub(crate) struct Files {
 
 impl Files {
     /// Returns the files that the options name.
-    pub(crate) fn of(options: &ServeOptions) -> Result<Self, String> {
+    pub(crate) fn of(options: &ServeOptions) -> Result<Self, TlsError> {
         let (certificates, keys) = (&options.tls_cert, &options.tls_key);
         if certificates.len() != keys.len() {
-            return Err(format!(
-                "{} {CERT} and {} {KEY}; give each certificate its key, in the same order",
-                certificates.len(),
-                keys.len()
-            ));
+            return Err(TlsError::UnevenPairs { certificates: certificates.len(), keys: keys.len() });
         }
         if certificates.len() > PAIRS_MAX {
-            return Err(format!("too many {CERT} options ({}): the limit is {PAIRS_MAX}", certificates.len()));
+            return Err(TlsError::TooManyPairs(certificates.len()));
         }
         let pair =
             |(certificate, key): (&PathBuf, &PathBuf)| PairFiles { certificate: certificate.clone(), key: key.clone() };
@@ -66,7 +63,7 @@ struct Part<F: Load> {
 }
 
 impl<F: Load> Part<F> {
-    fn open(files: F) -> Result<Self, String> {
+    fn open(files: F) -> Result<Self, TlsError> {
         let watched = Watched::new(files.paths());
         let loaded = files.load()?;
         files.voice_concerns(&loaded);
@@ -113,7 +110,7 @@ impl Source {
     ///
     /// # Errors
     /// The message names the file that is wrong and how to correct it.
-    pub(crate) fn open(files: Files) -> Result<Self, String> {
+    pub(crate) fn open(files: Files) -> Result<Self, TlsError> {
         let pairs: Vec<_> = files.pairs.into_iter().map(Part::open).collect::<Result<_, _>>()?;
         let clients = files.clients.map(Part::open).transpose()?;
         let config = make(&pairs, clients.as_ref())?;
@@ -168,11 +165,11 @@ impl Reload for Source {
     }
 }
 
-fn make(pairs: &[Part<PairFiles>], clients: Option<&Part<ClientFiles>>) -> Result<ServerConfig, String> {
+fn make(pairs: &[Part<PairFiles>], clients: Option<&Part<ClientFiles>>) -> Result<ServerConfig, TlsError> {
     let certificates = pairs.iter().map(|pair| (pair.loaded.certified.clone(), &pair.loaded.facts.hosts[..]));
-    let names = Names::new(certificates).ok_or_else(|| format!("no certificate; give {CERT} and {KEY}"))?;
+    let names = Names::new(certificates).ok_or(TlsError::NoPair)?;
     let verifier = clients.map(|clients| clients.loaded.verifier.clone());
-    config(Arc::new(names), verifier).map_err(|error| format!("cannot set up TLS: {error}"))
+    config(Arc::new(names), verifier).map_err(TlsError::Setup)
 }
 
 /// Returns a configuration for TLS 1.3 and 1.2 with these certificates, and with client
@@ -219,7 +216,7 @@ mod tests {
         PairFiles { certificate: home.join("cert.pem"), key: home.join("key.pem") }
     }
 
-    fn open(certificate: &Path, key: &Path) -> Result<Source, String> {
+    fn open(certificate: &Path, key: &Path) -> Result<Source, TlsError> {
         let pair = PairFiles { certificate: certificate.to_owned(), key: key.to_owned() };
         Source::open(Files { pairs: vec![pair], clients: None })
     }
@@ -329,7 +326,7 @@ mod tests {
             let Command::Serve(options) = Cli::try_parse_from(line).unwrap().command else { panic!("it is serve") };
             Files::of(&options).map(|files| files.pairs.len())
         };
-        assert_eq!((of(1, 1), of(PAIRS_MAX, PAIRS_MAX)), (Ok(1), Ok(PAIRS_MAX)));
+        assert_eq!((of(1, 1).unwrap(), of(PAIRS_MAX, PAIRS_MAX).unwrap()), (1, PAIRS_MAX));
         for (certificates, keys) in [(2, 1), (1, 2), (PAIRS_MAX + 1, PAIRS_MAX + 1)] {
             assert!(of(certificates, keys).is_err(), "{certificates} and {keys}");
         }

@@ -14,7 +14,7 @@ use keyhole_s3::auth::SecretKey;
 use zeroize::Zeroizing;
 
 pub(crate) use error::AccessError;
-pub(crate) use file::{AccessFile, Entry, now};
+pub(crate) use file::{AccessFile, KeyEntry, now};
 pub(crate) use grant::{check_bucket_pattern, format_grant, parse_grant};
 pub(crate) use pair::{check, new_pair};
 
@@ -67,7 +67,7 @@ impl Access {
         let of_environment = self.of_environment.iter();
         let of_environment =
             of_environment.map(|(id, secret)| AccessKey::admin(id.clone(), SecretKey::new(secret.to_string())));
-        Ok(entries.into_iter().map(Entry::into_key).chain(of_environment).collect())
+        Ok(entries.into_iter().map(KeyEntry::into_key).chain(of_environment).collect())
     }
 }
 

@@ -254,10 +254,10 @@ fn with_headers(mut reply: HttpReply) -> HttpReply {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::status::{Facts, Phase};
+    use crate::status::{NodeFacts, Phase};
 
     fn site(address: &str) -> Site {
-        let monitor = Monitor::new(Facts { workers: 1, ..Facts::default() });
+        let monitor = Monitor::new(NodeFacts { workers: 1, ..NodeFacts::default() });
         Site { monitor, address: address.parse().unwrap() }
     }
 
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn who_may_ask() {
+    fn unsafe_requests_are_refused() {
         let (local, open) = (site("127.0.0.1:9001"), site("0.0.0.0:9001"));
         for (host, of_local) in [
             ("127.0.0.1:9001", 200),
@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_can_be_changed_and_nothing_is_kept() {
+    fn replies_are_read_only_and_uncacheable() {
         let site = site("127.0.0.1:9001");
         for method in ["POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE"] {
             let reply = ask(&site, method, "/", &["localhost"]);

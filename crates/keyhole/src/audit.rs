@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_written_in_order_and_the_file_is_moved_away() {
+    fn lines_stay_in_order_across_log_rotation() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("audit.log");
         let audit = Audit::start(&path).unwrap();
@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_full_disk_did_not_take_is_gone_on_with() {
+    fn partial_write_continues_after_full_disk() {
         let (mut file, mut lines) = (Full(Vec::new(), 5), b"a line\nanother\n".to_vec());
         assert!(write_some(&mut file, &mut lines).is_err());
         assert_eq!(lines, b"e\nanother\n");
@@ -323,7 +323,7 @@ mod tests {
 
     /// A worker waits for a limited time if nothing is written any more.
     #[test]
-    fn what_waits_has_a_bound() {
+    fn queue_is_bounded() {
         let (state, changed) = (Mutex::new(QueueState::default()), Condvar::new());
         let audit = Audit { path: PathBuf::new(), state, changed };
         audit.note(&exchange("a", "o"));

@@ -21,7 +21,7 @@ use crate::audit::Audit;
 use crate::background::Duties;
 use crate::cli::serve::{IoMode, LogFormat, ServeOptions, SyncMode};
 use crate::control::{Control, Running};
-use crate::engine::Chosen;
+use crate::engine::AnyEngine;
 use crate::error::SystemError;
 use crate::memory::Budget;
 use crate::metrics::{Counting, Meter};
@@ -30,7 +30,7 @@ use crate::net::{Listener, listen, tls};
 use crate::observe::Observers;
 use crate::process::{self, Signal, Signals};
 use crate::reload::{self, Reloads};
-use crate::status::{Facts, Monitor, Phase};
+use crate::status::{Monitor, NodeFacts, Phase};
 use crate::store::{self, Make, StoreLocation, StoreOptions};
 use crate::watchdog::Watchdog;
 use crate::worker::{Setup, TlsSetup};
@@ -67,19 +67,19 @@ pub(crate) fn serve(options: &ServeOptions, warnings: &[String]) -> Result<(), S
     process::allow_connections((threads * budget.connections) as u64);
     let mut reloads = Reloads::new();
     let tls_config = load_tls(options, &mut reloads)?;
-    let place = StoreLocation::find(&options.data, options.state.as_deref())?;
+    let location = StoreLocation::find(&options.data, options.state.as_deref())?;
     let monitor = Monitor::new(facts(options, engine, use_uring, budget));
     let admin_address = start_admin(options.admin_listen, &mut inherited, &monitor)?;
     let store_options = StoreOptions { budget: Some(budget), ..store_options(options, threads) };
     let starting = service::starting(store_options.read.clone());
-    let store = store::open(&place, &store_options)?;
+    let store = store::open(&location, &store_options)?;
     drop(starting);
     let threads = workers_of(&store.store, threads);
     monitor.opened(store.store.clone(), store.damaged);
     monitor.watches(store.presence.clone());
     // A read-only store usually lies in a read-only directory: do not create a credential there.
-    let may_make_key = store.store.read_only().is_none() || place.state != place.data;
-    let (access, keys, origin) = Access::load(&place.state, may_make_key)?;
+    let may_make_key = store.store.read_only().is_none() || location.state != location.data;
+    let (access, keys, origin) = Access::load(&location.state, may_make_key)?;
     let http = inherited.take_or("http", threads, |option| listen(options.listen, threads, option))?;
     let (mut tls_setups, tls_address) = listen_for_tls(options, tls_config, &mut inherited, threads)?;
     inherited.check_all_taken()?;
@@ -92,7 +92,7 @@ pub(crate) fn serve(options: &ServeOptions, warnings: &[String]) -> Result<(), S
     if let Some(audit) = &audit {
         reloads.push(Box::new(audit.clone()));
     }
-    let (control, mut first) = open_control(&place, running);
+    let (control, mut first) = open_control(&location, running);
     let (stop, stopping) = watch::channel(false);
     let (report, reports) = mpsc::channel();
     let mut watchdog = Watchdog::of_manager();
@@ -157,8 +157,8 @@ pub(crate) fn check(options: &ServeOptions) -> Result<(), ServeError> {
     }
     load_tls(options, &mut Reloads::new())?;
     proxies(options)?;
-    let place = StoreLocation::find(&options.data, options.state.as_deref())?;
-    access::describe(&place.state)?;
+    let location = StoreLocation::find(&options.data, options.state.as_deref())?;
+    access::describe(&location.state)?;
     Ok(())
 }
 
@@ -220,8 +220,8 @@ fn proxies(options: &ServeOptions) -> Result<TrustedProxies, ServeError> {
 }
 
 /// Returns the constant facts that the node reports about itself.
-fn facts(options: &ServeOptions, engine: Chosen, use_uring: bool, budget: Budget) -> Facts {
-    Facts {
+fn facts(options: &ServeOptions, engine: AnyEngine, use_uring: bool, budget: Budget) -> NodeFacts {
+    NodeFacts {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         engine: format!("{engine:?}").to_lowercase(),
         io: if use_uring { "uring" } else { "epoll" }.to_owned(),
@@ -279,8 +279,8 @@ fn listen_for_tls(
 }
 
 /// Opens the control socket for the first worker. Without the socket, the node still serves.
-fn open_control(place: &StoreLocation, running: Arc<Running>) -> (Option<Control>, Option<Duties>) {
-    let path = place.socket();
+fn open_control(location: &StoreLocation, running: Arc<Running>) -> (Option<Control>, Option<Duties>) {
+    let path = location.socket();
     match Control::bind(&path) {
         Ok((control, listener)) => (Some(control), Some(Duties { control: Some(listener), running })),
         Err(error) => {
@@ -355,7 +355,7 @@ impl SignalHandler {
         service::stopping(self.grace);
         self.stop.send_replace(true);
         loop {
-            if let Some(Signal::End(signal)) = signals.wait(reload::LOOK_EVERY) {
+            if let Some(Signal::End(signal)) = signals.wait(reload::POLL_EVERY) {
                 tracing::warn!("{signal} again: exiting immediately");
                 std::process::exit(1);
             }

@@ -14,7 +14,7 @@ mod snapshot;
 mod store;
 
 pub(crate) use history::{LATELY, MINUTES, SECONDS, Sample};
-pub(crate) use model::{BOUNDS_S, Condition, Facts, Severity, Status};
+pub(crate) use model::{BOUNDS_S, Condition, NodeFacts, Severity, Status};
 pub(crate) use monitor::{Monitor, Phase, SAMPLE_EVERY};
 #[cfg(test)]
 pub(crate) use snapshot::tests::sample_status;

@@ -11,16 +11,16 @@ use tokio::sync::watch;
 use tokio::task::spawn_local;
 
 use crate::background::{Background, Duties};
-use crate::buffer::Block;
+use crate::buffer::Buffer;
 use crate::cli::serve::SyncMode;
-use crate::engine::Chosen;
+use crate::engine::AnyEngine;
 use crate::env::System;
 use crate::medium::Medium;
 use crate::metrics::{self, Connected, Meter};
 use crate::net::tls::Acceptor;
 use crate::net::{Accept, Connection, Connections, Listener, Socket};
 use crate::status::Monitor;
-use crate::watchdog::Heart;
+use crate::watchdog::Heartbeat;
 
 /// Delay before the next accept after a failed one (too many open files).
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
@@ -35,11 +35,11 @@ pub(crate) struct Setup {
     pub(crate) sync: SyncMode,
     /// Limit of concurrent connections, at most [`CONNECTIONS_MAX`](crate::net::CONNECTIONS_MAX).
     pub(crate) connections: usize,
-    pub(crate) engine: Chosen,
+    pub(crate) engine: AnyEngine,
     /// Called once the worker accepts connections.
     pub(crate) serving: Box<dyn FnOnce() + Send>,
     /// Heartbeat of the worker's thread.
-    pub(crate) heart: Arc<Heart>,
+    pub(crate) heart: Arc<Heartbeat>,
     /// Becomes true when the node is to shut down.
     pub(crate) stop: watch::Receiver<bool>,
     /// Time that requests in flight may take after that.
@@ -63,7 +63,7 @@ pub(crate) struct TlsSetup {
 /// socket into an acceptor.
 pub(crate) async fn run<D, A>(setup: Setup, disk: D, listener: impl Fn(Listener) -> io::Result<A>) -> io::Result<()>
 where
-    D: Disk<Buf = Block>,
+    D: Disk<Buf = Buffer>,
     A: Accept,
 {
     let plain = listener(setup.listener)?;
@@ -138,15 +138,15 @@ where
     Ok(())
 }
 
-type Served<D> = Rc<Node<D, Chosen, System>>;
+type Served<D> = Rc<Node<D, AnyEngine, System>>;
 
 async fn accept_plain<D, A>(listener: &A, node: &Served<D>, connections: &Rc<Connections>, meter: &Meter)
 where
-    D: Disk<Buf = Block>,
+    D: Disk<Buf = Buffer>,
     A: Accept,
 {
     let serve = |stream| {
-        let connected = meter.connection(metrics::Listener::Http);
+        let connected = meter.connection(metrics::ListenerKind::Http);
         serve(node.clone(), connected, async move { Some(Connection::Plain(stream)) })
     };
     accept_all(listener, connections, serve).await;
@@ -155,13 +155,13 @@ where
 /// Accepts from the TLS listener; pends without end if there is none.
 async fn accept_tls<D, A>(tls: Option<&(A, Acceptor)>, node: &Served<D>, connections: &Rc<Connections>, meter: &Meter)
 where
-    D: Disk<Buf = Block>,
+    D: Disk<Buf = Buffer>,
     A: Accept,
 {
     let Some((listener, acceptor)) = tls else { return std::future::pending().await };
     let serve = |stream| {
         let (acceptor, meter) = (acceptor.clone(), meter.clone());
-        serve(node.clone(), meter.connection(metrics::Listener::Https), async move {
+        serve(node.clone(), meter.connection(metrics::ListenerKind::Https), async move {
             let accepted = acceptor.accept(stream).await;
             meter.handshake(accepted.is_some());
             accepted.map(Connection::Tls)
@@ -173,7 +173,7 @@ where
 /// Serves a connection once it is established. `connected` counts it from the accept until its end.
 async fn serve<D, P>(node: Served<D>, connected: Connected, connection: impl Future<Output = Option<Connection<P>>>)
 where
-    D: Disk<Buf = Block>,
+    D: Disk<Buf = Buffer>,
     P: Socket,
 {
     if let Some(connection) = connection.await {

@@ -32,7 +32,7 @@ const GRANTS_MAX: usize = 64;
 /// One access key in the file.
 #[derive(Serialize, Deserialize, Clone)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Entry {
+pub(crate) struct KeyEntry {
     pub(crate) access_key: String,
     pub(crate) secret_key: Zeroizing<String>,
     /// The operator's note.
@@ -48,10 +48,10 @@ pub(crate) struct Entry {
     pub(crate) grants: Vec<Grant>,
 }
 
-impl Entry {
+impl KeyEntry {
     /// Converts the entry to the key that requests are checked with.
     pub(crate) fn into_key(self) -> AccessKey {
-        let Entry { access_key: id, mut secret_key, expires, grants, .. } = self;
+        let KeyEntry { access_key: id, mut secret_key, expires, grants, .. } = self;
         let expires_ms = expires.map(|at| u64::try_from(at.as_millisecond()).unwrap_or(0));
         AccessKey { id, secret: SecretKey::new(std::mem::take(&mut *secret_key)), grants, expires_ms }
     }
@@ -67,7 +67,7 @@ impl Entry {
 #[serde(deny_unknown_fields)]
 struct Contents {
     #[serde(default)]
-    key: Vec<Entry>,
+    key: Vec<KeyEntry>,
 }
 
 /// The earlier structure, with a single key.
@@ -116,7 +116,7 @@ impl AccessFile {
     pub(super) fn make_first(&self) -> Result<AccessKey, AccessError> {
         let (access_key, secret_key) = new_pair();
         let (created, grants) = (Some(now()), vec![Grant::all()]);
-        let entry = Entry { access_key, secret_key, note: None, created, expires: None, grants };
+        let entry = KeyEntry { access_key, secret_key, note: None, created, expires: None, grants };
         self.change(|entries| -> Result<(), AccessError> {
             entries.push(entry.clone());
             Ok(())
@@ -125,7 +125,7 @@ impl AccessFile {
     }
 
     /// Reads all keys.
-    pub(crate) fn read(&self) -> Result<Vec<Entry>, AccessError> {
+    pub(crate) fn read(&self) -> Result<Vec<KeyEntry>, AccessError> {
         let failed = |error| FileError::new("cannot read", &self.path, error);
         let metadata = fs::metadata(&self.path).map_err(failed)?;
         if metadata.len() > LEN_MAX {
@@ -145,7 +145,7 @@ impl AccessFile {
     /// Changes the keys under the lock. A crash leaves either the old or the new file.
     pub(crate) fn change<T, E: From<AccessError>>(
         &self,
-        change: impl FnOnce(&mut Vec<Entry>) -> Result<T, E>,
+        change: impl FnOnce(&mut Vec<KeyEntry>) -> Result<T, E>,
     ) -> Result<T, E> {
         let failed = |error| AccessError::from(FileError::new("cannot write", &self.path, error));
         let lock = self.path.with_file_name(LOCK);
@@ -161,7 +161,7 @@ impl AccessFile {
 
     /// Replaces the file. Its owner stays the same, or becomes the directory's owner: the writer
     /// may be root.
-    fn write(&self, entries: Vec<Entry>) -> io::Result<()> {
+    fn write(&self, entries: Vec<KeyEntry>) -> io::Result<()> {
         let text = Zeroizing::new(toml::to_string(&Contents { key: entries }).map_err(io::Error::other)?);
         if text.len() as u64 > LEN_MAX {
             return Err(io::Error::other(format!(
@@ -190,10 +190,10 @@ pub(crate) fn now() -> Timestamp {
 }
 
 /// Parses the file. Errors never quote its text, as the parser's own messages would.
-fn parse(text: &str) -> Result<Vec<Entry>, AccessError> {
+fn parse(text: &str) -> Result<Vec<KeyEntry>, AccessError> {
     if let Ok(OneKey { access_key, secret_key }) = toml::from_str(text) {
         let grants = vec![Grant::all()];
-        return Ok(vec![Entry { access_key, secret_key, note: None, created: None, expires: None, grants }]);
+        return Ok(vec![KeyEntry { access_key, secret_key, note: None, created: None, expires: None, grants }]);
     }
     let contents: Contents = toml::from_str(text).map_err(|error| {
         let line = error.span().map(|span| 1 + text[..span.start.min(text.len())].matches('\n').count());
@@ -203,7 +203,7 @@ fn parse(text: &str) -> Result<Vec<Entry>, AccessError> {
     Ok(contents.key)
 }
 
-fn check_all(entries: &[Entry]) -> Result<(), AccessError> {
+fn check_all(entries: &[KeyEntry]) -> Result<(), AccessError> {
     if entries.len() > KEYS_MAX {
         return Err(AccessError::TooManyKeys { count: entries.len(), max: KEYS_MAX });
     }
@@ -299,7 +299,7 @@ mod tests {
 
     #[test]
     fn numbers_of_keys_and_grants_are_bounded() {
-        let entry = |index: usize, grants: usize| Entry {
+        let entry = |index: usize, grants: usize| KeyEntry {
             access_key: format!("key{index}"),
             secret_key: "12345678".to_owned().into(),
             note: None,

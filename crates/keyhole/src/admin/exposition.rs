@@ -384,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn both_formats_say_the_same() {
+    fn formats_have_equal_samples() {
         let status = sample_status();
         let (_, open) = encode(&status, "application/openmetrics-text").unwrap();
         let (content_type, plain) = encode(&status, "text/plain;version=0.0.4;q=0.5, */*;q=0.1").unwrap();
@@ -400,7 +400,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_counted_is_told_exactly() {
+    fn counters_are_exposed_exactly() {
         let status = sample_status();
         let (_, text) = encode(&status, "").unwrap();
         for line in [

@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_from_elsewhere_is_escaped() {
+    fn foreign_text_is_escaped() {
         let mut status = sample_status();
         status.buckets[0].bucket = "<script>alert(1)</script>".to_owned();
         status.node.version = "\"><i>".to_owned();
@@ -170,7 +170,7 @@ mod tests {
     /// Complies with the page's content security policy: no inline style or script, and no foreign
     /// resources.
     #[test]
-    fn the_page_needs_nothing_but_its_own_files() {
+    fn page_refers_to_own_files_only() {
         let text = html(&sample_status());
         assert!(
             !text.contains("style=") && !text.contains("<style") && !text.contains("onclick") && !text.contains("://")
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn moments() {
+    fn moment_is_formatted_to_the_second() {
         assert_eq!(moment(0), "1970-01-01 00:00:00 UTC");
         assert_eq!(moment(1_795_689_964_449), "2026-11-26 10:46:04 UTC");
     }
@@ -214,8 +214,8 @@ mod tests {
     }
 
     #[test]
-    fn a_node_that_has_done_nothing_has_a_page() {
-        let monitor = Monitor::new(crate::status::Facts { workers: 1, ..crate::status::Facts::default() });
+    fn idle_node_has_page() {
+        let monitor = Monitor::new(crate::status::NodeFacts { workers: 1, ..crate::status::NodeFacts::default() });
         let text = Page::new(&monitor.status(), &Samples { seconds: &[], minutes: &[] }).render().unwrap();
         assert!(text.contains("Starting") && text.contains("No requests yet."));
         assert!(render(&monitor).unwrap().contains("Starting"));

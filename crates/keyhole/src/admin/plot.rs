@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plot_says_what_is_in_it() {
+    fn plot_label_has_maximum() {
         let say = |value: f64| format!("{value} /s");
         let plot =
             |values: Vec<Option<f64>>| draw("Requests", "2 min ago", 9, &[Series { class: "a", values }], 1.0, say);

@@ -127,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_spans_dates_and_moments() {
+    fn expiry_takes_span_date_or_time() {
         let day = jiff::SignedDuration::from_hours(24);
         let near = |then: Timestamp, expected: Timestamp| {
             then.duration_since(expected).abs() < jiff::SignedDuration::from_mins(1)
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn notes_have_a_longest_length() {
+    fn note_length_is_bounded() {
         assert!(parse_note(&"n".repeat(NOTE_MAX)).is_ok() && parse_note(&"n".repeat(NOTE_MAX + 1)).is_err());
         assert!(parse_note("two\nlines").is_err());
     }

@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn settings() {
+    fn quota_and_days_take_number_or_none() {
         assert_eq!(parse_quota("none"), Ok(Setting(None)));
         assert_eq!(parse_quota("10GiB"), Ok(Setting(Some(10 << 30))));
         assert_eq!(parse_quota("0"), Ok(Setting(Some(0))), "nothing may be stored");

@@ -265,7 +265,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sync_modes() {
+    fn sync_mode_round_trips() {
         assert_eq!(parse_sync("always"), Ok(SyncMode::Always));
         assert_eq!(parse_sync("interval:250"), Ok(SyncMode::Interval(Duration::from_millis(250))));
         assert_eq!(parse_sync("interval:250").unwrap().to_string(), "interval:250");
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn policies() {
+    fn policy_is_parsed() {
         let (bucket, own) = parse_policy("cam-*:sse-c=require,rekey-by-overwrite=forbid").unwrap();
         let expected = OwnPolicy { sse_c: Some(SseC::Require), forbids_rekeying: Some(true), ..OwnPolicy::default() };
         assert_eq!((&bucket[..], own), ("cam-*", expected));
@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn graces_have_bounds() {
+    fn grace_period_is_bounded() {
         assert_eq!(parse_grace("1"), Ok(Duration::from_secs(1)));
         assert_eq!(parse_grace("3600"), Ok(Duration::from_secs(3600)));
         for bad in ["0", "3601", "-1", "10s", ""] {
@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn threads_have_bounds() {
+    fn threads_are_bounded() {
         assert_eq!(parse_threads("1"), Ok(1));
         assert_eq!(parse_threads("256"), Ok(256));
         assert!(parse_threads("0").is_err() && parse_threads("257").is_err());

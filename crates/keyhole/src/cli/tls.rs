@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hosts() {
+    fn host_takes_name_wildcard_or_address() {
         for (text, expected) in [
             ("localhost", "localhost"),
             ("Node.Example", "node.example"),

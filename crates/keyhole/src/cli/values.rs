@@ -18,7 +18,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes() {
+    fn size_takes_units() {
         assert_eq!(parse_size("10GiB"), Ok(10 << 30));
         assert_eq!(parse_size("500 MB"), Ok(500_000_000));
         assert_eq!(parse_size("123"), Ok(123));
@@ -28,7 +28,7 @@ mod tests {
     }
 
     #[test]
-    fn rates() {
+    fn rate_takes_size_per_second() {
         assert_eq!(parse_rate("50MB/s"), Ok(50_000_000));
         assert_eq!(parse_rate("1GiB"), Ok(1 << 30));
         for bad in ["", "/s", "0", "0MB/s", "fast", "50MB/min"] {

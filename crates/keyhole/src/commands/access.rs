@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 
 use super::operate::{print, unexpected};
 use super::{CommandError, Result};
-use crate::access::{self, AccessFile, Entry, format_grant};
+use crate::access::{self, AccessFile, KeyEntry, format_grant};
 use crate::cli::Target;
 use crate::cli::access::{AccessCommand, AddOptions, ListOptions, RevokeOptions, RotateOptions};
 use crate::control::{self, Reply, Request};
@@ -30,19 +30,19 @@ pub(crate) fn run(command: &AccessCommand) -> Result<()> {
 /// Returns the key file of a store, which must exist: a misspelt path would create keys for no
 /// store.
 fn file_of(target: &Target) -> Result<(StoreLocation, AccessFile)> {
-    let place = StoreLocation::find(&target.data, target.state.as_deref())?;
-    if !place.medium().exists() {
+    let location = StoreLocation::find(&target.data, target.state.as_deref())?;
+    if !location.medium().exists() {
         return Err(StoreError::Missing(target.data.clone()).into());
     }
-    let file = AccessFile::in_state(&place.state);
-    Ok((place, file))
+    let file = AccessFile::in_state(&location.state);
+    Ok((location, file))
 }
 
 /// Changes the keys, and makes the node that serves the store reload them.
-fn change<T>(target: &Target, change: impl FnOnce(&mut Vec<Entry>) -> Result<T>) -> Result<T> {
-    let (place, file) = file_of(target)?;
+fn change<T>(target: &Target, change: impl FnOnce(&mut Vec<KeyEntry>) -> Result<T>) -> Result<T> {
+    let (location, file) = file_of(target)?;
     let result = file.change(change)?;
-    match control::ask(&place.socket(), &Request::AccessReload {}, &mut |_| {}) {
+    match control::ask(&location.socket(), &Request::AccessReload {}, &mut |_| {}) {
         Ok(None | Some(Reply::AccessReloaded { .. })) => Ok(result),
         Ok(Some(Reply::Failed { message })) => {
             Err(CommandError::Other(format!("the keys were changed, but the node rejected them: {message}")))
@@ -58,7 +58,7 @@ fn add(options: &AddOptions) -> Result<()> {
         _ => access::new_pair(),
     };
     access::check(&id, &secret).map_err(|error| CommandError::Usage(error.to_string()))?;
-    let entry = Entry {
+    let entry = KeyEntry {
         access_key: id,
         secret_key: secret,
         note: options.note.clone(),
@@ -95,14 +95,14 @@ fn read_secret(path: &PathBuf) -> Result<Zeroizing<String>> {
     }
 }
 
-fn find(entries: &[Entry], id: &str) -> Result<usize> {
+fn find(entries: &[KeyEntry], id: &str) -> Result<usize> {
     let at = entries.iter().position(|entry| entry.access_key == id);
     at.ok_or_else(|| CommandError::Other(format!("no access key {id}; see `keyhole access list`")))
 }
 
 /// Shows a new key. Its secret is shown only here.
-fn show_new(entry: &Entry, json: bool) -> Result<()> {
-    let Entry { access_key, secret_key, expires, .. } = entry;
+fn show_new(entry: &KeyEntry, json: bool) -> Result<()> {
+    let KeyEntry { access_key, secret_key, expires, .. } = entry;
     if json {
         let text = serde_json::json!({ "access_key": access_key, "secret_key": **secret_key, "expires": expires });
         print(&format!("{text}\n"));
@@ -127,7 +127,7 @@ fn list(options: &ListOptions) -> Result<()> {
     let (_, file) = file_of(&options.target)?;
     let entries = if file.exists() { file.read()? } else { Vec::new() };
     let listed = |entry| {
-        let Entry { access_key, note, created, expires, grants, .. }: &Entry = entry;
+        let KeyEntry { access_key, note, created, expires, grants, .. }: &KeyEntry = entry;
         ListedKey {
             access_key,
             note: note.as_deref(),
@@ -160,7 +160,7 @@ fn rotate(options: &RotateOptions) -> Result<()> {
     let new = change(&options.target, |entries| {
         let at = find(entries, &options.access_key)?;
         let old = &mut entries[at];
-        let new = Entry { access_key, secret_key, created: Some(access::now()), ..old.clone() };
+        let new = KeyEntry { access_key, secret_key, created: Some(access::now()), ..old.clone() };
         match options.keep {
             // The old key's lifetime is never extended.
             Some(until) => old.expires = Some(old.expires.map_or(until, |expires| expires.min(until))),
@@ -176,7 +176,7 @@ fn revoke(options: &RevokeOptions) -> Result<()> {
     change(&options.target, |entries| {
         let at = find(entries, &options.access_key)?;
         let goes = entries.remove(at);
-        let is_last = goes.is_lasting_admin() && !entries.iter().any(Entry::is_lasting_admin);
+        let is_last = goes.is_lasting_admin() && !entries.iter().any(KeyEntry::is_lasting_admin);
         if is_last && !options.force {
             return Err(CommandError::Other(format!(
                 "{} is the last admin access key that does not expire; add another one first, or use --force",

@@ -24,7 +24,7 @@ use self::bytes::AlignedBytes;
 use self::report::{BenchFigure, BenchReport, Machine, Operation, Subject};
 use super::{CommandError, Result};
 use crate::cli::bench::{BenchOptions, TURN_MS};
-use crate::engine::Chosen;
+use crate::engine::AnyEngine;
 
 /// Limit of a piece's length.
 const SIZE_MAX: u64 = 64 << 20;
@@ -112,10 +112,10 @@ fn measure(subject: Subject, operation: Operation, size: usize, cores: usize) ->
 /// opening alternates between two ciphertexts in place and copies nothing that is not counted.
 fn work(subject: Subject, operation: Operation, size: usize) -> Box<dyn FnMut()> {
     match subject {
-        Subject::Accelerated => chunks(Chosen::Accelerated, operation, size),
-        Subject::Portable => chunks(Chosen::Portable, operation, size),
-        Subject::AcceleratedMessage => messages(Chosen::Accelerated, operation, size),
-        Subject::PortableMessage => messages(Chosen::Portable, operation, size),
+        Subject::Accelerated => chunks(AnyEngine::Accelerated, operation, size),
+        Subject::Portable => chunks(AnyEngine::Portable, operation, size),
+        Subject::AcceleratedMessage => messages(AnyEngine::Accelerated, operation, size),
+        Subject::PortableMessage => messages(AnyEngine::Portable, operation, size),
         Subject::AwsLcGcm => {
             let key = Rc::new(LessSafeKey::new(UnboundKey::new(&AES_256_GCM, &KEY).expect("a key of AES-256")));
             let open = Rc::clone(&key);
@@ -189,7 +189,7 @@ fn nonce(index: usize) -> [u8; NONCE_LEN] {
 }
 
 /// Chunk by chunk, under an established key.
-fn chunks(engine: Chosen, operation: Operation, size: usize) -> Box<dyn FnMut()> {
+fn chunks(engine: AnyEngine, operation: Operation, size: usize) -> Box<dyn FnMut()> {
     let mut aead = engine.aead(&KEY);
     let mut data = AlignedBytes::new(size);
     let mut seal = move |data: &mut [u8], tags: &mut Vec<[u8; TAG_LEN]>| {
@@ -215,7 +215,7 @@ fn chunks(engine: Chosen, operation: Operation, size: usize) -> Box<dyn FnMut()>
 }
 
 /// Whole messages: key derivation, commitment, all chunks, finish.
-fn messages(engine: Chosen, operation: Operation, size: usize) -> Box<dyn FnMut()> {
+fn messages(engine: AnyEngine, operation: Operation, size: usize) -> Box<dyn FnMut()> {
     let salt = [5; SALT_LEN];
     let seal = move |data: &mut [u8], tags: &mut Vec<[u8; TAG_LEN]>| {
         tags.clear();
@@ -252,7 +252,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_subject_does_its_work_again_and_again() {
+    fn subjects_work_repeatedly() {
         for subject in Subject::ALL {
             for operation in [Operation::Seal, Operation::Open] {
                 for size in [1, 4096, CHUNK_LEN, 3 * CHUNK_LEN + 5] {
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_have_bounds() {
+    fn piece_size_is_bounded() {
         assert!(check_size(1).is_ok() && check_size(SIZE_MAX).is_ok());
         assert!(check_size(0).is_err() && check_size(SIZE_MAX + 1).is_err());
     }

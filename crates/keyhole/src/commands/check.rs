@@ -38,19 +38,19 @@ struct JsonFinding {
 }
 
 pub(crate) fn run(options: &CheckOptions) -> Result<()> {
-    let place = StoreLocation::find(&options.data, options.state.as_deref())?;
-    if control::is_served(&place.socket()) {
-        let data = place.data.display();
+    let location = StoreLocation::find(&options.data, options.state.as_deref())?;
+    if control::is_served(&location.socket()) {
+        let data = location.data.display();
         return Err(CommandError::Other(format!(
             "{data} is in use by a node: stop it before a check, or run `keyhole scrub {data}` while it serves"
         )));
     }
     let read_only = (!options.repair).then_some(store::ONLY_LOOKS);
-    let held = store::hold(&place, &StoreOptions { read_only, ..StoreOptions::default() })?;
+    let held = store::hold(&location, &StoreOptions { read_only, ..StoreOptions::default() })?;
     let disk = store::plain_disk(&held.medium)?;
     let log_options = LogOptions { repair: options.repair };
     let report = store::block_on(keyhole_log::check(std::rc::Rc::new(disk), log_options))?
-        .map_err(|error| StoreError::Log { path: place.medium(), error })?;
+        .map_err(|error| StoreError::Log { path: location.medium(), error })?;
     let found = report.findings.len() as u64;
     let remaining = if options.repair { found.saturating_sub(report.repaired) } else { found };
     match options.json {
@@ -63,7 +63,7 @@ pub(crate) fn run(options: &CheckOptions) -> Result<()> {
     if remaining == 0 {
         return Ok(());
     }
-    let (data, can_be) = (place.data.display(), report.findings.iter().filter(|f| f.verdict == Verdict::Repairable));
+    let (data, can_be) = (location.data.display(), report.findings.iter().filter(|f| f.verdict == Verdict::Repairable));
     Err(CommandError::Damaged(match (options.repair, can_be.count()) {
         (false, 1..) => format!("damaged in {found} places; `keyhole check --repair {data}` repairs what it can"),
         _ => format!(

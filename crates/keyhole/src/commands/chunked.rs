@@ -6,11 +6,11 @@ use keyhole_core::limits::{PREFIX_LEN, SALT_LEN};
 use super::stream::{Input, Output, Progress, finish_opened};
 use super::{CommandError, Result, stream};
 use crate::cli::sealed::{ChunkedCommand, Hex};
-use crate::engine::Chosen;
+use crate::engine::AnyEngine;
 use crate::env::random;
 
 pub(crate) fn run(command: &ChunkedCommand) -> Result<()> {
-    let engine = Chosen::Accelerated;
+    let engine = AnyEngine::Accelerated;
     match command {
         ChunkedCommand::Seal { options, salt_hex } => {
             let mut salt = [0; SALT_LEN];

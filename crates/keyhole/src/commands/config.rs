@@ -34,8 +34,8 @@ pub(crate) fn run(command: &ConfigCommand, sources: &Sources) -> Result<()> {
             print(&format!("{text}\n"));
         }
         ConfigCommand::Show(options) => {
-            let place = StoreLocation::find(&options.serve.data, options.serve.state.as_deref())?;
-            print(&format!("# access keys: {}\n{}", access::describe(&place.state)?, as_toml(&sources.settings())));
+            let location = StoreLocation::find(&options.serve.data, options.serve.state.as_deref())?;
+            print(&format!("# access keys: {}\n{}", access::describe(&location.state)?, as_toml(&sources.settings())));
         }
     }
     Ok(())
@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_shown_is_a_configuration() {
+    fn shown_settings_are_valid_configuration() {
         let setting = |name: &str, values: &[&str], is_list, origin| Setting {
             name: name.to_owned(),
             values: values.iter().map(|value| (*value).to_owned()).collect(),

@@ -33,7 +33,7 @@ struct ExportFigures {
 }
 
 pub(crate) fn run(options: &ExportOptions) -> Result<()> {
-    let place = StoreLocation::find(&options.target.data, options.target.state.as_deref())?;
+    let location = StoreLocation::find(&options.target.data, options.target.state.as_deref())?;
     let to_stdout = is_dash(&options.to);
     let mut sink: Box<dyn Sink> = match to_stdout {
         true if io::stdout().is_terminal() => {
@@ -44,7 +44,7 @@ pub(crate) fn run(options: &ExportOptions) -> Result<()> {
         true => Box::new(Archive::new(io::BufWriter::with_capacity(1 << 20, io::stdout()))),
         false => Box::new(Directory::open(&options.to, &options.bounds.scope())?),
     };
-    let mut channel = Channel::open(&place, Direction::Export(options.bounds.scope()))?;
+    let mut channel = Channel::open(&location, Direction::Export(options.bounds.scope()))?;
     let mut pace = Pace::new("exporting", options.bounds.rate);
     let exported = receive(&mut channel, &mut *sink, &mut pace);
     drop(pace);

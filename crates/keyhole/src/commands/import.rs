@@ -43,9 +43,9 @@ struct ImportFigures {
 }
 
 pub(crate) fn run(options: &ImportOptions) -> Result<()> {
-    let place = StoreLocation::find(&options.target.data, options.target.state.as_deref())?;
+    let location = StoreLocation::find(&options.target.data, options.target.state.as_deref())?;
     let source = source::open(&options.from)?;
-    let channel = Channel::open(&place, Direction::Import)?;
+    let channel = Channel::open(&location, Direction::Import)?;
     let mut importer = Importer {
         channel,
         existing: options.existing,

@@ -18,10 +18,10 @@ use crate::store::{self, OpenedStore, StoreLocation, StoreOptions};
 /// Sends a request to the node, or executes it without one; returns the final reply. Passes earlier
 /// replies to `on_reply`.
 pub(super) fn ask(target: &Target, request: Request, mut on_reply: impl FnMut(Reply)) -> Result<Reply> {
-    let place = StoreLocation::find(&target.data, target.state.as_deref())?;
-    let reply = match control::ask(&place.socket(), &request, &mut on_reply)? {
+    let location = StoreLocation::find(&target.data, target.state.as_deref())?;
+    let reply = match control::ask(&location.socket(), &request, &mut on_reply)? {
         Some(reply) => reply,
-        None => alone(&place, request, on_reply)?,
+        None => alone(&location, request, on_reply)?,
     };
     match reply {
         Reply::Failed { message } => Err(CommandError::Other(message)),
@@ -45,11 +45,11 @@ impl<F: FnMut(Reply)> Replies for Callback<F> {
 }
 
 /// Opens the store as a node with one worker would, and executes the request.
-fn alone(place: &StoreLocation, request: Request, on_reply: impl FnMut(Reply)) -> Result<Reply> {
+fn alone(location: &StoreLocation, request: Request, on_reply: impl FnMut(Reply)) -> Result<Reply> {
     let read_only = request.only_looks().then_some(store::ONLY_LOOKS);
-    let store = store::open(place, &StoreOptions { read_only, ..StoreOptions::default() })?;
+    let store = store::open(location, &StoreOptions { read_only, ..StoreOptions::default() })?;
     if store.damaged > 0 {
-        let (damaged, data) = (store.damaged, place.data.display());
+        let (damaged, data) = (store.damaged, location.data.display());
         eprintln!("keyhole: opening the store found damage in {damaged} places; see `keyhole check {data}`");
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
@@ -143,7 +143,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn damage_is_told_by_whose_it_is() {
+    fn damage_description_begins_with_owner() {
         let damage = |bucket: Option<&str>, key: Option<&str>| {
             let (bucket, key) = (bucket.map(str::to_owned), key.map(str::to_owned));
             describe(&DamageReply { what: "a block".to_owned(), offset: 7, bucket, key })

@@ -12,10 +12,10 @@ use zeroize::Zeroizing;
 use super::stream::{FileId, Input, Output, Progress, dash, finish_opened};
 use super::{CommandError, Result, key, stream};
 use crate::cli::sealed::{InspectOptions, OpenOptions, SealOptions};
-use crate::engine::Chosen;
+use crate::engine::AnyEngine;
 use crate::env::random;
 
-const ENGINE: Chosen = Chosen::Accelerated;
+const ENGINE: AnyEngine = AnyEngine::Accelerated;
 
 fn malformed(error: impl std::fmt::Display) -> CommandError {
     CommandError::Malformed(error.to_string())

@@ -134,7 +134,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_store_without_anything_has_no_ratios() {
+    fn empty_store_has_no_ratios() {
         let (capacity, allocated, batches_seen) = (1 << 30, 1 << 20, vec![0; 10]);
         let stat = StoreFigures { capacity, allocated, batches: batches_seen, ..StoreFigures::default() };
         let text = totals(&stat).to_string();

@@ -38,8 +38,8 @@ pub(crate) fn run(options: &StatusOptions) -> Result<()> {
 }
 
 fn ask(target: &Target) -> Result<Status> {
-    let place = StoreLocation::find(&target.data, target.state.as_deref())?;
-    match control::ask(&place.socket(), &Request::Status {}, &mut |_| {})? {
+    let location = StoreLocation::find(&target.data, target.state.as_deref())?;
+    match control::ask(&location.socket(), &Request::Status {}, &mut |_| {})? {
         Some(Reply::Status(status)) => Ok(*status),
         Some(Reply::Failed { message }) => Err(CommandError::Other(message)),
         Some(_) => Err(unexpected()),
@@ -211,7 +211,7 @@ mod tests {
     use crate::status::sample_status;
 
     #[test]
-    fn all_that_there_is_is_shown() {
+    fn text_shows_all_sections() {
         let text = text(&sample_status());
         for part in [
             "! full: The store is full",
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_well_has_an_exit_code() {
+    fn conditions_decide_exit_code() {
         let mut status = sample_status();
         assert!(matches!(verdict(&status), Err(CommandError::Damaged(text)) if text.contains("damage, full")));
         status.conditions.retain(|condition| condition.name == "full");

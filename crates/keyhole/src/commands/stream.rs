@@ -14,7 +14,7 @@ use tempfile::TempPath;
 use zeroize::Zeroizing;
 
 use super::{CommandError, Result};
-use crate::engine::ChosenAead;
+use crate::engine::AnyAead;
 
 /// Bytes read and written at once.
 const BUFFER_LEN: usize = 1 << 20;
@@ -156,13 +156,13 @@ impl FileId {
 pub(crate) struct Output {
     name: String,
     writer: BufWriter<File>,
-    place: Option<Place>,
+    target: Option<FileTarget>,
     /// Bytes written.
     pub(crate) written: u64,
 }
 
 /// The temporary and the final path of a file.
-struct Place {
+struct FileTarget {
     temporary: TempPath,
     path: PathBuf,
     /// Whether a file already exists at the final path.
@@ -199,12 +199,12 @@ impl Output {
                 return Ok(Output::new(name, file, None));
             }
         }
-        let (file, place) = beside(path, metadata.as_ref()).map_err(|error| failed(&name, error))?;
-        Ok(Output::new(name, file, Some(place)))
+        let (file, target) = beside(path, metadata.as_ref()).map_err(|error| failed(&name, error))?;
+        Ok(Output::new(name, file, Some(target)))
     }
 
-    fn new(name: String, file: File, place: Option<Place>) -> Self {
-        Output { name, writer: BufWriter::with_capacity(BUFFER_LEN, file), place, written: 0 }
+    fn new(name: String, file: File, target: Option<FileTarget>) -> Self {
+        Output { name, writer: BufWriter::with_capacity(BUFFER_LEN, file), target, written: 0 }
     }
 
     /// Creates an unnamed file that can be read again.
@@ -226,7 +226,7 @@ impl Output {
     /// Completes the output and renames the file.
     pub(crate) fn finish(mut self) -> Result<()> {
         self.flush()?;
-        let Some(Place { temporary, path, is_taken }) = self.place.take() else { return Ok(()) };
+        let Some(FileTarget { temporary, path, is_taken }) = self.target.take() else { return Ok(()) };
         if is_taken {
             // Replace the old file only after the new one is durable.
             self.writer.get_ref().sync_all().map_err(|error| self.failed(error))?;
@@ -250,7 +250,7 @@ impl Output {
 
 /// Creates a file in the directory of `path`, with the permissions of the existing file, or the
 /// default.
-fn beside(path: &Path, there: Option<&Metadata>) -> io::Result<(File, Place)> {
+fn beside(path: &Path, there: Option<&Metadata>) -> io::Result<(File, FileTarget)> {
     // Keep a symbolic link, and replace the file that it leads to.
     let path = if there.is_some() { path.canonicalize()? } else { path.to_owned() };
     let directory = match path.parent() {
@@ -264,7 +264,7 @@ fn beside(path: &Path, there: Option<&Metadata>) -> io::Result<(File, Place)> {
     if there.is_some() {
         file.set_permissions(Permissions::from_mode(permissions))?;
     }
-    Ok((file, Place { temporary, path, is_taken: there.is_some() }))
+    Ok((file, FileTarget { temporary, path, is_taken: there.is_some() }))
 }
 
 fn stdio(stream: impl std::os::fd::AsFd) -> io::Result<File> {
@@ -312,7 +312,7 @@ impl Drop for Progress {
 
 /// Seals all of `input` as the chunks of one message; returns the length of the plaintext.
 pub(crate) fn seal(
-    sealer: &mut Sealer<ChosenAead>,
+    sealer: &mut Sealer<AnyAead>,
     input: &mut Input,
     output: &mut Output,
     progress: &Progress,
@@ -333,7 +333,7 @@ pub(crate) fn seal(
 /// Opens the chunks of a message of `message_len` bytes, or up to the end of the input. `opener`
 /// has already processed the message's prefix.
 pub(crate) fn open(
-    opener: &mut Opener<ChosenAead>,
+    opener: &mut Opener<AnyAead>,
     input: &mut Input,
     message_len: Option<u64>,
     output: &mut Output,

@@ -21,7 +21,7 @@ use zeroize::Zeroizing;
 use super::{CommandError, Result};
 use crate::cli::tls::{SelfSignedOptions, TlsCommand};
 use crate::env::System;
-use crate::net::tls::certificate::Facts;
+use crate::net::tls::certificate::CertificateFacts;
 
 /// Limit of names in a self-signed certificate.
 const HOSTS_MAX: usize = 64;
@@ -60,7 +60,7 @@ fn self_signed(options: &SelfSignedOptions) -> Result<()> {
     // The key first: a node that uses both reloads once the certificate is there.
     write(key_path, key.as_bytes(), 0o600, options.force)?;
     write(certificate_path, certificate.as_bytes(), 0o644, options.force)?;
-    let facts = Facts::read(&der)?;
+    let facts = CertificateFacts::read(&der)?;
     let (certificate, key) = (quoted(certificate_path), quoted(key_path));
     println!("{certificate} and {key} were written.\n");
     print_facts(&facts);
@@ -134,21 +134,21 @@ fn show(path: &Path) -> Result<()> {
     if certificates.is_empty() {
         return Err(malformed(&"no certificate in it"));
     }
-    let facts: std::result::Result<Vec<Facts>, _> =
-        certificates.iter().map(|certificate| Facts::read(certificate)).collect();
+    let facts: std::result::Result<Vec<CertificateFacts>, _> =
+        certificates.iter().map(|certificate| CertificateFacts::read(certificate)).collect();
     for (i, facts) in facts.map_err(|error| malformed(&error))?.iter().enumerate() {
         if i > 0 {
             println!();
         }
         print_facts(facts);
-        if let Some(concern) = facts.concern(System.now_ms()) {
-            eprintln!("keyhole: WARNING: the certificate of {} {concern}", facts.subject);
+        if let Some(warning) = facts.warning(System.now_ms()) {
+            eprintln!("keyhole: WARNING: the certificate of {} {warning}", facts.subject);
         }
     }
     Ok(())
 }
 
-fn print_facts(facts: &Facts) {
+fn print_facts(facts: &CertificateFacts) {
     let line = |name: &str, value: &str| println!("{name:<11} {value}");
     line("names", &facts.all_names());
     line("subject", &facts.subject);

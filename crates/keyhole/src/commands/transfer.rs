@@ -92,14 +92,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_rate_is_kept() {
+    fn rate_is_limited() {
         let mut pace = Pace::new("moving", Some(1 << 20));
         (0..5).for_each(|_| pace.add(20 << 10));
         assert!(pace.begun.elapsed() >= Duration::from_millis(95), "a tenth of a MiB takes a tenth of a second");
     }
 
     #[test]
-    fn numbers_in_words() {
+    fn counts_have_nouns() {
         assert_eq!(count(1, "upload", "uploads"), "1 upload");
         assert_eq!(objects(2, 3 << 20), "2 objects (3.0 MiB)");
     }

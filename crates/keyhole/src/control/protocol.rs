@@ -263,7 +263,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn requests() {
+    fn requests_round_trip_as_json() {
         let change =
             |quota, expire_days| BucketChange { bucket: "b".to_owned(), quota, expire_days, ..BucketChange::default() };
         let set = |quota, expire_days| Request::BucketSet(change(quota, expire_days));
@@ -319,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_line_of_segments_is_within_the_bound() {
+    fn full_line_of_segments_fits_reply() {
         let (kind, state) = ("blank".to_owned(), "condemned".to_owned());
         let segment =
             Segment { number: u32::MAX, kind, state, generation: u64::MAX, written: u64::MAX, live: u64::MAX };

@@ -157,7 +157,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_give_the_same_bytes() {
+    fn both_libraries_produce_equal_bytes() {
         let aeads = |key: &[u8; KEY_LEN]| {
             [Gcm::AwsLc(aws_lc(key)), Gcm::Ring(RingKey::new(key))]
                 .map(|gcm| AcceleratedAead { gcm, key: Zeroizing::new(*key) })
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_of_a_key_stays_behind() {
+    fn dropped_key_is_wiped() {
         let mut key = RingKey::new(&[0xa7; KEY_LEN]);
         wipe(&mut key.0);
         // SAFETY: the range is the key's own size, and all of it was written.

@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn version_1_up_to_the_top() {
+    fn version_1_limits_of_ancestors_apply() {
         let cgroup = "9:name=systemd:/\n4:memory:/a/b\n1:cpu,cpuacct:/x\n0::/\n";
         let at = "/sys/fs/cgroup/memory";
         let file = |directory: &str| format!("{at}{directory}/memory.limit_in_bytes");
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn version_2() {
+    fn version_2_limits_apply() {
         let files = |max, high| {
             let at = "/sys/fs/cgroup/system.slice/keyhole.service/";
             let (name, slow) = (format!("{at}memory.max"), format!("{at}memory.high"));
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn in_a_container() {
+    fn limits_inside_container_apply() {
         // The container sees its own group as the top, under its own name or its name outside.
         let file = ("/sys/fs/cgroup/memory.max", "1000");
         assert_eq!(found("0::/\n", MOUNTS_2, &[file]), Some(1000));
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn where_nothing_is_said_there_is_no_limit() {
+    fn missing_files_mean_no_limit() {
         for (cgroup, mounts) in [("", ""), ("0::/x\n", ""), ("", MOUNTS_2), (":::\n1:\n\n", " - \n1 2 - cgroup\n")] {
             assert_eq!(found(cgroup, mounts, &[]), None);
         }

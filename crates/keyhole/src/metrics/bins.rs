@@ -98,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bounds_are_of_the_bins_below_them() {
+    fn bounds_belong_to_lower_bin() {
         assert_eq!((bin(0), bin(10_000), bin(10_001), bin(11_000), bin(11_001)), (0, 0, 1, 1, 2));
         assert_eq!((bin(100_000), bin(100_001), bin(110_000)), (90, 91, 91));
         assert_eq!((bin(100_000_000_000), bin(100_000_000_001), bin(u64::MAX)), (BINS - 2, BINS - 1, BINS - 1));
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn no_bin_is_wider_than_a_tenth_of_what_is_in_it() {
+    fn bins_are_at_most_a_tenth_wide() {
         for bin in 1..BINS - 1 {
             let (lower, upper) = (upper(bin - 1).unwrap(), upper(bin).unwrap());
             assert!((upper - lower) * 10 <= lower, "{lower} to {upper}");
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn quantiles() {
+    fn quantiles_are_within_five_percent() {
         let none = counted([]);
         assert_eq!(quantile(&none, 0.5), None);
         let one = counted([Duration::from_millis(3)]);
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_longer_than_a_bound_is_counted_exactly() {
+    fn cumulative_counts_are_exact_at_bounds() {
         let counts = counted([
             Duration::from_micros(100),
             Duration::from_nanos(100_001),

@@ -8,7 +8,7 @@ use keyhole_node::Stream;
 
 use super::socket::Socket;
 use super::tls::TlsStream;
-use crate::buffer::Block;
+use crate::buffer::Buffer;
 
 // There is one for each connection, in its task's own memory: a box would add an allocation.
 #[allow(clippy::large_enum_variant)]
@@ -18,20 +18,20 @@ pub(crate) enum Connection<P> {
 }
 
 impl<P: Socket> Stream for Connection<P> {
-    type Buf = Block;
+    type Buf = Buffer;
 
-    fn slice(buf: &mut Block, at: Range<usize>) -> &mut [u8] {
+    fn slice(buf: &mut Buffer, at: Range<usize>) -> &mut [u8] {
         buf.slice_mut(at)
     }
 
-    async fn read_block(&self, buf: Block, at: Range<usize>) -> (io::Result<usize>, Block) {
+    async fn read_block(&self, buf: Buffer, at: Range<usize>) -> (io::Result<usize>, Buffer) {
         match self {
             Connection::Plain(stream) => stream.read_block(buf, at).await,
             Connection::Tls(stream) => stream.read_block(buf, at).await,
         }
     }
 
-    async fn write_block(&self, buf: Block, at: Range<usize>) -> (io::Result<()>, Block) {
+    async fn write_block(&self, buf: Buffer, at: Range<usize>) -> (io::Result<()>, Buffer) {
         match self {
             Connection::Plain(stream) => stream.write_block(buf, at).await,
             Connection::Tls(stream) => stream.write_block(buf, at).await,

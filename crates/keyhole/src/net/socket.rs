@@ -9,8 +9,8 @@ use keyhole_node::Stream;
 use socket2::SockRef;
 use zeroize::Zeroize;
 
-use super::timeouts::Open;
-use crate::buffer::Block;
+use super::timeouts::ConnectionState;
+use crate::buffer::Buffer;
 
 /// Limits in time and bytes for draining a peer that still sends after its reply.
 pub(crate) const LINGER: Duration = Duration::from_secs(2);
@@ -19,36 +19,36 @@ pub(crate) const LINGER_BYTES: usize = 64 << 20;
 
 /// A plain connection of the operating system, without TLS.
 #[allow(async_fn_in_trait)]
-pub(crate) trait Socket: Stream<Buf = Block> {
+pub(crate) trait Socket: Stream<Buf = Buffer> {
     /// Returns the connection's timeout state.
-    fn open(&self) -> &Open;
+    fn state(&self) -> &ConnectionState;
 
     /// Returns whether the peer has sent bytes that were not received yet.
-    fn has_come(&self) -> bool;
+    fn has_pending_bytes(&self) -> bool;
 
     /// Reads the beginning of a request as `read_block` does; also returns `Ok(0)` if the node
     /// accepts no further requests.
-    async fn read_request_block(&self, buf: Block, at: Range<usize>) -> (io::Result<usize>, Block) {
-        if !self.open().begin_request(|| self.has_come()) {
+    async fn read_request_block(&self, buf: Buffer, at: Range<usize>) -> (io::Result<usize>, Buffer) {
+        if !self.state().begin_request(|| self.has_pending_bytes()) {
             return (Ok(0), buf);
         }
         let (result, buf) = self.read_block(buf, at).await;
-        (self.open().request_begun(result), buf)
+        (self.state().request_begun(result), buf)
     }
 
     /// As [`read_request_block`](Self::read_request_block), but appends to `bytes`.
     async fn read_request_bytes(&self, bytes: Vec<u8>) -> (io::Result<usize>, Vec<u8>) {
-        if !self.open().begin_request(|| self.has_come()) {
+        if !self.state().begin_request(|| self.has_pending_bytes()) {
             return (Ok(0), bytes);
         }
         let before = bytes.len();
         let (result, bytes) = self.read_bytes(bytes).await;
-        unread(self.open().request_begun(result), bytes, before)
+        unread(self.state().request_begun(result), bytes, before)
     }
 }
 
 /// Returns whether the peer has sent bytes that were not received yet.
-pub(crate) fn has_come(socket: &SockRef<'_>) -> bool {
+pub(crate) fn has_pending_bytes(socket: &SockRef<'_>) -> bool {
     let mut byte = [MaybeUninit::uninit()];
     matches!(socket.recv_with_flags(&mut byte, libc::MSG_PEEK | libc::MSG_DONTWAIT), Ok(len) if len > 0)
 }

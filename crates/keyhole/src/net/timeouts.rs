@@ -21,7 +21,7 @@ const FIRST_REQUEST: Duration = Duration::from_secs(1);
 /// Time that the tasks of cut-off connections may take to end.
 const CUT_OFF: Duration = Duration::from_secs(2);
 
-/// Idle timeout: a peer may be silent this long, and up to a [`TICK`] longer, before its connection
+/// Supervised timeout: a peer may be silent this long, and up to a [`TICK`] longer, before its connection
 /// is shut down.
 const IDLE: Duration = Duration::from_secs(30);
 
@@ -39,23 +39,23 @@ const RATE_TICKS: u64 = 30;
 const IDLE_TICKS: u64 = IDLE.as_secs() / TICK.as_secs();
 
 /// A connection that can be shut down while it is idle, silent for too long, or too slow.
-pub(crate) trait Idle {
+pub(crate) trait Supervised {
     /// Returns the connection's timeout state.
-    fn open(&self) -> &Open;
+    fn state(&self) -> &ConnectionState;
 
     /// Shuts down one direction or both: pending operations in it complete.
     fn shut_down(&self, how: Shutdown);
 
     /// Closes the connection if it waits for a request; otherwise it closes after the reply.
     fn stop_if_idle(&self) {
-        if self.open().refuse_if_idle() {
+        if self.state().refuse_if_idle() {
             self.shut_down(Shutdown::Read);
         }
     }
 
     /// Closes the connection if its peer has been silent for too long or is too slow.
     fn stop_if_late(&self) {
-        if let Some(how) = self.open().late() {
+        if let Some(how) = self.state().late() {
             self.shut_down(how);
         }
     }
@@ -68,7 +68,7 @@ pub(crate) trait Idle {
 
 /// The stage of the node's shutdown.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
-enum Phase {
+enum DrainPhase {
     #[default]
     Serving,
     /// Accepts no further requests, except the first one of a connection.
@@ -82,16 +82,16 @@ enum Phase {
 pub(crate) struct Connections {
     /// Limit of concurrent connections.
     max: usize,
-    open: RefCell<Vec<Weak<dyn Idle>>>,
+    open: RefCell<Vec<Weak<dyn Supervised>>>,
     count: Cell<usize>,
-    phase: Cell<Phase>,
+    phase: Cell<DrainPhase>,
     changed: Notify,
     /// Ticks since the worker started.
     ticks: Cell<u64>,
 }
 
 /// Counts one connection while it lives, and holds its timeout state.
-pub(crate) struct Open {
+pub(crate) struct ConnectionState {
     of: Rc<Connections>,
     /// Tick at which the pending operation began; `u64::MAX` if none is pending.
     since: Cell<u64>,
@@ -124,9 +124,9 @@ impl Connections {
     }
 
     /// Registers a new connection in the count.
-    pub(crate) fn open(self: &Rc<Self>) -> Open {
+    pub(crate) fn open(self: &Rc<Self>) -> ConnectionState {
         self.count.set(self.count.get() + 1);
-        Open {
+        ConnectionState {
             of: self.clone(),
             since: Cell::new(u64::MAX),
             is_late: Cell::new(false),
@@ -151,7 +151,7 @@ impl Connections {
     }
 
     /// Registers a connection so that shutdown can close it.
-    pub(crate) fn register(&self, connection: Weak<dyn Idle>) {
+    pub(crate) fn register(&self, connection: Weak<dyn Supervised>) {
         let mut open = self.open.borrow_mut();
         if open.len() >= 2 * self.count.get().max(8) {
             open.retain(|connection| connection.strong_count() > 0);
@@ -159,7 +159,7 @@ impl Connections {
         open.push(connection);
     }
 
-    fn for_each(&self, act: impl Fn(&dyn Idle)) {
+    fn for_each(&self, act: impl Fn(&dyn Supervised)) {
         self.open.borrow().iter().filter_map(Weak::upgrade).for_each(|connection| act(&*connection));
     }
 
@@ -167,7 +167,9 @@ impl Connections {
     /// period.
     pub(crate) async fn drain(&self, grace: Duration) {
         let end = Instant::now() + grace;
-        for (phase, until) in [(Phase::Ending, end.min(Instant::now() + FIRST_REQUEST)), (Phase::Refusing, end)] {
+        for (phase, until) in
+            [(DrainPhase::Ending, end.min(Instant::now() + FIRST_REQUEST)), (DrainPhase::Refusing, end)]
+        {
             self.phase.set(phase);
             self.for_each(|connection| connection.stop_if_idle());
             if timeout_at(until, self.below(1)).await.is_ok() {
@@ -192,19 +194,19 @@ impl Connections {
     }
 }
 
-impl Open {
+impl ConnectionState {
     /// Returns whether the node is shutting down and accepts no further requests.
     pub(crate) fn is_draining(&self) -> bool {
-        self.of.phase.get() != Phase::Serving
+        self.of.phase.get() != DrainPhase::Serving
     }
 
     /// Marks that the peer owes a request, and returns whether one is accepted: during shutdown,
-    /// only if `has_come`. Must be followed by [`request_begun`](Self::request_begun).
-    pub(crate) fn begin_request(&self, has_come: impl FnOnce() -> bool) -> bool {
+    /// only if `has_pending_bytes`. Must be followed by [`request_begun`](Self::request_begun).
+    pub(crate) fn begin_request(&self, has_pending_bytes: impl FnOnce() -> bool) -> bool {
         let is_wanted = match self.of.phase.get() {
-            Phase::Serving => true,
-            Phase::Ending => self.is_new.get() || has_come(),
-            Phase::Refusing => has_come(),
+            DrainPhase::Serving => true,
+            DrainPhase::Ending => self.is_new.get() || has_pending_bytes(),
+            DrainPhase::Refusing => has_pending_bytes(),
         };
         self.is_idle.set(is_wanted);
         is_wanted
@@ -223,14 +225,14 @@ impl Open {
     /// Returns whether to close the connection because it waits for a request and none is accepted
     /// any more. The caller closes it.
     pub(crate) fn refuse_if_idle(&self) -> bool {
-        let may_send_one = self.is_new.get() && self.of.phase.get() == Phase::Ending;
+        let may_send_one = self.is_new.get() && self.of.phase.get() == DrainPhase::Ending;
         let is_refused = self.is_idle.get() && !may_send_one;
         self.is_refused.set(is_refused);
         is_refused
     }
 
     /// Marks that the bytes received so far were not a request yet.
-    pub(crate) fn still_owes_the_first(&self) {
+    pub(crate) fn mark_new(&self) {
         self.is_new.set(true);
     }
 
@@ -265,7 +267,7 @@ impl Open {
 
     /// Returns the direction to shut down if the peer is late. Called in each tick.
     pub(crate) fn late(&self) -> Option<Shutdown> {
-        if !self.is_late() {
+        if !self.check_late() {
             return None;
         }
         // A peer that has begun a request gets an error reply. A peer that takes no reply, or has
@@ -274,14 +276,14 @@ impl Open {
         Some(if can_be_told { Shutdown::Read } else { Shutdown::Both })
     }
 
-    /// Returns whether the pending operation takes too long, or the request or its reply is too
-    /// slow.
-    fn is_late(&self) -> bool {
+    /// Checks whether the pending operation takes too long, or the request or its reply is too
+    /// slow, and marks the operation if so.
+    fn check_late(&self) -> bool {
         let since = self.since.get();
         if since == u64::MAX {
             return false;
         }
-        let is_late = self.of.ticks.get().saturating_sub(since) > IDLE_TICKS || self.is_slow();
+        let is_late = self.of.ticks.get().saturating_sub(since) > IDLE_TICKS || self.check_slow();
         if is_late {
             self.is_late.set(true);
         }
@@ -289,7 +291,7 @@ impl Open {
     }
 
     /// Counts a tick spent waiting for the peer, and returns whether the rate is below the minimum.
-    fn is_slow(&self) -> bool {
+    fn check_slow(&self) -> bool {
         if self.is_idle.get() {
             return false;
         }
@@ -303,7 +305,7 @@ impl Open {
     }
 }
 
-impl Drop for Open {
+impl Drop for ConnectionState {
     fn drop(&mut self) {
         self.of.count.set(self.of.count.get() - 1);
         // Both listeners may be waiting.
@@ -341,20 +343,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_is_quiet_for_too_long_is_found() {
+    fn silent_peer_times_out() {
         let connections = Rc::new(Connections::default());
         let open = connections.open();
         let ticks = |ticks| connections.ticks.set(ticks);
         ticks(1000);
-        assert!(!open.is_late(), "nothing is waited for");
+        assert!(!open.check_late(), "nothing is waited for");
         let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
         let waiting = open.timed(pending::<(io::Result<usize>, ())>());
         let mut waiting = Box::pin(waiting);
         assert!(waiting.as_mut().poll(&mut cx).is_pending());
         ticks(1000 + IDLE_TICKS);
-        assert!(!open.is_late());
+        assert!(!open.check_late());
         ticks(1001 + IDLE_TICKS);
-        assert!(open.is_late());
+        assert!(open.check_late());
         drop(waiting);
         let (result, ()) = at_once(open.timed(async { (io::Result::Ok(1), ()) }));
         assert_eq!(result.unwrap_err().kind(), io::ErrorKind::TimedOut, "it was ended for that");
@@ -363,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_too_slow_is_found() {
+    fn slow_peer_times_out() {
         let connections = Rc::new(Connections::default());
         let open = connections.open();
         let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
@@ -376,7 +378,7 @@ mod tests {
             assert!(waiting.as_mut().poll(&mut cx).is_pending());
             ticks += 1;
             connections.ticks.set(ticks);
-            let is_late = open.is_late();
+            let is_late = open.check_late();
             drop(waiting);
             open.is_late.set(false);
             is_late

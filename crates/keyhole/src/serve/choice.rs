@@ -4,7 +4,7 @@ use keyhole_core::suite;
 
 use super::error::ServeError;
 use crate::cli::serve::{EngineChoice, IoMode};
-use crate::engine::Chosen;
+use crate::engine::AnyEngine;
 use crate::uring;
 
 /// Returns whether to use io_uring.
@@ -23,18 +23,18 @@ pub(super) fn choose_io(mode: IoMode) -> Result<bool, ServeError> {
 }
 
 /// Returns the requested engine after it has passed the self-test suite on this machine.
-pub(super) fn choose_engine(choice: EngineChoice) -> Result<Chosen, ServeError> {
-    let passes = |engine: Chosen| suite::run(&engine, &mut vec![0; suite::SCRATCH_LEN]);
+pub(super) fn choose_engine(choice: EngineChoice) -> Result<AnyEngine, ServeError> {
+    let passes = |engine: AnyEngine| suite::run(&engine, &mut vec![0; suite::SCRATCH_LEN]);
     let engine = match choice {
-        EngineChoice::Portable => Chosen::Portable,
-        EngineChoice::Accelerated | EngineChoice::Auto => Chosen::Accelerated,
+        EngineChoice::Portable => AnyEngine::Portable,
+        EngineChoice::Accelerated | EngineChoice::Auto => AnyEngine::Accelerated,
     };
     match (passes(engine), choice) {
         (Ok(()), _) => Ok(engine),
         (Err(failure), EngineChoice::Auto) => {
             eprintln!("keyhole: the accelerated engine failed its self-test ({failure}); using the portable one");
-            passes(Chosen::Portable).map_err(ServeError::PortableSelfTest)?;
-            Ok(Chosen::Portable)
+            passes(AnyEngine::Portable).map_err(ServeError::PortableSelfTest)?;
+            Ok(AnyEngine::Portable)
         }
         (Err(failure), _) => Err(ServeError::SelfTest(failure)),
     }

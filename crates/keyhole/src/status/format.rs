@@ -86,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn counts_and_sizes() {
+    fn counts_and_sizes_have_units() {
         for (number, text) in [(0, "0"), (999, "999"), (1000, "1,000"), (1_234_567, "1,234,567")] {
             assert_eq!(count(number), text);
         }
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn rates() {
+    fn rates_have_few_digits() {
         for (number, text) in [(0.0, "0"), (0.04, "0.0"), (3.21, "3.2"), (9.96, "10"), (1234.5, "1,235")] {
             assert_eq!(rate(number), text);
         }
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn durations() {
+    fn durations_have_units() {
         for (seconds, text) in [
             (0.0, "0 µs"),
             (0.000_123_4, "123 µs"),

@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn seconds_and_minutes() {
+    fn samples_cover_seconds_and_minutes() {
         let metrics = Metrics::new(1);
         let counting = Counting(metrics.clone());
         let start = Instant::now();
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_grows() {
+    fn history_memory_is_constant() {
         let metrics = Metrics::new(1);
         let start = Instant::now();
         let mut history = History::new(start, &metrics.totals());

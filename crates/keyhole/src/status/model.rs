@@ -29,13 +29,13 @@ pub(crate) struct Status {
     pub(crate) live: bool,
     /// Conditions that need attention.
     pub(crate) conditions: Vec<Condition>,
-    pub(crate) node: Facts,
+    pub(crate) node: NodeFacts,
     pub(crate) uptime_s: f64,
     /// In ms since 1970.
     pub(crate) started_ms: u64,
     pub(crate) now: Now,
     pub(crate) requests: Requests,
-    pub(crate) connections: Connections,
+    pub(crate) connections: ConnectionFigures,
     pub(crate) workers: Vec<WorkerStatus>,
     /// Limits of one worker's requests.
     pub(crate) limits: Limits,
@@ -51,7 +51,7 @@ pub(crate) struct Status {
 
 /// Constant facts about the node.
 #[derive(Serialize, Deserialize, Clone, Default, PartialEq, Eq, Debug)]
-pub(crate) struct Facts {
+pub(crate) struct NodeFacts {
     pub(crate) version: String,
     /// The engine of AES-256-GCM: `accelerated` or `portable`.
     pub(crate) engine: String,
@@ -143,7 +143,7 @@ pub(crate) struct DurationStatus {
 }
 
 #[derive(Serialize, Deserialize, Clone, Copy, Default, PartialEq, Eq, Debug)]
-pub(crate) struct Connections {
+pub(crate) struct ConnectionFigures {
     /// Currently open.
     pub(crate) http: u64,
     pub(crate) https: u64,

@@ -8,7 +8,7 @@ use keyhole_log::Store;
 use keyhole_node::Env;
 
 use super::history::{History, Sample};
-use super::model::{Facts, Scrub};
+use super::model::{NodeFacts, Scrub};
 use crate::env::System;
 use crate::metrics::Metrics;
 use crate::store::Presence;
@@ -36,7 +36,7 @@ pub(crate) enum Phase {
 
 /// Collects the status of the node.
 pub(crate) struct Monitor {
-    pub(super) facts: Facts,
+    pub(super) facts: NodeFacts,
     started: Instant,
     pub(super) started_ms: u64,
     phase: AtomicU8,
@@ -45,13 +45,13 @@ pub(crate) struct Monitor {
     presence: OnceLock<Presence>,
     /// Damaged places found by recovery.
     pub(super) damaged_at_start: AtomicU64,
-    told: Mutex<Told>,
+    reported: Mutex<ReportedState>,
     history: Mutex<History>,
 }
 
 /// State reported by other parts of the node.
 #[derive(Clone, Default)]
-pub(super) struct Told {
+pub(super) struct ReportedState {
     /// The time, in ms since 1970, and the bucket of an object stored later than the clock's time.
     pub(super) behind: Option<(u64, String)>,
     pub(super) scrubs: Scrub,
@@ -60,7 +60,7 @@ pub(super) struct Told {
 }
 
 impl Monitor {
-    pub(crate) fn new(facts: Facts) -> Arc<Self> {
+    pub(crate) fn new(facts: NodeFacts) -> Arc<Self> {
         let metrics = Metrics::new(facts.workers);
         let history = Mutex::new(History::new(Instant::now(), &metrics.totals()));
         Arc::new(Monitor {
@@ -72,7 +72,7 @@ impl Monitor {
             store: OnceLock::new(),
             presence: OnceLock::new(),
             damaged_at_start: AtomicU64::new(0),
-            told: Mutex::default(),
+            reported: Mutex::default(),
             history,
         })
     }
@@ -109,7 +109,7 @@ impl Monitor {
 
     /// Records why the object file is no longer in place, or `None` if it is.
     pub(crate) fn object_file_is_absent(&self, absence: Option<String>) {
-        self.told().absence = absence;
+        self.reported().absence = absence;
     }
 
     /// Enters a phase; earlier phases are ignored.
@@ -119,19 +119,19 @@ impl Monitor {
 
     /// Records whether the clock is behind a stored time, and the bucket of that object.
     pub(crate) fn clock_is_behind(&self, behind: Option<(u64, String)>) {
-        self.told().behind = behind;
+        self.reported().behind = behind;
     }
 
     /// Adds bytes verified by a scrub, and damaged places that it has found.
     pub(crate) fn scrubbed(&self, bytes: u64, damaged: u64) {
-        let scrubs = &mut self.told().scrubs;
+        let scrubs = &mut self.reported().scrubs;
         scrubs.bytes += bytes;
         scrubs.damaged += damaged;
     }
 
     /// Records the end of a scrub and the count of damaged places that it has found.
     pub(crate) fn scrub_ended(&self, damaged: u64) {
-        let scrubs = &mut self.told().scrubs;
+        let scrubs = &mut self.reported().scrubs;
         scrubs.completed += 1;
         (scrubs.last_ended_ms, scrubs.last_damaged) = (Some(System.now_ms()), damaged);
     }
@@ -147,8 +147,8 @@ impl Monitor {
         self.history().samples()
     }
 
-    pub(super) fn told(&self) -> MutexGuard<'_, Told> {
-        self.told.lock().expect("nobody panics while it is held")
+    pub(super) fn reported(&self) -> MutexGuard<'_, ReportedState> {
+        self.reported.lock().expect("nobody panics while it is held")
     }
 
     pub(super) fn history(&self) -> MutexGuard<'_, History> {

@@ -11,10 +11,10 @@ use super::conditions::ConditionInputs;
 use super::history::Sample;
 use super::machine::ProcessStatus;
 use super::model::{
-    BOUNDS_S, BUCKETS_MAX, Clock, Connections, Damages, DurationStatus, Limits, Now, OperationStatus, Requests, Status,
-    WorkerStatus,
+    BOUNDS_S, BUCKETS_MAX, Clock, ConnectionFigures, Damages, DurationStatus, Limits, Now, OperationStatus, Requests,
+    Status, WorkerStatus,
 };
-use super::monitor::{DEAD, Monitor, Phase, Told};
+use super::monitor::{DEAD, Monitor, Phase, ReportedState};
 use super::store::{BucketStatus, StoreStatus};
 use crate::env::System;
 use crate::metrics::{CLASSES, Durations, ELSE, OPERATIONS, STATUSES, Totals, WorkerState, cumulative, quantile};
@@ -26,20 +26,20 @@ impl Monitor {
         let (buckets, buckets_left_out) =
             self.store.get().map(|shared| shared.bucket_usage(BUCKETS_MAX)).unwrap_or_default();
         let (totals, workers) = (self.metrics().totals(), self.metrics().workers());
-        let told = self.told().clone();
+        let reported = self.reported().clone();
         let uptime = self.uptime();
         let quiet: Vec<Duration> = workers.iter().map(|worker| uptime.saturating_sub(worker.beat)).collect();
         let newest_ms = stats.as_ref().map_or(0, |stats| stats.newest_ms);
-        let clock = clock(&told, System.now_ms(), newest_ms);
+        let clock = clock(&reported, System.now_ms(), newest_ms);
         let damaged_at_start = self.damaged_at_start.load(Ordering::Relaxed);
         let cleaner = stats.as_ref().map_or(0, |stats| stats.cleaner.damaged);
         let inputs = ConditionInputs {
             phase: self.phase(),
             stats: stats.as_ref(),
             quiet: &quiet,
-            damaged: damaged_at_start + cleaner + told.scrubs.damaged,
+            damaged: damaged_at_start + cleaner + reported.scrubs.damaged,
             clock: &clock,
-            absence: told.absence.as_deref(),
+            absence: reported.absence.as_deref(),
         };
         let conditions = inputs.conditions();
         let mut status = Status {
@@ -60,7 +60,7 @@ impl Monitor {
             },
             buckets: buckets.into_iter().map(BucketStatus::from).collect(),
             buckets_left_out,
-            damage: Damages { at_start: damaged_at_start, cleaner, scrubs: told.scrubs },
+            damage: Damages { at_start: damaged_at_start, cleaner, scrubs: reported.scrubs },
             clock,
             process: ProcessStatus::read(),
             store: stats.as_ref().map(StoreStatus::from),
@@ -72,8 +72,8 @@ impl Monitor {
     }
 }
 
-fn clock(told: &Told, now_ms: u64, newest_ms: u64) -> Clock {
-    let behind = told.behind.as_ref().filter(|(stored_ms, _)| *stored_ms > now_ms);
+fn clock(reported: &ReportedState, now_ms: u64, newest_ms: u64) -> Clock {
+    let behind = reported.behind.as_ref().filter(|(stored_ms, _)| *stored_ms > now_ms);
     Clock {
         now_ms,
         newest_ms,
@@ -139,9 +139,9 @@ fn duration(class: &str, Durations { sum_ns, bins }: &Durations) -> DurationStat
     }
 }
 
-fn connections(totals: &Totals, workers: &[WorkerState]) -> Connections {
+fn connections(totals: &Totals, workers: &[WorkerState]) -> ConnectionFigures {
     let open = |listener: usize| workers.iter().map(|worker| worker.connections[listener]).sum();
-    Connections {
+    ConnectionFigures {
         http: open(0),
         https: open(1),
         http_accepted: totals.opened[0],
@@ -165,7 +165,7 @@ fn worker_status(worker: &WorkerState, quiet: Duration) -> WorkerStatus {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use super::super::model::{Condition, Facts, Severity};
+    use super::super::model::{Condition, NodeFacts, Severity};
     use super::super::store::StoreFigures;
     use super::*;
 
@@ -207,7 +207,7 @@ pub(crate) mod tests {
     }
 
     fn monitor(workers: usize) -> std::sync::Arc<Monitor> {
-        Monitor::new(Facts { version: "0".to_owned(), workers, ..Facts::default() })
+        Monitor::new(NodeFacts { version: "0".to_owned(), workers, ..NodeFacts::default() })
     }
 
     fn names(status: &Status) -> Vec<&str> {
@@ -215,7 +215,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_life() {
+    fn phase_decides_readiness() {
         let monitor = monitor(2);
         let status = monitor.status();
         assert_eq!(
@@ -233,7 +233,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_is_not_as_it_should_be_is_told() {
+    fn damage_and_clock_are_conditions() {
         let monitor = monitor(1);
         monitor.enter(Phase::Serving);
         monitor.scrubbed(100, 2);
@@ -263,7 +263,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn it_is_the_same_after_it_went_over_the_socket() {
+    fn status_round_trips_as_json() {
         let status = monitor(1).status();
         let text = serde_json::to_string(&status).unwrap();
         assert_eq!(serde_json::from_str::<Status>(&text).unwrap(), status);

@@ -14,7 +14,7 @@ use crate::error::FileError;
 use crate::medium::Medium;
 
 /// A store that this process has locked but not opened.
-pub(crate) struct Held {
+pub(crate) struct LockedStore {
     pub(crate) medium: Medium,
     pub(super) created: bool,
     /// The reason if it can only be read.
@@ -24,7 +24,7 @@ pub(crate) struct Held {
 
 /// Locks a store, and creates it if it is missing and the options allow it. Reads only its
 /// identity, which must match the marker.
-pub(crate) fn hold(location: &StoreLocation, options: &StoreOptions) -> Result<Held, StoreError> {
+pub(crate) fn hold(location: &StoreLocation, options: &StoreOptions) -> Result<LockedStore, StoreError> {
     if options.make == Make::Format && !location.is_device {
         return Err(StoreError::FormatOfFile(location.data.clone()));
     }
@@ -33,7 +33,7 @@ pub(crate) fn hold(location: &StoreLocation, options: &StoreOptions) -> Result<H
     Ok(held)
 }
 
-fn hold_device(location: &StoreLocation, options: &StoreOptions) -> Result<Held, StoreError> {
+fn hold_device(location: &StoreLocation, options: &StoreOptions) -> Result<LockedStore, StoreError> {
     if options.read_only.is_some() && options.make == Make::Format {
         return Err(StoreError::FormatReadOnly);
     }
@@ -49,10 +49,10 @@ fn hold_device(location: &StoreLocation, options: &StoreOptions) -> Result<Held,
     if has_state {
         locks.push(own_directory("state", &location.state, options, read_only.is_some())?);
     }
-    Ok(Held { medium, created, read_only, locks })
+    Ok(LockedStore { medium, created, read_only, locks })
 }
 
-fn hold_file(location: &StoreLocation, options: &StoreOptions) -> Result<Held, StoreError> {
+fn hold_file(location: &StoreLocation, options: &StoreOptions) -> Result<LockedStore, StoreError> {
     let path = location.medium();
     let is_there = match fs::exists(&path) {
         // Creating the directory reports the obstacle.
@@ -80,12 +80,12 @@ fn hold_file(location: &StoreLocation, options: &StoreOptions) -> Result<Held, S
     let Some(OpenedFile { file, read_only }) = opened else {
         let medium = create(&location.data, &path, &locks[0], options)?;
         lock(medium.as_file(), &location.data, options.patience, false)?;
-        return Ok(Held { medium, created: true, read_only: None, locks });
+        return Ok(LockedStore { medium, created: true, read_only: None, locks });
     };
     lock(&file, &location.data, options.patience, read_only.is_some())?;
     let medium = Medium::file(file);
     let medium = if read_only.is_some() { medium.reading() } else { medium };
-    Ok(Held { medium, created: false, read_only, locks })
+    Ok(LockedStore { medium, created: false, read_only, locks })
 }
 
 /// An opened object file.

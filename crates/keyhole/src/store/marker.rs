@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn store_of_before_gets_marker_and_reading_command_makes_none() {
+    fn unmarked_store_gets_marker_except_from_reader() {
         let data = tempfile::tempdir().unwrap();
         let (place, marker) = (place(data.path()), data.path().join(FILE));
         drop(open(&place, &options()).unwrap());
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn marker_that_is_none_is_refused() {
+    fn invalid_marker_is_refused() {
         let data = tempfile::tempdir().unwrap();
         let place = place(data.path());
         drop(open(&place, &options()).unwrap());

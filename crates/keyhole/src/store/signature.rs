@@ -100,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn marks_are_found_where_they_are() {
+    fn signatures_are_found_at_their_offsets() {
         assert_eq!(Signature::parse(&[]), Signature::Zeros);
         assert_eq!(Signature::parse(&[0; LOOKED_AT]), Signature::Zeros);
         for (name, at, mark) in MARKS {

@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn places_are_bounded() {
+    fn concurrent_transfers_are_bounded() {
         let taken = Rc::new(Cell::new(0));
         let places: Vec<_> = std::iter::from_fn(|| TransferPermit::take(&taken)).collect();
         assert_eq!(places.len(), TRANSFERS_MAX);

@@ -173,7 +173,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn frames_have_bounds() {
+    fn frame_length_is_bounded() {
         for (kind, max) in
             [(FrameKind::Message, MESSAGE_MAX), (FrameKind::Data, DATA_MAX), (FrameKind::End, MESSAGE_MAX)]
         {

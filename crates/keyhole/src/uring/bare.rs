@@ -13,7 +13,7 @@ use tokio_uring::buf::fixed::FixedBufRegistry;
 use tokio_uring::fs::File;
 
 use super::disk::write_once;
-use crate::buffer::{Block, Pool};
+use crate::buffer::{Buffer, Pool};
 use crate::medium::Medium;
 
 /// Records that wait to be written, each with its client's channel.
@@ -80,7 +80,7 @@ impl BareFile {
 
     /// Writes as the engine writes a batch: with `O_DIRECT` and durable by itself, if the file
     /// system allows it.
-    async fn write_durable(&self, buf: Block, len: usize, at: u64) -> io::Result<Block> {
+    async fn write_durable(&self, buf: Buffer, len: usize, at: u64) -> io::Result<Buffer> {
         if let Some(direct) = &self.direct {
             let (result, buf) = write_once(direct, at, buf, &(0..len), libc::RWF_DSYNC).await;
             return match result? {
@@ -124,7 +124,7 @@ impl BareFile {
 }
 
 /// Registered buffers of a block's length, as many as the engine has in flight for one body.
-pub(crate) struct Fixed(Rc<FixedBufRegistry<Block>>);
+pub(crate) struct Fixed(Rc<FixedBufRegistry<Buffer>>);
 
 impl Fixed {
     pub(crate) fn register() -> io::Result<Self> {

@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn limits_and_medians() {
+    fn report_judges_figures_by_limits() {
         assert!(Limit::AtMost(2.0).holds(2.0) && !Limit::AtMost(2.0).holds(2.1));
         assert!(Limit::AtLeast(0.9).holds(0.9) && !Limit::AtLeast(0.9).holds(0.8));
         assert!(!Limit::AtLeast(0.9).holds(f64::NAN), "what was not measured does not hold");

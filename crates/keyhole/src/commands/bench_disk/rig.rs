@@ -38,14 +38,14 @@ pub(super) struct StoreKind {
 pub(super) fn with_engine<T>(path: &Path, kind: StoreKind, work: impl AsyncFnOnce(&Engine) -> Result<T>) -> Result<T> {
     // A store below /dev, where /dev/shm is, must already have its directory.
     fs::create_dir_all(path).map_err(|error| CommandError::io(path.display(), error))?;
-    let place = StoreLocation::find(path, None)?;
+    let location = StoreLocation::find(path, None)?;
     let options = StoreOptions {
         make: Make::File,
         capacity: Some(kind.capacity),
         durability: kind.durability,
         ..StoreOptions::default()
     };
-    let store = store::open(&place, &options)?;
+    let store = store::open(&location, &options)?;
     let measured = uring::measure(async {
         let medium =
             store.medium.try_clone().map_err(|error| CommandError::io("cannot share the object file", error))?;

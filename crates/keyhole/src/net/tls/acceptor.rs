@@ -38,12 +38,12 @@ impl Acceptor {
             }
         };
         let stream = TlsStream::new(plain, session);
-        let (result, was_in_time) = in_time(HANDSHAKE, stream.shake_hands(), || stream.end_at_once()).await;
+        let (result, was_in_time) = in_time(HANDSHAKE, stream.handshake(), || stream.abort_plain()).await;
         match timed_out(result, was_in_time) {
             Ok(()) => Some(stream),
             Err(error) => {
                 tracing::debug!(peer = %stream.address(), %error, "TLS handshake failed");
-                stream.end_without_a_word().await;
+                stream.close_plain().await;
                 None
             }
         }

@@ -23,11 +23,11 @@ pub(crate) const EXPIRES_SOON: Duration = Duration::from_secs(14 * 24 * 60 * 60)
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 
 /// Names shown in one line; the rest are counted.
-const NAMES_TOLD: usize = 8;
+const NAMES_SHOWN: usize = 8;
 
 /// The displayed content of a certificate.
 #[derive(Clone, Debug)]
-pub(crate) struct Facts {
+pub(crate) struct CertificateFacts {
     /// The host names it is valid for, in lower case; one may begin with `*.`.
     pub(crate) hosts: Vec<String>,
     /// The IP addresses it is valid for.
@@ -45,7 +45,7 @@ pub(crate) struct Facts {
     fingerprint: [u8; 32],
 }
 
-impl Facts {
+impl CertificateFacts {
     /// Parses a certificate in DER.
     pub(crate) fn read(der: &[u8]) -> Result<Self, CertificateError> {
         let certificate = parse(der)?;
@@ -63,7 +63,7 @@ impl Facts {
         let mut fingerprint = [0; 32];
         fingerprint.copy_from_slice(digest::digest(&digest::SHA256, der).as_ref());
         let validity = certificate.validity();
-        Ok(Facts {
+        Ok(CertificateFacts {
             hosts,
             addresses,
             subject: shown(certificate.subject()),
@@ -92,9 +92,9 @@ impl Facts {
         self.first_names(usize::MAX)
     }
 
-    /// Returns the first [`NAMES_TOLD`] names in one line, and the count of the others.
+    /// Returns the first [`NAMES_SHOWN`] names in one line, and the count of the others.
     pub(crate) fn names(&self) -> String {
-        self.first_names(NAMES_TOLD)
+        self.first_names(NAMES_SHOWN)
     }
 
     fn first_names(&self, count: usize) -> String {
@@ -110,7 +110,7 @@ impl Facts {
     }
 
     /// Returns a warning if the certificate is not valid now or expires soon.
-    pub(crate) fn concern(&self, now_ms: u64) -> Option<String> {
+    pub(crate) fn warning(&self, now_ms: u64) -> Option<String> {
         let soon_ms = u64::try_from(EXPIRES_SOON.as_millis()).unwrap_or(u64::MAX);
         if now_ms < self.not_before_ms {
             return Some(format!("is not valid before {}: is the clock right?", iso8601(self.not_before_ms)));
@@ -205,17 +205,17 @@ mod tests {
 
     use super::*;
 
-    fn made(names: &[&str], algorithm: &'static SignatureAlgorithm) -> Facts {
+    fn made(names: &[&str], algorithm: &'static SignatureAlgorithm) -> CertificateFacts {
         let mut params =
             CertificateParams::new(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()).unwrap();
         params.not_before = rcgen::date_time_ymd(2026, 1, 1);
         params.not_after = rcgen::date_time_ymd(2027, 1, 1);
         let key = KeyPair::generate_for(algorithm).unwrap();
-        Facts::read(params.self_signed(&key).unwrap().der()).unwrap()
+        CertificateFacts::read(params.self_signed(&key).unwrap().der()).unwrap()
     }
 
     #[test]
-    fn what_is_in_a_certificate_is_told() {
+    fn certificate_content_is_read() {
         let facts = made(&["Node.Example", "*.s3.example", "192.0.2.7", "2001:db8::7"], &rcgen::PKCS_ECDSA_P256_SHA256);
         assert_eq!(facts.hosts, ["node.example", "*.s3.example"]);
         assert_eq!(facts.names(), "node.example, *.s3.example, 192.0.2.7, 2001:db8::7");
@@ -228,17 +228,17 @@ mod tests {
         assert!(!facts.is_authority);
         assert_eq!(made(&[], &PKCS_ED25519).key, "Ed25519");
         assert_eq!(made(&[], &PKCS_ED25519).names(), "none");
-        let many: Vec<String> = (0..NAMES_TOLD + 2).map(|n| format!("n{n}")).collect();
+        let many: Vec<String> = (0..NAMES_SHOWN + 2).map(|n| format!("n{n}")).collect();
         let many: Vec<&str> = many.iter().map(|name| &name[..]).collect();
         assert!(made(&many, &PKCS_ED25519).names().ends_with("n7 and 2 more"));
-        assert!(Facts::read(b"none").is_err() && Facts::read(b"").is_err());
+        assert!(CertificateFacts::read(b"none").is_err() && CertificateFacts::read(b"").is_err());
     }
 
     #[test]
-    fn a_certificate_is_a_concern_for_14_days() {
+    fn certificate_warns_14_days_before_expiry() {
         let facts = made(&["n"], &PKCS_ED25519);
         let (begin, end) = (facts.not_before_ms, facts.not_after_ms);
-        let at = |now_ms| facts.concern(now_ms);
+        let at = |now_ms| facts.warning(now_ms);
         assert!(at(begin - 1).unwrap().contains("is not valid before 2026-01-01"));
         assert_eq!((at(begin), at(end - 14 * DAY_MS - 1)), (None, None));
         assert!(at(end - 14 * DAY_MS).unwrap().contains("expires at 2027-01-01T00:00:00.000Z, in 14 days"));
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_reaches_the_terminal_as_it_is() {
+    fn control_characters_are_replaced() {
         assert_eq!(visible("a\x1b[2Jb\u{9b}c"), "a?[2Jb?c");
     }
 }

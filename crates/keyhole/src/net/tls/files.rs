@@ -157,7 +157,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn changes_of_every_kind_are_found_once_they_are_settled() {
+    fn settled_changes_are_detected() {
         let home = tempfile::tempdir().unwrap();
         let path = |name: &str| home.path().join(name);
         let write = |name: &str, text: &str| fs::write(path(name), text).unwrap();
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn files_have_a_longest() {
+    fn file_length_is_bounded() {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("long");
         let file = File::create(&path).unwrap();

@@ -13,7 +13,7 @@ use rustls::{Error, InconsistentKeys, RootCertStore};
 use rustls_pki_types::CertificateDer;
 use zeroize::Zeroize;
 
-use super::certificate::{Facts, ListFacts, subject};
+use super::certificate::{CertificateFacts, ListFacts, subject};
 use super::error::TlsError;
 use super::files::{load_certificates, load_key, load_lists};
 use super::limits::{CHAIN_MAX, HINTS_MAX};
@@ -52,13 +52,13 @@ pub(super) trait Load {
     fn load(&self) -> Result<Self::Loaded, TlsError>;
 
     /// Logs a warning for each certificate or list that is about to expire.
-    fn voice_concerns(&self, loaded: &Self::Loaded);
+    fn log_warnings(&self, loaded: &Self::Loaded);
 }
 
 /// A certificate with its key, ready for use.
 pub(super) struct Pair {
     pub(super) certified: Arc<CertifiedKey>,
-    pub(super) facts: Facts,
+    pub(super) facts: CertificateFacts,
 }
 
 impl Load for PairFiles {
@@ -75,7 +75,7 @@ impl Load for PairFiles {
         if len > CHAIN_MAX {
             return Err(TlsError::ChainTooLong { path: self.certificate.clone(), len });
         }
-        let facts = Facts::read(&chain[0])
+        let facts = CertificateFacts::read(&chain[0])
             .map_err(|error| TlsError::UnreadableCertificate { path: self.certificate.clone(), error })?;
         let mut der = load_key(&self.key, KEY)?;
         let signing = sign::any_supported_type(&der);
@@ -102,9 +102,9 @@ impl Load for PairFiles {
         Ok(Pair { certified: Arc::new(certified), facts })
     }
 
-    fn voice_concerns(&self, pair: &Pair) {
-        if let Some(concern) = pair.facts.concern(System.now_ms()) {
-            tracing::warn!("the certificate in {} {concern}. Replace it and its key", self.certificate.display());
+    fn log_warnings(&self, pair: &Pair) {
+        if let Some(warning) = pair.facts.warning(System.now_ms()) {
+            tracing::warn!("the certificate in {} {warning}. Replace it and its key", self.certificate.display());
         }
     }
 }
@@ -164,7 +164,7 @@ impl Load for ClientFiles {
         Ok(Clients { verifier, lists: facts })
     }
 
-    fn voice_concerns(&self, clients: &Clients) {
+    fn log_warnings(&self, clients: &Clients) {
         let now_ms = System.now_ms();
         for list in &clients.lists {
             if let Some(next_ms) = list.next_update_ms.filter(|next_ms| *next_ms < now_ms) {
@@ -226,7 +226,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_the_files_is_said() {
+    fn invalid_pair_files_are_rejected_with_way_out() {
         let (one, other) = (home(&["localhost"]), home(&["localhost"]));
         let (cert, key) = (one.path().join("cert.pem"), one.path().join("key.pem"));
         let absent = one.path().join("absent.pem");
@@ -257,7 +257,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn chains_have_a_longest() {
+    fn chain_length_is_bounded() {
         let home = home(&["localhost"]);
         let (cert, key) = (home.path().join("cert.pem"), home.path().join("key.pem"));
         let own = fs::read_to_string(&cert).unwrap();
@@ -276,7 +276,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_authorities_and_lists_is_said() {
+    fn invalid_authorities_and_lists_are_rejected() {
         let home = home(&["localhost"]);
         let at = |name: &str| home.path().join(name);
         let check = |parts: [&str; 2]| {
@@ -297,7 +297,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn names_of_many_authorities_are_not_told() {
+    fn names_of_many_authorities_are_omitted() {
         let home = home(&["localhost"]);
         let told = |count| {
             authority(&home.path().join("ca.pem"), count);

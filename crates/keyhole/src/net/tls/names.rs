@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_name_decides() {
+    fn certificate_is_selected_by_name() {
         let given = [
             (1, "first.example *.wild.example"),
             (2, "second.example wild.example"),

@@ -11,7 +11,7 @@ use rustls::{Error, ServerConfig};
 use zeroize::Zeroize;
 
 use super::limits::{HELD_MAX, RECORD_PLAIN, RECORD_ROOM, SEND_PLAIN};
-use crate::buffer::Block;
+use crate::buffer::Buffer;
 
 /// Upper bound of a record's overhead: header, explicit nonce, inner type and tag are less than 40
 /// bytes.
@@ -50,7 +50,7 @@ pub(super) type Take<'t> = &'t mut dyn FnMut(&[u8]) -> usize;
 pub(super) struct Session {
     connection: UnbufferedServerConnection,
     /// `None` while it receives.
-    incoming: Option<Block>,
+    incoming: Option<Buffer>,
     /// The range of `incoming` that was received and not processed.
     filled: Range<usize>,
     /// Plaintext not consumed yet, from `held_from` on; bytes before it are wiped.
@@ -68,7 +68,7 @@ pub(super) struct Session {
 impl Session {
     /// Starts a session that awaits a client. `incoming` is the receive buffer, `spare` the pool of
     /// send buffers.
-    pub(super) fn new(config: Arc<ServerConfig>, incoming: Block, spare: Spare) -> Result<Self, Error> {
+    pub(super) fn new(config: Arc<ServerConfig>, incoming: Buffer, spare: Spare) -> Result<Self, Error> {
         Ok(Session {
             connection: UnbufferedServerConnection::new(config)?,
             incoming: Some(incoming),
@@ -99,7 +99,7 @@ impl Session {
     /// Returns the buffer and range to receive into; pass it to [`received`](Self::received).
     /// `None` if a message exceeds the buffer. The range is page-aligned unless the pending data
     /// exceeds a record.
-    pub(super) fn room(&mut self) -> Option<(Block, Range<usize>)> {
+    pub(super) fn room(&mut self) -> Option<(Buffer, Range<usize>)> {
         let mut incoming = self.incoming.take().expect("one receives at a time");
         let end = incoming.as_ref().len();
         let len = self.filled.len();
@@ -112,7 +112,7 @@ impl Session {
     }
 
     /// Returns the buffer of [`room`](Self::room) with `len` bytes received.
-    pub(super) fn received(&mut self, incoming: Block, len: usize) {
+    pub(super) fn received(&mut self, incoming: Buffer, len: usize) {
         self.incoming = Some(incoming);
         self.filled.end += len;
     }
@@ -448,7 +448,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_come_through_both_ways_in_whatever_pieces() {
+    fn bytes_pass_both_ways_in_any_pieces() {
         for version in VERSIONS {
             for (piece, most) in
                 [(1, usize::MAX), (7, 1), (5000, 1000), (16_384, 16_384), (usize::MAX, 333), (usize::MAX, 1 << 20)]
@@ -467,7 +467,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_received_while_something_is_sent_is_held() {
+    fn plaintext_received_while_sending_is_held() {
         for version in VERSIONS {
             let mut pair = Pair::ready(version, usize::MAX);
             let bytes = random(RECEIVE_LEN - RECORD_ROOM - 2000);
@@ -486,7 +486,7 @@ mod tests {
     }
 
     #[test]
-    fn an_end_is_one_only_when_the_peer_says_so() {
+    fn close_notify_alone_ends_session() {
         for version in VERSIONS {
             let mut pair = Pair::ready(version, usize::MAX);
             pair.send(b"the last words");
@@ -509,7 +509,7 @@ mod tests {
     }
 
     #[test]
-    fn plaintext_is_wiped_when_it_is_taken() {
+    fn consumed_plaintext_is_wiped() {
         const SECRET: &[u8] = b"a customer key";
         for version in VERSIONS {
             let mut pair = Pair::ready(version, usize::MAX);
@@ -521,7 +521,7 @@ mod tests {
     }
 
     #[test]
-    fn changed_bytes_and_other_protocols_are_errors() {
+    fn altered_bytes_and_other_protocols_are_errors() {
         for version in VERSIONS {
             let mut pair = Pair::ready(version, usize::MAX);
             pair.send(b"bytes");
@@ -542,7 +542,7 @@ mod tests {
 
     /// Large and small replies share one send buffer, which an idle connection does not hold.
     #[test]
-    fn memory_for_what_is_sent_is_used_again() {
+    fn send_buffers_are_reused() {
         let mut pair = Pair::ready(&TLS13, usize::MAX);
         pair.session.rest();
         let spare = pair.session.spare.clone();

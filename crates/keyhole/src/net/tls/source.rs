@@ -26,7 +26,7 @@ use crate::cli::serve::{ClientAuth, ServeOptions};
 use crate::reload::Reload;
 
 /// Interval of repeated warnings that a certificate expires soon.
-const SAY_AGAIN: Duration = Duration::from_secs(24 * 60 * 60);
+const WARN_EVERY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The files of the TLS configuration.
 pub(crate) struct Files {
@@ -66,7 +66,7 @@ impl<F: Load> Part<F> {
     fn open(files: F) -> Result<Self, TlsError> {
         let watched = Watched::new(files.paths());
         let loaded = files.load()?;
-        files.voice_concerns(&loaded);
+        files.log_warnings(&loaded);
         Ok(Part { files, watched, loaded })
     }
 
@@ -76,7 +76,7 @@ impl<F: Load> Part<F> {
         match self.files.load() {
             Ok(loaded) => {
                 self.loaded = loaded;
-                self.voice_concerns();
+                self.log_warnings();
                 true
             }
             Err(error) => {
@@ -88,12 +88,12 @@ impl<F: Load> Part<F> {
         }
     }
 
-    fn look(&mut self) -> bool {
+    fn reload_if_changed(&mut self) -> bool {
         self.watched.have_changed() && self.reload()
     }
 
-    fn voice_concerns(&self) {
-        self.files.voice_concerns(&self.loaded);
+    fn log_warnings(&self) {
+        self.files.log_warnings(&self.loaded);
     }
 }
 
@@ -102,7 +102,7 @@ pub(crate) struct Source {
     pairs: Vec<Part<PairFiles>>,
     clients: Option<Part<ClientFiles>>,
     configs: watch::Sender<Arc<ServerConfig>>,
-    concerns_voiced: Instant,
+    warned: Instant,
 }
 
 impl Source {
@@ -114,7 +114,7 @@ impl Source {
         let pairs: Vec<_> = files.pairs.into_iter().map(Part::open).collect::<Result<_, _>>()?;
         let clients = files.clients.map(Part::open).transpose()?;
         let config = make(&pairs, clients.as_ref())?;
-        Ok(Source { pairs, clients, configs: watch::Sender::new(Arc::new(config)), concerns_voiced: Instant::now() })
+        Ok(Source { pairs, clients, configs: watch::Sender::new(Arc::new(config)), warned: Instant::now() })
     }
 
     /// Returns a receiver of the current and later configurations.
@@ -123,7 +123,7 @@ impl Source {
     }
 
     /// Publishes the loaded files for later handshakes.
-    fn put_in_use(&self) {
+    fn publish(&self) {
         match make(&self.pairs, self.clients.as_ref()) {
             Ok(config) => {
                 self.configs.send_replace(Arc::new(config));
@@ -134,11 +134,11 @@ impl Source {
     }
 
     /// Logs once a day which certificates expire soon.
-    fn voice_concerns(&mut self, now: Instant) {
-        if now.duration_since(self.concerns_voiced) >= SAY_AGAIN {
-            self.concerns_voiced = now;
-            self.pairs.iter().for_each(Part::voice_concerns);
-            self.clients.iter().for_each(Part::voice_concerns);
+    fn log_warnings(&mut self, now: Instant) {
+        if now.duration_since(self.warned) >= WARN_EVERY {
+            self.warned = now;
+            self.pairs.iter().for_each(Part::log_warnings);
+            self.clients.iter().for_each(Part::log_warnings);
         }
     }
 
@@ -153,15 +153,15 @@ impl Source {
 impl Reload for Source {
     fn reload(&mut self) {
         if self.any(Part::reload, Part::reload) {
-            self.put_in_use();
+            self.publish();
         }
     }
 
-    fn look(&mut self) {
-        if self.any(Part::look, Part::look) {
-            self.put_in_use();
+    fn reload_if_changed(&mut self) {
+        if self.any(Part::reload_if_changed, Part::reload_if_changed) {
+            self.publish();
         }
-        self.voice_concerns(Instant::now());
+        self.log_warnings(Instant::now());
     }
 }
 
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pair_that_belongs_together_is_taken() {
+    fn matching_pair_is_loaded() {
         let home = home(&["localhost"]);
         let source = open(&home.path().join("cert.pem"), &home.path().join("key.pem")).unwrap();
         let config = source.subscribe().borrow().clone();
@@ -236,7 +236,7 @@ mod tests {
 
     /// Tests both ways to reload, with two pairs.
     #[test]
-    fn each_pair_changes_by_itself_and_only_for_the_better() {
+    fn pairs_reload_independently_if_valid() {
         for by_looking in [false, true] {
             let (one, two) = (home(&["one"]), home(&["two"]));
             let files_of = Files { pairs: vec![pair(one.path()), pair(two.path())], clients: None };
@@ -245,8 +245,8 @@ mod tests {
             let mut again = |source: &mut Source| {
                 if by_looking {
                     // One poll to see the change, one to see that it has settled.
-                    source.look();
-                    source.look();
+                    source.reload_if_changed();
+                    source.reload_if_changed();
                 } else {
                     source.reload();
                 }
@@ -274,22 +274,22 @@ mod tests {
     }
 
     #[test]
-    fn concerns_are_voiced_once_a_day() {
+    fn warnings_repeat_once_a_day() {
         let home = home(&["localhost"]);
         let mut source = open(&home.path().join("cert.pem"), &home.path().join("key.pem")).unwrap();
-        let begin = source.concerns_voiced;
+        let begin = source.warned;
         let mut again = |after: Duration| {
-            source.voice_concerns(begin + after);
-            source.concerns_voiced - begin
+            source.log_warnings(begin + after);
+            source.warned - begin
         };
-        assert_eq!(again(SAY_AGAIN - Duration::from_secs(1)), Duration::ZERO);
-        assert_eq!(again(SAY_AGAIN), SAY_AGAIN);
-        assert_eq!(again(2 * SAY_AGAIN - Duration::from_secs(1)), SAY_AGAIN);
-        assert_eq!(again(2 * SAY_AGAIN), 2 * SAY_AGAIN);
+        assert_eq!(again(WARN_EVERY - Duration::from_secs(1)), Duration::ZERO);
+        assert_eq!(again(WARN_EVERY), WARN_EVERY);
+        assert_eq!(again(2 * WARN_EVERY - Duration::from_secs(1)), WARN_EVERY);
+        assert_eq!(again(2 * WARN_EVERY), 2 * WARN_EVERY);
     }
 
     #[test]
-    fn a_ticket_is_good_for_one_configuration() {
+    fn ticket_is_valid_for_one_configuration() {
         let home = home(&["localhost"]);
         let mut source = open(&home.path().join("cert.pem"), &home.path().join("key.pem")).unwrap();
         let config = || source.subscribe().borrow().clone();
@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn pairs_are_counted() {
+    fn pair_count_is_bounded() {
         let of = |certificates: usize, keys: usize| {
             let mut line = vec!["keyhole", "serve", "--tls-listen", "127.0.0.1:0"];
             line.extend(["--tls-cert", "c"].repeat(certificates));

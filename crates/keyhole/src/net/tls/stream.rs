@@ -10,7 +10,7 @@ use rustls::{Error, InvalidMessage};
 
 use super::limits::SEND_PLAIN;
 use super::session::{Session, Take};
-use crate::buffer::Block;
+use crate::buffer::Buffer;
 use crate::net::socket::Socket;
 
 pub(crate) struct TlsStream<P> {
@@ -25,7 +25,7 @@ impl<P: Socket> TlsStream<P> {
     }
 
     /// Performs the handshake.
-    pub(super) async fn shake_hands(&self) -> io::Result<()> {
+    pub(super) async fn handshake(&self) -> io::Result<()> {
         let mut session = self.take()?;
         // A silent client need not be waited for while the node shuts down.
         let mut is_silent = true;
@@ -42,7 +42,7 @@ impl<P: Socket> TlsStream<P> {
             }
             is_silent = false;
         }
-        self.plain.open().still_owes_the_first();
+        self.plain.state().mark_new();
         session.rest();
         self.put_back(session);
         Ok(())
@@ -52,12 +52,12 @@ impl<P: Socket> TlsStream<P> {
         self.plain.peer()
     }
 
-    pub(super) fn end_at_once(&self) {
+    pub(super) fn abort_plain(&self) {
         self.plain.abort();
     }
 
     /// Closes a connection that does not speak TLS.
-    pub(super) async fn end_without_a_word(&self) {
+    pub(super) async fn close_plain(&self) {
         self.plain.close().await;
     }
 
@@ -149,13 +149,13 @@ fn broken(error: Error) -> io::Error {
 }
 
 impl<P: Socket> Stream for TlsStream<P> {
-    type Buf = Block;
+    type Buf = Buffer;
 
-    fn slice(buf: &mut Block, at: Range<usize>) -> &mut [u8] {
+    fn slice(buf: &mut Buffer, at: Range<usize>) -> &mut [u8] {
         buf.slice_mut(at)
     }
 
-    async fn read_block(&self, mut buf: Block, at: Range<usize>) -> (io::Result<usize>, Block) {
+    async fn read_block(&self, mut buf: Buffer, at: Range<usize>) -> (io::Result<usize>, Buffer) {
         let (start, before) = (at.start, buf.receive(at.end));
         let (to, mut filled) = (buf.slice_mut(at), 0);
         let mut take = |plaintext: &[u8]| {
@@ -169,7 +169,7 @@ impl<P: Socket> Stream for TlsStream<P> {
         (result, buf)
     }
 
-    async fn write_block(&self, buf: Block, at: Range<usize>) -> (io::Result<()>, Block) {
+    async fn write_block(&self, buf: Buffer, at: Range<usize>) -> (io::Result<()>, Buffer) {
         let result = self.write(&buf.as_ref()[at]).await;
         (result, buf)
     }

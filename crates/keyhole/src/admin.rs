@@ -187,18 +187,20 @@ impl Site {
             }
             "/health/live" => {
                 let status = self.monitor.status();
-                match status.live {
-                    true => plain(StatusCode::OK, "live\n"),
-                    false => plain(StatusCode::SERVICE_UNAVAILABLE, "a worker has stalled: restart the node\n"),
+                if status.live {
+                    plain(StatusCode::OK, "live\n")
+                } else {
+                    plain(StatusCode::SERVICE_UNAVAILABLE, "a worker has stalled: restart the node\n")
                 }
             }
             "/health/ready" => {
                 let status = self.monitor.status();
                 let reasons: Vec<String> =
                     status.reasons().map(|condition| format!("{}: {}\n", condition.name, condition.text)).collect();
-                match status.ready {
-                    true => plain(StatusCode::OK, "ready\n"),
-                    false => plain(StatusCode::SERVICE_UNAVAILABLE, reasons.concat()),
+                if status.ready {
+                    plain(StatusCode::OK, "ready\n")
+                } else {
+                    plain(StatusCode::SERVICE_UNAVAILABLE, reasons.concat())
                 }
             }
             _ => plain(StatusCode::NOT_FOUND, "/, /status.json, /metrics, /health/live, /health/ready\n"),
@@ -271,7 +273,8 @@ mod tests {
 
     #[test]
     fn unsafe_requests_are_refused() {
-        let (local, open) = (site("127.0.0.1:9001"), site("0.0.0.0:9001"));
+        let local = site("127.0.0.1:9001");
+        let open = site("0.0.0.0:9001");
         for (host, of_local) in [
             ("127.0.0.1:9001", 200),
             ("localhost:8080", 200),

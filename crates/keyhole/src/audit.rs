@@ -83,7 +83,8 @@ impl Audit {
     /// Opens the file and starts the writer thread.
     pub(crate) fn start(path: &Path) -> Result<Arc<Self>, AuditError> {
         let file = open(path).map_err(|error| FileError::new("cannot open the audit log", path, error))?;
-        let (state, changed) = (Mutex::new(QueueState::default()), Condvar::new());
+        let state = Mutex::new(QueueState::default());
+        let changed = Condvar::new();
         let audit = Arc::new(Audit { path: path.to_owned(), state, changed });
         let writer = audit.clone();
         let spawned = thread::Builder::new().name("audit".to_owned()).spawn(move || writer.write(file));
@@ -149,7 +150,10 @@ impl Audit {
 
     /// Writes lines as they arrive, until shutdown.
     fn write(&self, mut file: File) {
-        let (mut lines, mut synced, mut is_dirty, mut told) = (Vec::new(), Instant::now(), false, 0);
+        let mut lines = Vec::new();
+        let mut synced = Instant::now();
+        let mut is_dirty = false;
+        let mut told = 0;
         loop {
             let taken = self.take(&mut lines, is_dirty);
             if taken.lost > told {
@@ -168,7 +172,8 @@ impl Audit {
             let mut result = write_some(&mut file, &mut lines);
             if result.is_ok() && is_dirty && (taken.end || synced.elapsed() >= EVERY) {
                 result = file.sync_data();
-                (synced, is_dirty) = (Instant::now(), false);
+                synced = Instant::now();
+                is_dirty = false;
             }
             self.lock().writing = !lines.is_empty();
             self.changed.notify_all();
@@ -313,7 +318,8 @@ mod tests {
 
     #[test]
     fn partial_write_continues_after_full_disk() {
-        let (mut file, mut lines) = (Full(Vec::new(), 5), b"a line\nanother\n".to_vec());
+        let mut file = Full(Vec::new(), 5);
+        let mut lines = b"a line\nanother\n".to_vec();
         assert!(write_some(&mut file, &mut lines).is_err());
         assert_eq!(lines, b"e\nanother\n");
         file.1 = 100;
@@ -324,7 +330,8 @@ mod tests {
     /// A worker waits for a limited time if nothing is written any more.
     #[test]
     fn queue_is_bounded() {
-        let (state, changed) = (Mutex::new(QueueState::default()), Condvar::new());
+        let state = Mutex::new(QueueState::default());
+        let changed = Condvar::new();
         let audit = Audit { path: PathBuf::new(), state, changed };
         audit.note(&exchange("a", "o"));
         let len = audit.lock().lines.len();

@@ -123,7 +123,8 @@ async fn expect_space(store: Arc<Store>) {
 async fn look_regularly(store: Arc<Store>, monitor: Arc<Monitor>) {
     let mut ticks = interval(LOOK_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (mut was_absent, mut has_failed) = (false, false);
+    let mut was_absent = false;
+    let mut has_failed = false;
     loop {
         ticks.tick().await;
         if let Some(failed) = store.failed_write()
@@ -162,7 +163,8 @@ async fn log_findings(store: Arc<Store>) {
 async fn expire_regularly<D: Disk>(log: Log<D>, monitor: Arc<Monitor>) {
     let mut ticks = interval(EXPIRE_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (mut is_behind, mut was_behind) = (false, false);
+    let mut is_behind = false;
+    let mut was_behind = false;
     loop {
         ticks.tick().await;
         let behind = clock_behind(&log, &System).await;

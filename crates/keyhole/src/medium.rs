@@ -227,7 +227,8 @@ impl Medium {
     }
 
     fn fallocate(&self, mode: i32, offset: u64, len: u64) -> io::Result<()> {
-        let (start, count) = (offset.try_into().unwrap_or(i64::MAX), len.try_into().unwrap_or(i64::MAX));
+        let start = offset.try_into().unwrap_or(i64::MAX);
+        let count = len.try_into().unwrap_or(i64::MAX);
         // SAFETY: the call takes only numbers, and the descriptor is open as long as `self`.
         check(unsafe { libc::fallocate(self.file.as_raw_fd(), mode, start, count) })
     }

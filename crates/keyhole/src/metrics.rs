@@ -341,7 +341,8 @@ mod tests {
     fn open_connections_are_counted() {
         let metrics = Metrics::new(2);
         let meter = Meter::new(metrics.clone(), 1);
-        let (first, second) = (meter.connection(ListenerKind::Https), meter.connection(ListenerKind::Https));
+        let first = meter.connection(ListenerKind::Https);
+        let second = meter.connection(ListenerKind::Https);
         let plain = meter.connection(ListenerKind::Http);
         drop(first);
         meter.beat(Duration::from_millis(1500));

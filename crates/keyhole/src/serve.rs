@@ -31,8 +31,8 @@ use crate::observe::Observers;
 use crate::process::{self, Signal, Signals};
 use crate::reload::{self, Reloads};
 use crate::status::{Monitor, NodeFacts, Phase};
-use crate::store::{self, Make, StoreLocation, StoreOptions};
-use crate::watchdog::Watchdog;
+use crate::store::{self, Make, OpenedStore, StoreLocation, StoreOptions};
+use crate::watchdog::{Heartbeat, Watchdog};
 use crate::worker::{Setup, TlsSetup};
 use crate::{admin, epoll, service, uring};
 
@@ -54,27 +54,18 @@ pub(crate) fn serve(options: &ServeOptions, warnings: &[String]) -> Result<(), S
     process::harden();
     let signals = Signals::block().map_err(|error| SystemError::new("cannot block signals", error))?;
     let mut inherited = Inherited::of_manager()?;
-    let engine = choose_engine(options.engine)?;
-    tracing::info!("AES-256-GCM by the {} engine", format!("{engine:?}").to_lowercase());
-    let use_uring = choose_io(options.io)?;
-    tracing::info!("I/O by {}", if use_uring { "io_uring" } else { "epoll and plain file I/O" });
-    let threads = match options.threads {
-        Some(threads) => threads,
-        None => thread::available_parallelism().map_or(1, usize::from).min(keyhole_log::limits::WORKERS_MAX),
-    };
-    let budget = Budget::find(options.memory, threads)?;
-    let threads = budget.workers;
-    process::allow_connections((threads * budget.connections) as u64);
+    let platform = Platform::choose(options)?;
+    let budget = platform.budget;
     let mut reloads = Reloads::new();
     let tls_config = load_tls(options, &mut reloads)?;
     let location = StoreLocation::find(&options.data, options.state.as_deref())?;
-    let monitor = Monitor::new(facts(options, engine, use_uring, budget));
+    let monitor = Monitor::new(platform.facts(options));
     let admin_address = start_admin(options.admin_listen, &mut inherited, &monitor)?;
-    let store_options = StoreOptions { budget: Some(budget), ..store_options(options, threads) };
+    let store_options = StoreOptions { budget: Some(budget), ..store_options(options, budget.workers) };
     let starting = service::starting(store_options.read.clone());
     let store = store::open(&location, &store_options)?;
     drop(starting);
-    let threads = workers_of(&store.store, threads);
+    let threads = workers_of(&store.store, budget.workers);
     monitor.opened(store.store.clone(), store.damaged);
     monitor.watches(store.presence.clone());
     // A read-only store usually lies in a read-only directory: do not create a credential there.
@@ -94,39 +85,17 @@ pub(crate) fn serve(options: &ServeOptions, warnings: &[String]) -> Result<(), S
     }
     let (control, mut first) = open_control(&location, running);
     let (stop, stopping) = watch::channel(false);
-    let (report, reports) = mpsc::channel();
+    let (events, received) = mpsc::channel();
     let mut watchdog = Watchdog::of_manager();
+    let plan =
+        WorkerPlan { options, platform, store: &store, config, monitor: monitor.clone(), stop: stopping, events };
     for (index, listener) in http.listeners.into_iter().enumerate() {
-        let setup = Setup {
-            store: store.store.clone(),
-            medium: store
-                .medium
-                .try_clone()
-                .map_err(|error| SystemError::new("cannot duplicate a descriptor", error))?,
-            config: config.clone(),
-            listener,
-            tls: tls_setups.pop(),
-            sync: options.sync,
-            connections: budget.connections,
-            engine,
-            serving: {
-                let report = report.clone();
-                Box::new(move || drop(report.send(WorkerEvent::Serving)))
-            },
-            heart: watchdog.heart(),
-            stop: stopping.clone(),
-            grace: options.grace,
-            first: first.take(),
-            meter: Meter::new(monitor.metrics().clone(), index),
-            monitor: monitor.clone(),
-        };
-        let report = report.clone();
-        let run = move || work(setup, use_uring, &report);
-        thread::Builder::new().name(format!("worker-{index}")).spawn(run).map_err(SystemError::thread)?;
+        let heart = watchdog.heart();
+        plan.spawn(OwnParts { index, listener, tls: tls_setups.pop(), first: first.take(), heart })?;
     }
-    drop(report);
+    drop(plan);
     // A signal that arrives before the node serves takes effect as soon as it does.
-    await_all(&reports, threads, |report| matches!(report, WorkerEvent::Serving))?;
+    await_all(&received, threads, |event| matches!(event, WorkerEvent::Serving))?;
     watchdog.watch().map_err(SystemError::thread)?;
     monitor.enter(Phase::Serving);
     addresses.greet(&origin, &options.region);
@@ -134,7 +103,7 @@ pub(crate) fn serve(options: &ServeOptions, warnings: &[String]) -> Result<(), S
     service::ready(&status);
     let handler = SignalHandler { status, grace: options.grace, stop, monitor };
     thread::spawn(move || handler.run(&signals, &mut reloads));
-    await_all(&reports, threads, |report| matches!(report, WorkerEvent::Ended))?;
+    await_all(&received, threads, |event| matches!(event, WorkerEvent::Ended))?;
     if let Some(control) = control {
         control.remove();
     }
@@ -144,6 +113,95 @@ pub(crate) fn serve(options: &ServeOptions, warnings: &[String]) -> Result<(), S
     tracing::info!("ended");
     // The workers' rings may have an accept in flight, which ends with the process.
     std::process::exit(0);
+}
+
+/// The choices that depend on the machine.
+#[derive(Clone, Copy)]
+struct Platform {
+    engine: AnyEngine,
+    use_uring: bool,
+    budget: Budget,
+}
+
+impl Platform {
+    /// Chooses engine, I/O interface and memory budget, and logs them.
+    fn choose(options: &ServeOptions) -> Result<Self, ServeError> {
+        let engine = choose_engine(options.engine)?;
+        tracing::info!("AES-256-GCM by the {} engine", format!("{engine:?}").to_lowercase());
+        let use_uring = choose_io(options.io)?;
+        tracing::info!("I/O by {}", if use_uring { "io_uring" } else { "epoll and plain file I/O" });
+        let threads = match options.threads {
+            Some(threads) => threads,
+            None => thread::available_parallelism().map_or(1, usize::from).min(keyhole_log::limits::WORKERS_MAX),
+        };
+        let budget = Budget::find(options.memory, threads)?;
+        process::allow_connections((budget.workers * budget.connections) as u64);
+        Ok(Platform { engine, use_uring, budget })
+    }
+
+    /// Returns the constant facts that the node reports about itself.
+    fn facts(&self, options: &ServeOptions) -> NodeFacts {
+        NodeFacts {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            engine: format!("{:?}", self.engine).to_lowercase(),
+            io: if self.use_uring { "uring" } else { "epoll" }.to_owned(),
+            sync: options.sync.to_string(),
+            workers: self.budget.workers,
+            memory: self.budget,
+        }
+    }
+}
+
+/// The parts that all workers share.
+struct WorkerPlan<'a> {
+    options: &'a ServeOptions,
+    platform: Platform,
+    store: &'a OpenedStore,
+    config: Arc<Config>,
+    monitor: Arc<Monitor>,
+    stop: watch::Receiver<bool>,
+    events: mpsc::Sender<WorkerEvent>,
+}
+
+/// The parts of one worker.
+struct OwnParts {
+    index: usize,
+    listener: Listener,
+    tls: Option<TlsSetup>,
+    first: Option<Duties>,
+    heart: Arc<Heartbeat>,
+}
+
+impl WorkerPlan<'_> {
+    /// Starts the thread of one worker.
+    fn spawn(&self, own: OwnParts) -> Result<(), ServeError> {
+        let medium = self.store.medium.try_clone();
+        let setup = Setup {
+            store: self.store.store.clone(),
+            medium: medium.map_err(|error| SystemError::new("cannot duplicate a descriptor", error))?,
+            config: self.config.clone(),
+            listener: own.listener,
+            tls: own.tls,
+            sync: self.options.sync,
+            connections: self.platform.budget.connections,
+            engine: self.platform.engine,
+            serving: {
+                let events = self.events.clone();
+                Box::new(move || drop(events.send(WorkerEvent::Serving)))
+            },
+            heart: own.heart,
+            stop: self.stop.clone(),
+            grace: self.options.grace,
+            first: own.first,
+            meter: Meter::new(self.monitor.metrics().clone(), own.index),
+            monitor: self.monitor.clone(),
+        };
+        let events = self.events.clone();
+        let use_uring = self.platform.use_uring;
+        let run = move || work(setup, use_uring, &events);
+        thread::Builder::new().name(format!("worker-{}", own.index)).spawn(run).map_err(SystemError::thread)?;
+        Ok(())
+    }
 }
 
 /// Checks whether a node would start with these options, as far as possible without starting one.
@@ -219,18 +277,6 @@ fn proxies(options: &ServeOptions) -> Result<TrustedProxies, ServeError> {
     if proxies.are_too_many() { Err(ServeError::TooManyProxies) } else { Ok(proxies) }
 }
 
-/// Returns the constant facts that the node reports about itself.
-fn facts(options: &ServeOptions, engine: AnyEngine, use_uring: bool, budget: Budget) -> NodeFacts {
-    NodeFacts {
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        engine: format!("{engine:?}").to_lowercase(),
-        io: if use_uring { "uring" } else { "epoll" }.to_owned(),
-        sync: options.sync.to_string(),
-        workers: budget.workers,
-        memory: budget,
-    }
-}
-
 /// Starts the monitor and, if configured, the admin listener; returns the listener's address.
 ///
 /// It starts before the store is opened, so that a long recovery is visible.
@@ -304,32 +350,32 @@ enum WorkerEvent {
     Failed(ServeError),
 }
 
-/// Runs a worker to its end and reports the result.
-fn work(setup: Setup, use_uring: bool, report: &mpsc::Sender<WorkerEvent>) {
-    let ended = || drop(report.send(WorkerEvent::Ended));
+/// Runs a worker to its end and sends the result.
+fn work(setup: Setup, use_uring: bool, events: &mpsc::Sender<WorkerEvent>) {
+    let ended = || drop(events.send(WorkerEvent::Ended));
     let run = || if use_uring { uring::run(setup, ended) } else { epoll::run(setup, ended) };
     let failure = match catch_unwind(AssertUnwindSafe(run)) {
         Ok(Ok(())) => return,
         Ok(Err(error)) => ServeError::Worker(error),
         Err(_) => ServeError::WorkerPanicked,
     };
-    let _ = report.send(WorkerEvent::Failed(failure));
+    let _ = events.send(WorkerEvent::Failed(failure));
 }
 
-/// Waits for `count` reports of one kind.
+/// Waits for `count` events of one kind.
 ///
 /// # Errors
 /// A worker has failed meanwhile.
 fn await_all(
-    reports: &mpsc::Receiver<WorkerEvent>,
+    events: &mpsc::Receiver<WorkerEvent>,
     count: usize,
     is_it: impl Fn(&WorkerEvent) -> bool,
 ) -> Result<(), ServeError> {
     let mut left = count;
     while left > 0 {
-        match reports.recv() {
+        match events.recv() {
             Ok(WorkerEvent::Failed(why)) => return Err(why),
-            Ok(report) if is_it(&report) => left -= 1,
+            Ok(event) if is_it(&event) => left -= 1,
             Ok(_) => {}
             Err(_) => return Err(ServeError::WorkerPanicked),
         }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use keyhole_log::{Disk, Log, Store};
 use keyhole_node::{Config, Node};
 use tokio::sync::watch;
-use tokio::task::spawn_local;
+use tokio::task::{JoinHandle, spawn_local};
 
 use crate::background::{Background, Duties};
 use crate::buffer::Buffer;
@@ -67,10 +67,8 @@ where
     A: Accept,
 {
     let plain = listener(setup.listener)?;
-    let tls = match setup.tls {
-        Some(tls) => Some((listener(tls.listener)?, Acceptor::new(tls.configs))),
-        None => None,
-    };
+    let tls = setup.tls.map(|tls| io::Result::Ok((listener(tls.listener)?, Acceptor::new(tls.configs))));
+    let tls = tls.transpose()?;
     let disk = Rc::new(disk);
     let (log, writer) = keyhole_log::worker(setup.store.clone(), disk.clone());
     let writer = spawn_local(writer.run());
@@ -84,13 +82,11 @@ where
         SyncMode::Always | SyncMode::Never => None,
     };
     let node = Node::new(setup.config, log.clone(), setup.engine, System);
-    let (meter, monitor) = (setup.meter, setup.monitor);
+    let meter = setup.meter;
+    let monitor = setup.monitor;
     meter.enter(node.gauge());
     let connections = Rc::new(Connections::new(setup.connections));
-    let timekeeper = spawn_local({
-        let (connections, meter) = (connections.clone(), meter.clone());
-        async move { connections.keep_time(|| meter.beat(monitor.uptime())).await }
-    });
+    let timekeeper = spawn_local(keep_time(connections.clone(), meter.clone(), monitor));
     let heart = setup.heart;
     let beating = spawn_local({
         let heart = heart.clone();
@@ -115,13 +111,7 @@ where
     };
     tokio::join!(drained, released);
     timekeeper.abort();
-    if let Some(flusher) = flusher {
-        flusher.abort();
-        let _ = flusher.await;
-    }
-    if let Err(error) = log.flush().await {
-        tracing::error!(%error, "cannot make the last writes durable");
-    }
+    flush_finally(&log, flusher).await;
     drop((node, log));
     // A request that was cut off still holds the log; its acknowledged writes have been flushed.
     let all_answered = connections.count() == 0;
@@ -160,7 +150,8 @@ where
 {
     let Some((listener, acceptor)) = tls else { return std::future::pending().await };
     let serve = |stream| {
-        let (acceptor, meter) = (acceptor.clone(), meter.clone());
+        let acceptor = acceptor.clone();
+        let meter = meter.clone();
         serve(node.clone(), meter.connection(metrics::ListenerKind::Https), async move {
             let accepted = acceptor.accept(stream).await;
             meter.handshake(accepted.is_some());
@@ -199,6 +190,22 @@ where
                 tokio::time::sleep(ACCEPT_RETRY).await;
             }
         }
+    }
+}
+
+/// Closes late connections and sends heartbeats to the monitor, without end.
+async fn keep_time(connections: Rc<Connections>, meter: Meter, monitor: Arc<Monitor>) {
+    connections.keep_time(|| meter.beat(monitor.uptime())).await;
+}
+
+/// Makes everything durable that was written, instead of the regular flushes.
+async fn flush_finally<D: Disk>(log: &Log<D>, flusher: Option<JoinHandle<()>>) {
+    if let Some(flusher) = flusher {
+        flusher.abort();
+        let _ = flusher.await;
+    }
+    if let Err(error) = log.flush().await {
+        tracing::error!(%error, "cannot make the last writes durable");
     }
 }
 

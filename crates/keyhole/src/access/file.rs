@@ -115,7 +115,8 @@ impl AccessFile {
     /// Creates a key with all rights in a new file.
     pub(super) fn make_first(&self) -> Result<AccessKey, AccessError> {
         let (access_key, secret_key) = new_pair();
-        let (created, grants) = (Some(now()), vec![Grant::all()]);
+        let created = Some(now());
+        let grants = vec![Grant::all()];
         let entry = KeyEntry { access_key, secret_key, note: None, created, expires: None, grants };
         self.change(|entries| -> Result<(), AccessError> {
             entries.push(entry.clone());

@@ -1,6 +1,6 @@
 //! Grants in text form.
 
-use std::str::FromStr;
+use std::fmt;
 
 use keyhole_node::{Grant, Right};
 
@@ -12,8 +12,9 @@ pub(crate) fn parse_grant(text: &str) -> Result<Grant, GrantError> {
     let (place, rights) = text.rsplit_once(':').ok_or_else(|| GrantError::Form(text.to_owned()))?;
     let (bucket, prefix) = place.split_once('/').unwrap_or((place, ""));
     check_bucket_pattern(bucket).map_err(GrantError::Bucket)?;
-    let rights = rights.split(',').map(str::parse).collect::<Result<_, _>>();
-    let rights = rights.map_err(|error: <Right as FromStr>::Err| GrantError::Right(error.to_string()))?;
+    let unknown = |error: &dyn fmt::Display| GrantError::Right(error.to_string());
+    let right = |text: &str| text.parse::<Right>().map_err(|error| unknown(&error));
+    let rights = rights.split(',').map(right).collect::<Result<_, _>>()?;
     Ok(Grant { bucket: bucket.to_owned(), prefix: prefix.to_owned(), rights })
 }
 

@@ -43,7 +43,8 @@ mod tests {
     #[test]
     fn key_and_secret_lengths_are_bounded() {
         let try_one = |id: &str, secret: &str| check(id, secret).is_ok();
-        let (long, longer) = ("a".repeat(ACCESS_KEY_MAX), "a".repeat(ACCESS_KEY_MAX + 1));
+        let long = "a".repeat(ACCESS_KEY_MAX);
+        let longer = "a".repeat(ACCESS_KEY_MAX + 1);
         assert!(try_one("abc", "12345678") && try_one(&long, &"s".repeat(SECRET_KEY_MAX)));
         assert!(!try_one("ab", "12345678") && !try_one("abc", "1234567") && !try_one("a/c", "12345678"));
         assert!(!try_one(&longer, "12345678") && !try_one("abc", &"s".repeat(SECRET_KEY_MAX + 1)));

@@ -94,7 +94,8 @@ impl Writer<'_, '_> {
 
 impl Collector for Exposed {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), Error> {
-        let (status, mut out) = (&self.0, Writer(&mut encoder));
+        let status = &self.0;
+        let mut out = Writer(&mut encoder);
         node(status, &mut out)?;
         requests(status, &mut out)?;
         durations(status, &mut out)?;
@@ -177,12 +178,14 @@ fn durations(status: &Status, out: &mut Writer<'_, '_>) -> Result<(), Error> {
 
 fn connections(status: &Status, out: &mut Writer<'_, '_>) -> Result<(), Error> {
     let connections = &status.connections;
-    let (http, https) = ([("listener", "http")], [("listener", "https")]);
+    let http = [("listener", "http")];
+    let https = [("listener", "https")];
     let open = [(&http[..], connections.http), (&https[..], connections.https)];
     out.gauges("keyhole_connections", "Open connections, by listener", None, open)?;
     let accepted = [(&http[..], connections.http_accepted), (&https[..], connections.https_accepted)];
     out.counters("keyhole_connections_accepted", "Accepted connections, by listener", None, accepted)?;
-    let (succeeded, failed) = ([("result", "succeeded")], [("result", "failed")]);
+    let succeeded = [("result", "succeeded")];
+    let failed = [("result", "failed")];
     let handshakes = [(&succeeded[..], connections.handshakes), (&failed[..], connections.handshakes_failed)];
     out.counters("keyhole_tls_handshakes", "TLS handshakes, by result", None, handshakes)
 }
@@ -339,7 +342,8 @@ mod tests {
 
     /// Parses a text into its families and its samples: name and line.
     fn read(text: &str) -> (Families, Vec<(String, String)>) {
-        let (mut families, mut samples) = (Families::new(), Vec::new());
+        let mut families = Families::new();
+        let mut samples = Vec::new();
         for line in text.lines() {
             let words: Vec<&str> = line.splitn(4, ' ').collect();
             match words[..] {

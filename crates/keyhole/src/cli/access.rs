@@ -93,9 +93,10 @@ pub(crate) struct RevokeOptions {
 }
 
 fn parse_note(text: &str) -> Result<String, String> {
-    match text.len() <= NOTE_MAX && !text.contains(char::is_control) {
-        true => Ok(text.to_owned()),
-        false => Err(format!("expected one line of up to {NOTE_MAX} bytes")),
+    if text.len() <= NOTE_MAX && !text.contains(char::is_control) {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("expected one line of up to {NOTE_MAX} bytes"))
     }
 }
 

@@ -46,9 +46,10 @@ fn parse_host(text: &str) -> Result<String, String> {
     let bare = text.strip_prefix("*.").unwrap_or(text);
     // A wildcard name needs two more labels: clients reject one for a whole top-level domain.
     let is_name = DnsName::try_from(bare).is_ok() && (bare.len() == text.len() || bare.contains('.'));
-    match is_name || text.parse::<IpAddr>().is_ok() {
-        true => Ok(text.to_ascii_lowercase()),
-        false => Err("expected a host name such as node.example or *.s3.example, or an address".to_owned()),
+    if is_name || text.parse::<IpAddr>().is_ok() {
+        Ok(text.to_ascii_lowercase())
+    } else {
+        Err("expected a host name such as node.example or *.s3.example, or an address".to_owned())
     }
 }
 

@@ -87,11 +87,10 @@ fn read_secret(path: &PathBuf) -> Result<Zeroizing<String>> {
     reader.by_ref().take(64 << 10).read_to_string(&mut text).map_err(failed)?;
     let line = text.strip_suffix('\n').unwrap_or(&text);
     let line = line.strip_suffix('\r').unwrap_or(line);
-    match line.contains(char::is_control) {
-        false => Ok(line.to_owned().into()),
-        true => {
-            Err(CommandError::Usage(format!("{} has more than one line: a secret key is one line", path.display())))
-        }
+    if line.contains(char::is_control) {
+        Err(CommandError::Usage(format!("{} has more than one line: a secret key is one line", path.display())))
+    } else {
+        Ok(line.to_owned().into())
     }
 }
 

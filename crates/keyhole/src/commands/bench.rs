@@ -54,9 +54,10 @@ pub(crate) fn run(options: &BenchOptions) -> Result<()> {
         svg::save(path, &plot::draw(&report))
             .map_err(|error| CommandError::io(format_args!("cannot write {}", path.display()), error))?;
     }
-    match options.json {
-        true => println!("{}", serde_json::to_string_pretty(&report)?),
-        false => report.print(&cores, &sizes),
+    if options.json {
+        println!("{}", serde_json::to_string_pretty(&report)?);
+    } else {
+        report.print(&cores, &sizes);
     }
     Ok(())
 }
@@ -89,7 +90,8 @@ fn measure(subject: Subject, operation: Operation, size: usize, cores: usize) ->
         let mut work = work(subject, operation, size);
         work();
         barrier.wait();
-        let (begun, mut done) = (Instant::now(), 0);
+        let begun = Instant::now();
+        let mut done = 0;
         loop {
             // Read the clock about every 64 KiB.
             for _ in 0..(65_536 / size).max(1) {
@@ -154,7 +156,8 @@ fn work(subject: Subject, operation: Operation, size: usize) -> Box<dyn FnMut()>
             })
         }
         Subject::Memcpy => {
-            let (from, mut to) = (AlignedBytes::new(size), AlignedBytes::new(size));
+            let from = AlignedBytes::new(size);
+            let mut to = AlignedBytes::new(size);
             Box::new(move || std::hint::black_box(&mut *to).copy_from_slice(std::hint::black_box(&*from)))
         }
     }

@@ -23,7 +23,8 @@ pub(crate) fn run(options: &BenchDiskOptions) -> Result<()> {
         return startup::populate(&options.directory, what);
     }
     let directory = ScratchDirectory::new(&options.directory)?;
-    let (mut report, all) = (DiskReport::default(), options.all);
+    let mut report = DiskReport::default();
+    let all = options.all;
     if options.commits || all {
         commits::run(&directory, options.turns, &mut report)?;
     }
@@ -36,10 +37,7 @@ pub(crate) fn run(options: &BenchDiskOptions) -> Result<()> {
     if options.fill || all {
         fill::run(&directory, options.size, &mut report)?;
     }
-    let text = match options.json {
-        true => serde_json::to_string_pretty(&report)?,
-        false => report.table().to_string(),
-    };
+    let text = if options.json { serde_json::to_string_pretty(&report)? } else { report.table().to_string() };
     super::operate::print(&format!("{text}\n"));
     Ok(())
 }

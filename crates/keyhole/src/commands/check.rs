@@ -53,17 +53,17 @@ pub(crate) fn run(options: &CheckOptions) -> Result<()> {
         .map_err(|error| StoreError::Log { path: location.medium(), error })?;
     let found = report.findings.len() as u64;
     let remaining = if options.repair { found.saturating_sub(report.repaired) } else { found };
-    match options.json {
-        true => {
-            let text = serde_json::to_string_pretty(&json(&report, remaining))?;
-            print(&format!("{text}\n"));
-        }
-        false => print(&text(&report)),
+    if options.json {
+        let text = serde_json::to_string_pretty(&json(&report, remaining))?;
+        print(&format!("{text}\n"));
+    } else {
+        print(&text(&report));
     }
     if remaining == 0 {
         return Ok(());
     }
-    let (data, can_be) = (location.data.display(), report.findings.iter().filter(|f| f.verdict == Verdict::Repairable));
+    let data = location.data.display();
+    let can_be = report.findings.iter().filter(|f| f.verdict == Verdict::Repairable);
     Err(CommandError::Damaged(match (options.repair, can_be.count()) {
         (false, 1..) => format!("damaged in {found} places; `keyhole check --repair {data}` repairs what it can"),
         _ => format!(
@@ -109,7 +109,8 @@ fn text(report: &Report) -> String {
     text += &format!("{buckets} buckets, {objects} objects, {uploads} uploads, {bodies} bodies\n");
     text += &format!("{records} records and {blocks} blocks read, {} verified\n", size(*verified));
     let length = |ranges: &[Range<u64>]| size(ranges.iter().map(|range| range.end.saturating_sub(range.start)).sum());
-    let (free, tails) = (&report.free, &report.tails);
+    let free = &report.free;
+    let tails = &report.tails;
     text += &format!("free: {} in {} ranges\n", length(free), free.len());
     text += &format!("unacknowledged at ends of segments: {} in {} ranges\n", length(tails), tails.len());
     text += &format!("damaged: {} places, {repaired} repaired\n", report.findings.len());

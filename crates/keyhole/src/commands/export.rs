@@ -35,14 +35,14 @@ struct ExportFigures {
 pub(crate) fn run(options: &ExportOptions) -> Result<()> {
     let location = StoreLocation::find(&options.target.data, options.target.state.as_deref())?;
     let to_stdout = is_dash(&options.to);
-    let mut sink: Box<dyn Sink> = match to_stdout {
-        true if io::stdout().is_terminal() => {
-            return Err(CommandError::Usage(
-                "refusing to write an export to a terminal: give a DIR, or redirect to a pipe or file".to_owned(),
-            ));
-        }
-        true => Box::new(Archive::new(io::BufWriter::with_capacity(1 << 20, io::stdout()))),
-        false => Box::new(Directory::open(&options.to, &options.bounds.scope())?),
+    if to_stdout && io::stdout().is_terminal() {
+        let refusal = "refusing to write an export to a terminal: give a DIR, or redirect to a pipe or file";
+        return Err(CommandError::Usage(refusal.to_owned()));
+    }
+    let mut sink: Box<dyn Sink> = if to_stdout {
+        Box::new(Archive::new(io::BufWriter::with_capacity(1 << 20, io::stdout())))
+    } else {
+        Box::new(Directory::open(&options.to, &options.bounds.scope())?)
     };
     let mut channel = Channel::open(&location, Direction::Export(options.bounds.scope()))?;
     let mut pace = Pace::new("exporting", options.bounds.rate);

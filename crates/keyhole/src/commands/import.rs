@@ -172,7 +172,8 @@ impl Handler for Importer {
         let name = entry.name();
         self.pace.at(&name);
         self.number += 1;
-        let (entry, number) = (Box::new(entry.clone()), self.number);
+        let entry = Box::new(entry.clone());
+        let number = self.number;
         match self.offer(&ImportOffer::Object { entry, number, existing: self.existing })? {
             ImportOutcome::Wanted {} => return Ok(true),
             ImportOutcome::Equal {} => self.figures.equal += 1,

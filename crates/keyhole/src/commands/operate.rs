@@ -49,7 +49,8 @@ fn alone(location: &StoreLocation, request: Request, on_reply: impl FnMut(Reply)
     let read_only = request.only_looks().then_some(store::ONLY_LOOKS);
     let store = store::open(location, &StoreOptions { read_only, ..StoreOptions::default() })?;
     if store.damaged > 0 {
-        let (damaged, data) = (store.damaged, location.data.display());
+        let damaged = store.damaged;
+        let data = location.data.display();
         eprintln!("keyhole: opening the store found damage in {damaged} places; see `keyhole check {data}`");
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
@@ -145,7 +146,8 @@ mod tests {
     #[test]
     fn damage_description_begins_with_owner() {
         let damage = |bucket: Option<&str>, key: Option<&str>| {
-            let (bucket, key) = (bucket.map(str::to_owned), key.map(str::to_owned));
+            let bucket = bucket.map(str::to_owned);
+            let key = key.map(str::to_owned);
             describe(&DamageReply { what: "a block".to_owned(), offset: 7, bucket, key })
         };
         assert_eq!(damage(Some("b"), Some("a\nb")), "b/a\\nb: a block, at 7");

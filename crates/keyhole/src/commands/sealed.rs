@@ -264,10 +264,7 @@ pub(crate) fn inspect(options: &InspectOptions) -> Result<()> {
         sealed_head_length: preface.sealed_head.len(),
         parts: if front.is_whole() { Vec::new() } else { parts.collect() },
     };
-    let text = match options.json {
-        true => serde_json::to_string_pretty(&found)? + "\n",
-        false => found.to_string(),
-    };
+    let text = if options.json { serde_json::to_string_pretty(&found)? + "\n" } else { found.to_string() };
     let mut output = Output::create(&dash(), &[])?;
     output.write(text.as_bytes())?;
     output.finish()

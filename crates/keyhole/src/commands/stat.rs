@@ -75,7 +75,8 @@ fn totals(stat: &StoreFigures) -> Table {
 }
 
 fn written(stat: &StoreFigures) -> Table {
-    let (written, cleaner) = (&stat.written, &stat.cleaner);
+    let written = &stat.written;
+    let cleaner = &stat.cleaner;
     let mut table = table(&["written since start", "", ""], 1);
     let amplification = written.amplification.map_or_else(|| "-".to_owned(), |factor| format!("{factor:.2} times"));
     let rows = [
@@ -135,7 +136,9 @@ mod tests {
 
     #[test]
     fn empty_store_has_no_ratios() {
-        let (capacity, allocated, batches_seen) = (1 << 30, 1 << 20, vec![0; 10]);
+        let capacity = 1 << 30;
+        let allocated = 1 << 20;
+        let batches_seen = vec![0; 10];
         let stat = StoreFigures { capacity, allocated, batches: batches_seen, ..StoreFigures::default() };
         let text = totals(&stat).to_string();
         assert!(text.contains("1.0 GiB") && text.contains("0.1 %") && text.contains('-'), "{text}");

@@ -14,18 +14,19 @@ use crate::cli::Target;
 use crate::cli::store::StatusOptions;
 use crate::control::{self, Reply, Request};
 use crate::status::Status;
-use crate::status::format::{count, duration_or_dash, joined, rate, share, span, throughput};
+use crate::status::format::{count, duration_or_dash, rate, share, span, throughput};
 use crate::store::StoreLocation;
 
 pub(crate) fn run(options: &StatusOptions) -> Result<()> {
     loop {
         let status = ask(&options.target)?;
-        let text = match options.json {
-            true if options.watch.is_some() => serde_json::to_string(&status),
-            true => serde_json::to_string_pretty(&status),
-            false => Ok(text(&status)),
+        let text = if !options.json {
+            text(&status)
+        } else if options.watch.is_some() {
+            serde_json::to_string(&status)?
+        } else {
+            serde_json::to_string_pretty(&status)?
         };
-        let text = text?;
         let Some(seconds) = options.watch else {
             print(&format!("{text}\n"));
             return verdict(&status);
@@ -91,8 +92,8 @@ fn now(status: &Status) -> Table {
     let mut table = table(&["last 10 seconds", ""], 1);
     let per_second = |number: f64| format!("{} /s", rate(number));
     table.add_row(["requests", &per_second(now.requests_per_s)]);
-    table.add_row(["payload in", &joined(throughput(now.received_per_s))]);
-    table.add_row(["payload out", &joined(throughput(now.sent_per_s))]);
+    table.add_row(["payload in", &throughput(now.received_per_s).to_string()]);
+    table.add_row(["payload out", &throughput(now.sent_per_s).to_string()]);
     let latency = format!("{}, {}", duration_or_dash(now.p50_s), duration_or_dash(now.p99_s));
     table.add_row(["latency, p50 and p99", &latency]);
     table.add_row(["errors, 4xx", &per_second(now.client_errors_per_s)]);
@@ -139,7 +140,8 @@ fn errors(status: &Status) -> Table {
 
 fn store(status: &Status) -> Option<Table> {
     let store = status.store.as_ref()?;
-    let (written, cleaner) = (&store.figures.written, &store.figures.cleaner);
+    let written = &store.figures.written;
+    let cleaner = &store.figures.cleaner;
     let mut table = table(&["store", "", ""], 1);
     for (name, bytes) in [("live", store.figures.live), ("dead", store.figures.dead), ("reserved", store.reserved)] {
         table.add_row([name, &size(bytes), &share(bytes, store.figures.capacity)]);
@@ -190,7 +192,9 @@ fn workers(status: &Status) -> Table {
 }
 
 fn process(status: &Status) -> Table {
-    let (process, connections, damage) = (&status.process, &status.connections, &status.damage);
+    let process = &status.process;
+    let connections = &status.connections;
+    let damage = &status.damage;
     let mut table = table(&["node", ""], 1);
     for (name, figure) in [
         ("connections, HTTP and HTTPS", format!("{}, {}", count(connections.http), count(connections.https))),

@@ -61,7 +61,8 @@ fn self_signed(options: &SelfSignedOptions) -> Result<()> {
     write(key_path, key.as_bytes(), 0o600, options.force)?;
     write(certificate_path, certificate.as_bytes(), 0o644, options.force)?;
     let facts = CertificateFacts::read(&der)?;
-    let (certificate, key) = (quoted(certificate_path), quoted(key_path));
+    let certificate = quoted(certificate_path);
+    let key = quoted(key_path);
     println!("{certificate} and {key} were written.\n");
     print_facts(&facts);
     println!("\nTo use them:\n");

@@ -78,12 +78,11 @@ pub(super) fn objects(number: u64, bytes: u64) -> String {
 
 /// Returns the final summary of a command, in words or as JSON.
 pub(super) fn summary(json: bool, figures: &impl Serialize, words: &str) -> Result<String> {
-    match json {
-        true => {
-            let text = serde_json::to_string_pretty(figures)?;
-            Ok(format!("{text}\n"))
-        }
-        false => Ok(format!("{words}\n")),
+    if json {
+        let text = serde_json::to_string_pretty(figures)?;
+        Ok(format!("{text}\n"))
+    } else {
+        Ok(format!("{words}\n"))
     }
 }
 

@@ -190,7 +190,8 @@ impl SealedCheck {
             if *start >= end {
                 break;
             }
-            let (from, to) = ((*start).max(self.at), (start + SALT_LEN as u64).min(end));
+            let from = (*start).max(self.at);
+            let to = (start + SALT_LEN as u64).min(end);
             let place = (from - start) as usize..(to - start) as usize;
             salt[place].copy_from_slice(&bytes[(from - self.at) as usize..(to - self.at) as usize]);
         }
@@ -236,7 +237,8 @@ impl SealedFront {
             starts.push(at);
             at += body.message_len;
         }
-        let (bucket, key) = (preface.bucket.to_owned(), preface.key.to_owned());
+        let bucket = preface.bucket.to_owned();
+        let key = preface.key.to_owned();
         Ok(Some(SealedFront {
             bucket,
             key,

@@ -252,7 +252,8 @@ impl From<&SegmentStat> for Segment {
             SegmentState::Condemned => "condemned",
             SegmentState::Damaged => "damaged",
         };
-        let (kind, state) = (kind.to_owned(), state.to_owned());
+        let kind = kind.to_owned();
+        let state = state.to_owned();
         let SegmentStat { number, generation, written, live, .. } = *segment;
         Segment { number, kind, state, generation, written, live }
     }
@@ -320,7 +321,8 @@ mod tests {
 
     #[test]
     fn full_line_of_segments_fits_reply() {
-        let (kind, state) = ("blank".to_owned(), "condemned".to_owned());
+        let kind = "blank".to_owned();
+        let state = "condemned".to_owned();
         let segment =
             Segment { number: u32::MAX, kind, state, generation: u64::MAX, written: u64::MAX, live: u64::MAX };
         let reply = Reply::Segments { segments: vec![segment; super::super::SEGMENTS_PER_LINE] };

@@ -162,7 +162,8 @@ mod tests {
             [Gcm::AwsLc(aws_lc(key)), Gcm::Ring(RingKey::new(key))]
                 .map(|gcm| AcceleratedAead { gcm, key: Zeroizing::new(*key) })
         };
-        let (key, nonce) = ([3; KEY_LEN], [5; NONCE_LEN]);
+        let key = [3; KEY_LEN];
+        let nonce = [5; NONCE_LEN];
         for len in [0, 1, 15, 16, 17, 255, 4096, 16384] {
             let [ours, theirs] = aeads(&key).map(|mut aead| {
                 let mut data: Vec<u8> = (0..len).map(|i| i as u8).collect();

@@ -114,7 +114,8 @@ impl Stream for EpollStream {
     }
 
     async fn read_block(&self, mut buf: Buffer, at: Range<usize>) -> (io::Result<usize>, Buffer) {
-        let (start, before) = (at.start, buf.receive(at.end));
+        let start = at.start;
+        let before = buf.receive(at.end);
         let result = self.0.read(buf.slice_mut(at)).await;
         if let Ok(len) = result {
             buf.received(before, start + len);
@@ -128,7 +129,8 @@ impl Stream for EpollStream {
     }
 
     async fn read_bytes(&self, mut bytes: Vec<u8>) -> (io::Result<usize>, Vec<u8>) {
-        let (len, capacity) = (bytes.len(), bytes.capacity());
+        let len = bytes.len();
+        let capacity = bytes.capacity();
         bytes.resize(capacity, 0);
         let result = self.0.read(&mut bytes[len..]).await;
         bytes.truncate(len + result.as_ref().map_or(0, |len| *len));
@@ -159,7 +161,8 @@ impl Stream for EpollStream {
     async fn close(&self) {
         self.0.shut_down(Shutdown::Write);
         let discarding = async {
-            let (mut buf, mut left) = (vec![0; 64 * 1024], LINGER_BYTES);
+            let mut buf = vec![0; 64 * 1024];
+            let mut left = LINGER_BYTES;
             while left > 0 {
                 match self.0.read(&mut buf).await {
                     Ok(len) if len > 0 => left = left.saturating_sub(len),

@@ -39,7 +39,8 @@ fn groups(cgroup: &str, mountinfo: &str) -> Vec<Group> {
     let mounts: Vec<_> = mountinfo.lines().filter_map(Mount::parse).collect();
     let of = |line: &str| {
         let mut fields = line.splitn(3, ':').skip(1);
-        let (controllers, path) = (fields.next()?, fields.next()?);
+        let controllers = fields.next()?;
+        let path = fields.next()?;
         let files = match controllers {
             "" => FILES_2,
             _ if controllers.split(',').any(|name| name == "memory") => FILES_1,
@@ -67,7 +68,8 @@ impl Mount {
     fn parse(line: &str) -> Option<Self> {
         let (before, after) = line.split_once(" - ")?;
         let mut before = before.split(' ').skip(3);
-        let (root, at) = (before.next()?, before.next()?);
+        let root = before.next()?;
+        let at = before.next()?;
         let mut after = after.split(' ');
         let files = match (after.next()?, after.nth(1)?) {
             ("cgroup2", _) => FILES_2,
@@ -129,7 +131,8 @@ mod tests {
     fn version_2_limits_apply() {
         let files = |max, high| {
             let at = "/sys/fs/cgroup/system.slice/keyhole.service/";
-            let (name, slow) = (format!("{at}memory.max"), format!("{at}memory.high"));
+            let name = format!("{at}memory.max");
+            let slow = format!("{at}memory.high");
             found("0::/system.slice/keyhole.service\n", MOUNTS_2, &[(&name, max), (&slow, high)])
         };
         assert_eq!(files("max", "max"), None);

@@ -143,7 +143,8 @@ mod tests {
     #[test]
     fn unusable_sockets_are_refused() {
         let directory = tempfile::tempdir().unwrap();
-        let (one, other) = (listening(), listening());
+        let one = listening();
+        let other = listening();
         let connected = TcpStream::connect(one.local_addr().unwrap()).unwrap();
         let cases: [(Result<Inherited, ListenError>, &str); 6] = [
             (inherit([("ftp", other.into())]), "\"ftp\""),

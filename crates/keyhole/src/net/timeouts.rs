@@ -21,7 +21,7 @@ const FIRST_REQUEST: Duration = Duration::from_secs(1);
 /// Time that the tasks of cut-off connections may take to end.
 const CUT_OFF: Duration = Duration::from_secs(2);
 
-/// Supervised timeout: a peer may be silent this long, and up to a [`TICK`] longer, before its connection
+/// Idle timeout: a peer may be silent this long, and up to a [`TICK`] longer, before its connection
 /// is shut down.
 const IDLE: Duration = Duration::from_secs(30);
 

@@ -20,6 +20,7 @@ mod files;
 mod limits;
 mod material;
 mod names;
+mod outgoing;
 mod session;
 mod source;
 mod stream;

@@ -34,20 +34,14 @@ impl ConditionInputs<'_> {
             }
         }
         if self.stats.is_some_and(|stats| stats.poisoned) {
-            let cause = self.stats.and_then(|stats| stats.failed_write.as_ref());
-            let cause =
-                cause.map_or_else(|| "A write or a sync has failed".to_owned(), |failed| capital(&failed.to_string()));
-            let text = format!(
-                "{cause}. The store refuses writes until the node is restarted; reads that verify continue. Check the \
-                 log and the disk."
-            );
-            add("poisoned", Severity::Fault, text);
+            add("poisoned", Severity::Fault, self.poisoned());
         }
         if let Some(why) = self.stats.and_then(|stats| stats.read_only.as_deref()) {
             let asked = why == ASKED_READ_ONLY;
-            let way_out = match asked {
-                true => "Start the node without --read-only to write.",
-                false => "Repair the medium and restart the node, or export the store and import it into another one.",
+            let way_out = if asked {
+                "Start the node without --read-only to write."
+            } else {
+                "Repair the medium and restart the node, or export the store and import it into another one."
             };
             let severity = if asked { Severity::Warning } else { Severity::Fault };
             add(
@@ -90,6 +84,17 @@ impl ConditionInputs<'_> {
             add("clock-behind", Severity::Warning, text);
         }
         all
+    }
+
+    /// Describes the failed write that poisoned the store.
+    fn poisoned(&self) -> String {
+        let cause = self.stats.and_then(|stats| stats.failed_write.as_ref());
+        let cause =
+            cause.map_or_else(|| "A write or a sync has failed".to_owned(), |failed| capital(&failed.to_string()));
+        format!(
+            "{cause}. The store refuses writes until the node is restarted; reads that verify continue. Check the \
+             log and the disk."
+        )
     }
 }
 

@@ -1,5 +1,7 @@
 //! Formatting of figures for people: with units, and few digits.
 
+use std::fmt;
+
 use bytesize::ByteSize;
 
 /// Formats a count with commas between thousands.
@@ -30,32 +32,49 @@ pub(crate) fn rate(per_second: f64) -> String {
 }
 
 /// Formats a throughput as a number and its unit.
-pub(crate) fn throughput(bytes_per_s: f64) -> (String, &'static str) {
-    let units = ["B/s", "kB/s", "MB/s", "GB/s"];
-    let (mut value, mut unit) = (bytes_per_s.max(0.0), 0);
-    while value >= 999.5 && unit + 1 < units.len() {
-        (value, unit) = (value / 1000.0, unit + 1);
+pub(crate) fn throughput(bytes_per_s: f64) -> Quantity {
+    let mut value = bytes_per_s.max(0.0);
+    if value < 999.5 {
+        return Quantity { number: count(value.round() as u64), unit: "B/s" };
     }
-    (if unit == 0 { count(value.round() as u64) } else { three_digits(value) }, units[unit])
+    let mut unit = "B/s";
+    for larger in ["kB/s", "MB/s", "GB/s"] {
+        if value < 999.5 {
+            break;
+        }
+        value /= 1000.0;
+        unit = larger;
+    }
+    Quantity { number: three_digits(value), unit }
 }
 
 /// Formats a duration as a number and its unit.
-pub(crate) fn duration(seconds: f64) -> (String, &'static str) {
-    match seconds {
-        short if short < 0.000_999_5 => (format!("{:.0}", short * 1e6), "µs"),
-        middle if middle < 0.999_5 => (three_digits(middle * 1e3), "ms"),
-        long => (three_digits(long), "s"),
+pub(crate) fn duration(seconds: f64) -> Quantity {
+    if seconds < 0.000_999_5 {
+        Quantity { number: format!("{:.0}", seconds * 1e6), unit: "µs" }
+    } else if seconds < 0.999_5 {
+        Quantity { number: three_digits(seconds * 1e3), unit: "ms" }
+    } else {
+        Quantity { number: three_digits(seconds), unit: "s" }
     }
 }
 
 /// Formats a duration, or a dash if there is none.
 pub(crate) fn duration_or_dash(seconds: Option<f64>) -> String {
-    seconds.map_or_else(|| "–".to_owned(), |seconds| joined(duration(seconds)))
+    seconds.map_or_else(|| "–".to_owned(), |seconds| duration(seconds).to_string())
 }
 
-/// Joins a number and its unit with a no-break space.
-pub(crate) fn joined((number, unit): (String, &str)) -> String {
-    format!("{number}\u{a0}{unit}")
+/// A formatted number and its unit.
+pub(crate) struct Quantity {
+    pub(crate) number: String,
+    pub(crate) unit: &'static str,
+}
+
+/// Joins both with a no-break space.
+impl fmt::Display for Quantity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}\u{a0}{}", self.number, self.unit)
+    }
 }
 
 fn three_digits(value: f64) -> String {
@@ -108,7 +127,7 @@ mod tests {
             (123_400_000.0, "123 MB/s"),
             (5.5e12, "5,500 GB/s"),
         ] {
-            assert_eq!(joined(throughput(bytes)).replace('\u{a0}', " "), text);
+            assert_eq!(throughput(bytes).to_string().replace('\u{a0}', " "), text);
         }
     }
 
@@ -122,7 +141,7 @@ mod tests {
             (0.999_6, "1.00 s"),
             (100.0, "100 s"),
         ] {
-            assert_eq!(joined(duration(seconds)).replace('\u{a0}', " "), text);
+            assert_eq!(duration(seconds).to_string().replace('\u{a0}', " "), text);
         }
         assert_eq!(duration_or_dash(None), "–");
         for (seconds, text) in

@@ -115,7 +115,8 @@ impl History {
         self.seconds_in_minute += 1;
         if self.seconds_in_minute == PER_MINUTE {
             push(&mut self.minutes, MINUTES, mark.since(&self.minute));
-            (self.minute, self.seconds_in_minute) = (Mark::new(now, totals), 0);
+            self.minute = Mark::new(now, totals);
+            self.seconds_in_minute = 0;
         }
         push(&mut self.marks, LATELY + 1, mark);
     }

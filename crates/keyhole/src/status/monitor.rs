@@ -133,7 +133,8 @@ impl Monitor {
     pub(crate) fn scrub_ended(&self, damaged: u64) {
         let scrubs = &mut self.reported().scrubs;
         scrubs.completed += 1;
-        (scrubs.last_ended_ms, scrubs.last_damaged) = (Some(System.now_ms()), damaged);
+        scrubs.last_ended_ms = Some(System.now_ms());
+        scrubs.last_damaged = damaged;
     }
 
     /// Adds a sample to the history. Called every [`SAMPLE_EVERY`].

@@ -25,7 +25,8 @@ impl Monitor {
         let stats = self.store.get().map(|shared| shared.summary());
         let (buckets, buckets_left_out) =
             self.store.get().map(|shared| shared.bucket_usage(BUCKETS_MAX)).unwrap_or_default();
-        let (totals, workers) = (self.metrics().totals(), self.metrics().workers());
+        let totals = self.metrics().totals();
+        let workers = self.metrics().workers();
         let reported = self.reported().clone();
         let uptime = self.uptime();
         let quiet: Vec<Duration> = workers.iter().map(|worker| uptime.saturating_sub(worker.beat)).collect();
@@ -187,11 +188,15 @@ pub(crate) mod tests {
             operation("GetObject", gets + 1, &[("200", gets), ("404", 1)]),
             operation("PutObject", 6, &[("503", 4), ("aborted", 2)]),
         ];
-        (status.requests.total, status.requests.aborted) = (gets + 7, 2);
-        (status.requests.received, status.requests.sent) = (u64::MAX, 5);
+        status.requests.total = gets + 7;
+        status.requests.aborted = 2;
+        status.requests.received = u64::MAX;
+        status.requests.sent = 5;
         status.requests.errors = by_code(&[("SlowDown", 4)]);
         let cumulative = BOUNDS_S.iter().map(|bound| if *bound < 0.001 { 0 } else { 3 }).collect();
-        let (p50_s, p90_s, p99_s) = (Some(0.001), Some(70.0), Some(100.0));
+        let p50_s = Some(0.001);
+        let p90_s = Some(70.0);
+        let p99_s = Some(100.0);
         let durations = &mut status.requests.durations;
         durations[0] =
             DurationStatus { class: "get".to_owned(), count: 7, sum_s: 300.5, p50_s, p90_s, p99_s, cumulative };

@@ -74,11 +74,23 @@ pub(crate) enum StoreError {
         marker = marker.display()
     )]
     ObjectFileMissing { object: PathBuf, marker: PathBuf, store: String, created: Timestamp },
-    #[error(
-        "{} is store {is}, created {created}, but {marker} names store {expected}, created {then}: mount the right \
-         disk, or restore the right file; to use this one, remove {marker}",
-        object.display(),
-        marker = marker.display()
-    )]
-    OtherStore { object: PathBuf, is: String, created: Timestamp, marker: PathBuf, expected: String, then: Timestamp },
+    #[error(transparent)]
+    OtherStore(Box<StoreMismatch>),
+}
+
+/// An object file that is not the one that a marker names.
+#[derive(Error, Debug)]
+#[error(
+    "{} is store {is}, created {created}, but {marker} names store {expected}, created {then}: mount the right disk, \
+     or restore the right file; to use this one, remove {marker}",
+    object.display(),
+    marker = marker.display()
+)]
+pub(crate) struct StoreMismatch {
+    pub(super) object: PathBuf,
+    pub(super) is: String,
+    pub(super) created: Timestamp,
+    pub(super) marker: PathBuf,
+    pub(super) expected: String,
+    pub(super) then: Timestamp,
 }

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::error::StoreError;
+use super::error::{StoreError, StoreMismatch};
 use super::location::StoreLocation;
 use super::options::{Make, ONLY_LOOKS, StoreOptions};
 use super::plain::{block_on, plain_disk};
@@ -72,7 +72,7 @@ pub(super) fn check(
         match marker {
             Some(marker) if marker.store == found.store => {}
             Some(marker) => {
-                let error = StoreError::OtherStore {
+                let mismatch = StoreMismatch {
                     object: location.medium(),
                     is: found.store.clone(),
                     created: found.created,
@@ -81,9 +81,9 @@ pub(super) fn check(
                     then: marker.created,
                 };
                 if options.read_only != Some(ONLY_LOOKS) {
-                    return Err(error);
+                    return Err(StoreError::OtherStore(Box::new(mismatch)));
                 }
-                eprintln!("keyhole: {error}");
+                eprintln!("keyhole: {mismatch}");
             }
             // A command without a node creates no state directory.
             None if is_read_only || path.parent().is_none_or(|parent| !parent.exists()) => {}
@@ -161,7 +161,8 @@ mod tests {
     #[test]
     fn unmarked_store_gets_marker_except_from_reader() {
         let data = tempfile::tempdir().unwrap();
-        let (place, marker) = (place(data.path()), data.path().join(FILE));
+        let place = place(data.path());
+        let marker = data.path().join(FILE);
         drop(open(&place, &options()).unwrap());
         fs::remove_file(&marker).unwrap();
         let looking = StoreOptions { make: Make::Never, read_only: Some(ONLY_LOOKS), ..options() };
@@ -189,7 +190,8 @@ mod tests {
 
     #[test]
     fn object_file_of_another_store_is_refused() {
-        let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let one = tempfile::tempdir().unwrap();
+        let other = tempfile::tempdir().unwrap();
         drop(open(&place(one.path()), &options()).unwrap());
         drop(open(&place(other.path()), &options()).unwrap());
         fs::copy(place(other.path()).medium(), place(one.path()).medium()).unwrap();
@@ -203,7 +205,8 @@ mod tests {
     #[test]
     fn state_elsewhere_has_marker_too() {
         let home = tempfile::tempdir().unwrap();
-        let (data, state) = (home.path().join("mount/data"), home.path().join("state"));
+        let data = home.path().join("mount/data");
+        let state = home.path().join("state");
         let place = StoreLocation::find(&data, Some(&state)).unwrap();
         drop(open(&place, &options()).unwrap());
         // The data disk is not mounted.

@@ -114,7 +114,9 @@ mod tests {
     use super::*;
 
     fn options() -> StoreOptions {
-        let (make, capacity, patience) = (Make::File, Some(64 << 20), Duration::ZERO);
+        let make = Make::File;
+        let capacity = Some(64 << 20);
+        let patience = Duration::ZERO;
         StoreOptions { make, capacity, patience, ..StoreOptions::default() }
     }
 

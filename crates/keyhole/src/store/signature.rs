@@ -61,7 +61,8 @@ const MARKS: &[(&str, usize, &[u8])] = &[
 impl Signature {
     /// Inspects a device, up to its length.
     pub(crate) fn of(file: &File) -> io::Result<Self> {
-        let (mut start, mut len) = (vec![0; LOOKED_AT], 0);
+        let mut start = vec![0; LOOKED_AT];
+        let mut len = 0;
         while len < LOOKED_AT {
             match file.read_at(&mut start[len..], len as u64) {
                 Ok(0) => break,

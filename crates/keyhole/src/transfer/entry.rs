@@ -41,7 +41,8 @@ pub(crate) struct BucketEntry {
 impl BucketEntry {
     pub(crate) fn new(bucket: String, created_ms: u64, settings: &BucketSettings) -> Self {
         let BucketSettings { quota, expire_ms, policy, lifecycle } = settings;
-        let (policy, lifecycle) = (Base64::encode_string(policy), Base64::encode_string(lifecycle));
+        let policy = Base64::encode_string(policy);
+        let lifecycle = Base64::encode_string(lifecycle);
         BucketEntry { bucket, created_ms, quota: *quota, expire_ms: *expire_ms, policy, lifecycle }
     }
 
@@ -301,7 +302,8 @@ impl ObjectEntry {
             head,
             parts,
         };
-        description.check().map_err(|error| EntryError::Description(error.to_string()))?;
+        let invalid = |error: &dyn std::fmt::Display| EntryError::Description(error.to_string());
+        description.check().map_err(|error| invalid(&error))?;
         Ok(description)
     }
 
@@ -435,7 +437,8 @@ pub(crate) mod tests {
         sums.set(ChecksumAlgorithm::Sha256, &[3; 32]).unwrap();
         sums.set(ChecksumAlgorithm::ContentMd5, &[4; 16]).unwrap();
         let mut fields: [Option<&[u8]>; 6] = [None; 6];
-        (fields[0], fields[5]) = (Some(&b"text/plain"[..]), Some(&b"\xff not UTF-8"[..]));
+        fields[0] = Some(&b"text/plain"[..]);
+        fields[5] = Some(&b"\xff not UTF-8"[..]);
         let user = [("a-name", &b"a \"value\""[..]), ("b", "\u{e9}".as_bytes())];
         let head = encode(&Head {
             fields,

@@ -223,7 +223,9 @@ mod tests {
 
     /// Returns the lines of a piece, the count of invalid ones, and whether it is torn.
     fn read(bytes: &[u8]) -> (Vec<Line>, usize, bool) {
-        let (mut lines, mut good, mut bad) = (Lines::new(bytes), Vec::new(), 0);
+        let mut lines = Lines::new(bytes);
+        let mut good = Vec::new();
+        let mut bad = 0;
         loop {
             match lines.next().unwrap() {
                 ManifestItem::Line(line) => good.push(line),

@@ -239,7 +239,8 @@ impl Frames<'_> {
         while filled < to.len() && self.advance().await? {
             let len = self.left.min(to.len() - filled);
             self.peer.read(&mut to[filled..filled + len]).await?;
-            (filled, self.left) = (filled + len, self.left - len);
+            filled += len;
+            self.left -= len;
         }
         Ok(filled)
     }

@@ -127,7 +127,8 @@ impl Stream for UringStream {
     }
 
     async fn read_block(&self, mut buf: Buffer, at: Range<usize>) -> (io::Result<usize>, Buffer) {
-        let (start, before) = (at.start, buf.receive(at.end));
+        let start = at.start;
+        let before = buf.receive(at.end);
         let (result, slice) = self.0.read(BoundedBuf::slice(buf, at)).await;
         let mut buf = slice.into_inner();
         if let Ok(len) = result {
@@ -172,7 +173,8 @@ impl Stream for UringStream {
             return;
         }
         let discarding = async {
-            let (mut buf, mut left) = (Vec::with_capacity(64 * 1024), LINGER_BYTES);
+            let mut buf = Vec::with_capacity(64 * 1024);
+            let mut left = LINGER_BYTES;
             while left > 0 {
                 buf.clear();
                 let (result, back) = self.0.tcp.read(buf).await;

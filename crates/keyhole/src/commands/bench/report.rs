@@ -135,7 +135,8 @@ impl BenchReport {
         println!("{processor}, {all} cores; {}", instructions.join(", "));
         for &cores in cores {
             for operation in [Operation::Seal, Operation::Open] {
-                let (what, plural) = (format!("{operation:?}").to_lowercase(), if cores == 1 { "" } else { "s" });
+                let what = format!("{operation:?}").to_lowercase();
+                let plural = if cores == 1 { "" } else { "s" };
                 println!("\n{what}, GB/s, {cores} core{plural}");
                 println!("{}", self.table(operation, cores, sizes));
             }

@@ -25,7 +25,9 @@ pub(super) fn run(directory: &ScratchDirectory, turns: u64, report: &mut DiskRep
     let kind = StoreKind { capacity: CAPACITY, durability: Durability::Always };
     let file = File::options().read(true).write(true).create_new(true).open(directory.path("bare"));
     let file = file.map_err(|error| CommandError::io("cannot make a file", error))?;
-    let (mut ours, mut theirs, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+    let mut ours = Vec::new();
+    let mut theirs = Vec::new();
+    let mut ratios = Vec::new();
     let (record, batch) = rig::with_engine(&directory.path("commits"), kind, async |log| {
         let mut bare = BareFile::new(file, SEGMENT);
         // The first turn, which does not count, determines the length of records and of batches.

@@ -102,7 +102,9 @@ impl Node {
     fn signed_head(&self, method: &str, path: &str, query: &str, len: usize) -> String {
         let date: String =
             keyhole_s3::time::iso8601(System.now_ms() / 1000 * 1000).replace(".000", "").replace(['-', ':'], "");
-        let (host, payload, day) = (self.address, "UNSIGNED-PAYLOAD", &date[..8]);
+        let host = self.address;
+        let payload = "UNSIGNED-PAYLOAD";
+        let day = &date[..8];
         let signed = "host;x-amz-content-sha256;x-amz-date";
         let lines = format!("host:{host}\nx-amz-content-sha256:{payload}\nx-amz-date:{date}\n");
         let canonical = format!("{method}\n{path}\n{query}\n{lines}\n{signed}\n{payload}");
@@ -161,7 +163,8 @@ fn mac(key: &[u8], text: &str) -> Vec<u8> {
 pub(super) fn refusals(data: &Path, len: usize) -> Result<usize> {
     let node = Node::start(data, &["--threads", "1"])?;
     let body = vec![3; len];
-    let (mut refused, mut others) = (0, 0);
+    let mut refused = 0;
+    let mut others = 0;
     for number in 0..LAST_OBJECTS {
         match node.request("PUT", &format!("/{BUCKET}/more-{number}"), &body)? {
             200 => {}

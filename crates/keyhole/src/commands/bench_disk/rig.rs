@@ -98,11 +98,17 @@ pub(super) async fn in_parallel<F>(at_once: usize, end: usize, step: impl Fn(usi
 where
     F: Future<Output = Result<bool>> + 'static,
 {
-    let (next, done, stop) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)), Rc::new(Cell::new(false)));
-    let (step, failure) = (Rc::new(step), Rc::new(RefCell::new(None)));
+    let next = Rc::new(Cell::new(0));
+    let done = Rc::new(Cell::new(0));
+    let stop = Rc::new(Cell::new(false));
+    let step = Rc::new(step);
+    let failure = Rc::new(RefCell::new(None));
     let run = || {
-        let (next, done, stop) = (next.clone(), done.clone(), stop.clone());
-        let (step, failure) = (step.clone(), failure.clone());
+        let next = next.clone();
+        let done = done.clone();
+        let stop = stop.clone();
+        let step = step.clone();
+        let failure = failure.clone();
         spawn_local(async move {
             while !stop.get() && next.get() < end {
                 let index = next.replace(next.get() + 1);

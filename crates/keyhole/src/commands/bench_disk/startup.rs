@@ -50,7 +50,8 @@ pub(super) fn run(directory: &ScratchDirectory, objects: usize, large: u64, repo
     list(&data, objects, report)?;
     directory.remove("small")?;
 
-    let (data, objects) = (directory.path("large"), (large / LARGE as u64) as usize);
+    let data = directory.path("large");
+    let objects = (large / LARGE as u64) as usize;
     let capacity = large / 2 * 3 + (1 << 30);
     begin(&data, capacity)?;
     let what = format!("{:.1} GiB in objects of 64 MiB", (objects * LARGE) as f64 / (1u64 << 30) as f64);
@@ -103,7 +104,8 @@ fn start(
 }
 
 fn observe(data: &Path, end: impl Fn(Node) -> Result<()>) -> Result<Seen> {
-    let (mut seconds, mut seen) = (Vec::new(), None);
+    let mut seconds = Vec::new();
+    let mut seen = None;
     for _ in 0..STARTS {
         drop_cache(&data.join("objects.keyhole"))?;
         let node = Node::start(data, &[])?;
@@ -124,8 +126,10 @@ fn observe(data: &Path, end: impl Fn(Node) -> Result<()>) -> Result<Seen> {
 fn list(data: &Path, objects: usize, report: &mut DiskReport) -> Result<()> {
     const PAGE: usize = 1000;
     const ROLLED_UP: usize = 100;
-    let (node, limit) = (Node::start(data, &[])?, Some(Limit::AtMost(20.0)));
-    let (mut pages, mut listed) = (Vec::new(), 0);
+    let node = Node::start(data, &[])?;
+    let limit = Some(Limit::AtMost(20.0));
+    let mut pages = Vec::new();
+    let mut listed = 0;
     for page in 0..objects.div_ceil(PAGE) {
         let after = if page > 0 { key(page * PAGE - 1).replace('/', "%2F") } else { String::new() };
         let (seconds, reply) =
@@ -204,7 +208,8 @@ pub(super) fn populate(data: &Path, what: &str) -> Result<()> {
     let kind = StoreKind { capacity, durability: Durability::Deferred };
     rig::with_engine(data, kind, async |log| {
         let at_once = if len > 1 << 20 { 2 } else { 64 };
-        let (objects, len) = (objects as usize, len as usize);
+        let objects = objects as usize;
+        let len = len as usize;
         let since = Since::default();
         since.observe(log);
         put_all(log, at_once, objects, len, since.clone(), false).await?;
@@ -225,7 +230,8 @@ async fn put_all(log: &Engine, at_once: usize, count: usize, len: usize, since: 
     let objects = log.shared().usage().objects.max(1) as usize;
     let log = log.clone();
     let put = move |index: usize| {
-        let (log, since) = (log.clone(), since.clone());
+        let log = log.clone();
+        let since = since.clone();
         async move {
             if index.is_multiple_of(4096) {
                 since.observe(&log);
@@ -254,8 +260,10 @@ struct Seed {
 
 impl Since {
     fn observe(&self, log: &Engine) {
-        let (stats, seed) = (log.shared().stats(), self.0.get());
-        let (checkpoints, bytes) = (stats.cleaner.checkpoints, stats.written.checkpoints);
+        let stats = log.shared().stats();
+        let seed = self.0.get();
+        let checkpoints = stats.cleaner.checkpoints;
+        let bytes = stats.written.checkpoints;
         if checkpoints > seed.checkpoints {
             let last_len = (bytes - seed.checkpoint_bytes) / (checkpoints - seed.checkpoints);
             let records = stats.written.records;
@@ -268,7 +276,8 @@ impl Since {
     }
 
     fn is_nearly_due(&self, log: &Engine) -> bool {
-        let (stats, seed) = (log.shared().stats(), self.0.get());
+        let stats = log.shared().stats();
+        let seed = self.0.get();
         let after = (4 * seed.last_len).clamp(CHECKPOINT_AFTER_MIN, CHECKPOINT_AFTER_MAX);
         let after = after.min(stats.usage.capacity / 8);
         seed.checkpoints > 0 && self.records(log) > after / 10 * 9

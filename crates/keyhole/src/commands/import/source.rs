@@ -205,7 +205,8 @@ impl Tree<'_> {
 /// Passes the bytes of a file on; returns their count and digest. The inner error is the file's.
 fn copy(file: &mut impl Read, entry: &ObjectEntry, handler: &mut dyn Handler) -> Result<io::Result<(u64, Sha256)>> {
     let mut hash = digest::Context::new(&digest::SHA256);
-    let (mut len, mut buf) = (0, vec![0; BUFFER_LEN.min((entry.length as usize).saturating_add(1))]);
+    let mut len = 0;
+    let mut buf = vec![0; BUFFER_LEN.min((entry.length as usize).saturating_add(1))];
     loop {
         let read = match file.read(&mut buf) {
             Ok(0) => return Ok(Ok((len, Sha256(finish(hash))))),
@@ -320,7 +321,7 @@ impl<'h> Stream<'h> {
                 self.ahead.push_back(*entry);
             }
             Line::Digest(FileDigest { file, sha256 }) if self.is_held(file) => {
-                self.settle(Some(ExpectedBytes::Sha256(sha256)))?
+                self.settle(Some(ExpectedBytes::Sha256(sha256)))?;
             }
             Line::Failed(Failed { file, what }) if self.is_held(file) => {
                 self.totals.objects -= 1;

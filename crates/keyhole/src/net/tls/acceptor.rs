@@ -6,7 +6,8 @@ use rustls::ServerConfig;
 use tokio::sync::watch;
 
 use super::limits::{HANDSHAKE, RECEIVE_LEN};
-use super::session::{Session, Spare};
+use super::outgoing::Spare;
+use super::session::Session;
 use super::stream::TlsStream;
 use crate::buffer::Pool;
 use crate::net::socket::Socket;

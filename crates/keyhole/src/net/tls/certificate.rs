@@ -237,7 +237,8 @@ mod tests {
     #[test]
     fn certificate_warns_14_days_before_expiry() {
         let facts = made(&["n"], &PKCS_ED25519);
-        let (begin, end) = (facts.not_before_ms, facts.not_after_ms);
+        let begin = facts.not_before_ms;
+        let end = facts.not_after_ms;
         let at = |now_ms| facts.warning(now_ms);
         assert!(at(begin - 1).unwrap().contains("is not valid before 2026-01-01"));
         assert_eq!((at(begin), at(end - 14 * DAY_MS - 1)), (None, None));

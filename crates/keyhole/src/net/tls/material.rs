@@ -227,8 +227,10 @@ pub(super) mod tests {
 
     #[test]
     fn invalid_pair_files_are_rejected_with_way_out() {
-        let (one, other) = (home(&["localhost"]), home(&["localhost"]));
-        let (cert, key) = (one.path().join("cert.pem"), one.path().join("key.pem"));
+        let one = home(&["localhost"]);
+        let other = home(&["localhost"]);
+        let cert = one.path().join("cert.pem");
+        let key = one.path().join("key.pem");
         let absent = one.path().join("absent.pem");
         let file = |name: &str, text: &str| {
             let path = one.path().join(name);
@@ -259,7 +261,8 @@ pub(super) mod tests {
     #[test]
     fn chain_length_is_bounded() {
         let home = home(&["localhost"]);
-        let (cert, key) = (home.path().join("cert.pem"), home.path().join("key.pem"));
+        let cert = home.path().join("cert.pem");
+        let key = home.path().join("key.pem");
         let own = fs::read_to_string(&cert).unwrap();
         let len = load_certificates(&cert, CERT).unwrap()[0].len();
         let fit = CHAIN_MAX / len;
@@ -271,7 +274,8 @@ pub(super) mod tests {
     }
 
     fn clients(home: &Path) -> Result<Clients, TlsError> {
-        let (authorities, revoked) = (home.join("ca.pem"), Some(home.join("crl.pem")).filter(|path| path.exists()));
+        let authorities = home.join("ca.pem");
+        let revoked = Some(home.join("crl.pem")).filter(|path| path.exists());
         ClientFiles { authorities, revoked, auth: ClientAuth::Require }.load()
     }
 

@@ -21,7 +21,9 @@ impl<C: Clone> Names<C> {
     /// Builds the table from certificates with their names in lower case; the first one is the
     /// default. Returns `None` without certificates.
     pub(super) fn new<'n>(certificates: impl IntoIterator<Item = (C, &'n [String])>) -> Option<Self> {
-        let (mut default, mut whole, mut below) = (None, HashMap::<_, Vec<_>>::new(), HashMap::<_, Vec<_>>::new());
+        let mut default = None;
+        let mut whole = HashMap::<_, Vec<_>>::new();
+        let mut below = HashMap::<_, Vec<_>>::new();
         for (certificate, names) in certificates {
             for name in names {
                 let (of, name) = name.strip_prefix("*.").map_or((&mut whole, &name[..]), |rest| (&mut below, rest));

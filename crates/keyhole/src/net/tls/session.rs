@@ -1,8 +1,6 @@
 //! A TLS connection without a socket: received bytes in, plaintext out, and in reverse.
 
-use std::cell::RefCell;
 use std::ops::Range;
-use std::rc::Rc;
 use std::sync::Arc;
 
 use rustls::server::UnbufferedServerConnection;
@@ -10,39 +8,9 @@ use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedS
 use rustls::{Error, ServerConfig};
 use zeroize::Zeroize;
 
-use super::limits::{HELD_MAX, RECORD_PLAIN, RECORD_ROOM, SEND_PLAIN};
+use super::limits::{HELD_MAX, RECORD_PLAIN, RECORD_ROOM};
+use super::outgoing::{MESSAGES, Outgoing, RECORD_OVERHEAD, Spare};
 use crate::buffer::Buffer;
-
-/// Upper bound of a record's overhead: header, explicit nonce, inner type and tag are less than 40
-/// bytes.
-const RECORD_OVERHEAD: usize = 64;
-
-/// Additional room for TLS's own messages: a key update, an alert.
-const MESSAGES: usize = 512;
-
-/// Length of the send buffer.
-const OUTGOING_LEN: usize = SEND_PLAIN + SEND_PLAIN / RECORD_PLAIN * RECORD_OVERHEAD + MESSAGES;
-
-/// Unused send buffers that a worker keeps: half a megabyte, shared by its connections.
-const SPARE_MAX: usize = 8;
-
-/// The send buffers of one worker. A connection has one while it sends, and none while it is idle.
-#[derive(Clone, Default)]
-pub(super) struct Spare(Rc<RefCell<Vec<Vec<u8>>>>);
-
-impl Spare {
-    fn take(&self) -> Vec<u8> {
-        self.0.borrow_mut().pop().unwrap_or_else(|| Vec::with_capacity(OUTGOING_LEN))
-    }
-
-    fn give_back(&self, memory: Vec<u8>) {
-        let mut kept = self.0.borrow_mut();
-        // A buffer that has grown for a long message is not kept.
-        if memory.capacity() == OUTGOING_LEN && kept.len() < SPARE_MAX {
-            kept.push(memory);
-        }
-    }
-}
 
 /// Consumes plaintext of a record from its beginning; returns the count of bytes.
 pub(super) type Take<'t> = &'t mut dyn FnMut(&[u8]) -> usize;
@@ -56,11 +24,7 @@ pub(super) struct Session {
     /// Plaintext not consumed yet, from `held_from` on; bytes before it are wiped.
     held: Vec<u8>,
     held_from: usize,
-    /// Its first `sendable` bytes must be sent before anything is awaited.
-    outgoing: Vec<u8>,
-    sendable: usize,
-    /// The source of `outgoing`, and its destination while nothing is sent.
-    spare: Spare,
+    outgoing: Outgoing,
     /// The peer has sent `close_notify`.
     is_over: bool,
 }
@@ -75,9 +39,7 @@ impl Session {
             filled: RECORD_ROOM..RECORD_ROOM,
             held: Vec::new(),
             held_from: 0,
-            outgoing: Vec::new(),
-            sendable: 0,
-            spare,
+            outgoing: Outgoing::new(spare),
             is_over: false,
         })
     }
@@ -100,7 +62,7 @@ impl Session {
     /// `None` if a message exceeds the buffer. The range is page-aligned unless the pending data
     /// exceeds a record.
     pub(super) fn room(&mut self) -> Option<(Buffer, Range<usize>)> {
-        let mut incoming = self.incoming.take().expect("one receives at a time");
+        let mut incoming = self.incoming.take().expect("no receive is in flight");
         let end = incoming.as_ref().len();
         let len = self.filled.len();
         let to = RECORD_ROOM.saturating_sub(len);
@@ -126,7 +88,7 @@ impl Session {
         Ok(taken)
     }
 
-    /// Encrypts up to [`SEND_PLAIN`] bytes.
+    /// Encrypts up to [`SEND_PLAIN`](super::limits::SEND_PLAIN) bytes.
     pub(super) fn encrypt(&mut self, plaintext: &[u8]) -> Result<(), Error> {
         let len = plaintext.len() + plaintext.len().div_ceil(RECORD_PLAIN) * RECORD_OVERHEAD;
         self.write(len, |traffic, to| traffic.encrypt(plaintext, to))
@@ -140,24 +102,17 @@ impl Session {
     /// Takes the bytes to send, which count as sent from then on; return the buffer to
     /// [`sent`](Self::sent).
     pub(super) fn sendable(&mut self) -> Option<Vec<u8>> {
-        if self.sendable == 0 {
-            return None;
-        }
-        self.outgoing.truncate(std::mem::take(&mut self.sendable));
-        Some(std::mem::take(&mut self.outgoing))
+        self.outgoing.take()
     }
 
-    /// Returns the send buffer for reuse. It contained only ciphertext.
+    /// Returns the send buffer for reuse.
     pub(super) fn sent(&mut self, outgoing: Vec<u8>) {
-        self.outgoing = outgoing;
+        self.outgoing.put_back(outgoing);
     }
 
     /// Returns the send buffer to the pool: an idle connection keeps none.
     pub(super) fn rest(&mut self) {
-        let memory = std::mem::take(&mut self.outgoing);
-        if memory.capacity() > 0 {
-            self.spare.give_back(memory);
-        }
+        self.outgoing.rest();
     }
 
     fn take_held(&mut self, take: Take<'_>) -> usize {
@@ -176,7 +131,7 @@ impl Session {
 
     /// Advances rustls by one step; returns whether more may follow.
     fn step(&mut self, take: Take<'_>, taken: &mut usize) -> Result<bool, Error> {
-        let incoming = self.incoming.as_mut().expect("nobody receives");
+        let incoming = self.incoming.as_mut().expect("no receive is in flight");
         let UnbufferedStatus { mut discard, state, .. } =
             self.connection.process_tls_records(incoming.slice_mut(self.filled.clone()));
         let result = match state {
@@ -192,13 +147,13 @@ impl Session {
                     }
                 }
             },
-            Ok(ConnectionState::EncodeTlsData(mut data)) => {
-                append((&mut self.outgoing, &self.spare), &mut self.sendable, MESSAGES, |to| match data.encode(to) {
+            Ok(ConnectionState::EncodeTlsData(mut data)) => self
+                .outgoing
+                .append(MESSAGES, |to| match data.encode(to) {
                     Err(EncodeError::InsufficientSize(short)) => Err(Some(short.required_size)),
                     other => other.map_err(|_| None),
                 })
-                .map(|()| true)
-            }
+                .map(|()| true),
             // The bytes are sent before anything is awaited.
             Ok(ConnectionState::TransmitTlsData(transmit)) => {
                 transmit.done();
@@ -233,16 +188,14 @@ impl Session {
     ) -> Result<(), Error> {
         // Process received records first: one may be a key update.
         while self.step(&mut |_| 0, &mut 0)? {}
-        let incoming = self.incoming.as_mut().expect("nobody receives");
+        let incoming = self.incoming.as_mut().expect("no receive is in flight");
         let status = self.connection.process_tls_records(incoming.slice_mut(self.filled.clone()));
         let discard = status.discard;
         let result = match status.state {
             Ok(ConnectionState::WriteTraffic(mut traffic)) => {
-                append((&mut self.outgoing, &self.spare), &mut self.sendable, len + MESSAGES, |to| {
-                    match encrypt(&mut traffic, to) {
-                        Err(EncryptError::InsufficientSize(short)) => Err(Some(short.required_size)),
-                        other => other.map_err(|_| None),
-                    }
+                self.outgoing.append(len + MESSAGES, |to| match encrypt(&mut traffic, to) {
+                    Err(EncryptError::InsufficientSize(short)) => Err(Some(short.required_size)),
+                    other => other.map_err(|_| None),
                 })
             }
             Ok(_) => Err(Error::HandshakeNotComplete),
@@ -256,19 +209,17 @@ impl Session {
     fn discard(&mut self, len: usize) {
         let start = self.filled.start;
         // The memory stays reachable through the pool, so the compiler cannot remove this store.
-        self.incoming.as_mut().expect("nobody receives").slice_mut(start..start + len).fill(0);
+        self.incoming.as_mut().expect("no receive is in flight").slice_mut(start..start + len).fill(0);
         self.filled.start += len;
     }
 
     /// Queues the alert for the peer after an error.
     fn encode_alerts(&mut self) {
         while self.connection.wants_write() {
-            let incoming = self.incoming.as_mut().expect("nobody receives");
+            let incoming = self.incoming.as_mut().expect("no receive is in flight");
             let status = self.connection.process_tls_records(incoming.slice_mut(self.filled.clone()));
             let Ok(ConnectionState::EncodeTlsData(mut data)) = status.state else { return };
-            let encoded = append((&mut self.outgoing, &self.spare), &mut self.sendable, MESSAGES, |to| {
-                data.encode(to).map_err(|_| None)
-            });
+            let encoded = self.outgoing.append(MESSAGES, |to| data.encode(to).map_err(|_| None));
             if encoded.is_err() {
                 return;
             }
@@ -294,34 +245,6 @@ fn hold(held: &mut Vec<u8>, plaintext: &[u8]) {
     held.extend_from_slice(plaintext);
 }
 
-/// Appends what `encode` writes to the send buffer, with `len` bytes of room, or with the room that
-/// it requires (`Err(Some(_))`).
-fn append(
-    (outgoing, spare): (&mut Vec<u8>, &Spare),
-    sendable: &mut usize,
-    len: usize,
-    mut encode: impl FnMut(&mut [u8]) -> Result<usize, Option<usize>>,
-) -> Result<(), Error> {
-    let mut room = len;
-    if outgoing.capacity() == 0 {
-        *outgoing = spare.take();
-    }
-    for _ in 0..2 {
-        if outgoing.len() < *sendable + room {
-            outgoing.resize(*sendable + room, 0);
-        }
-        match encode(&mut outgoing[*sendable..]) {
-            Ok(len) => {
-                *sendable += len;
-                return Ok(());
-            }
-            Err(Some(needed)) => room = needed,
-            Err(None) => break,
-        }
-    }
-    Err(Error::EncryptError)
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::{Read, Write};
@@ -332,7 +255,8 @@ mod tests {
 
     use super::*;
     use crate::buffer::Pool;
-    use crate::net::tls::limits::RECEIVE_LEN;
+    use crate::net::tls::limits::{RECEIVE_LEN, SEND_PLAIN};
+    use crate::net::tls::outgoing::{OUTGOING_LEN, SPARE_MAX};
 
     const VERSIONS: [&SupportedProtocolVersion; 2] = [&TLS12, &TLS13];
 
@@ -545,7 +469,7 @@ mod tests {
     fn send_buffers_are_reused() {
         let mut pair = Pair::ready(&TLS13, usize::MAX);
         pair.session.rest();
-        let spare = pair.session.spare.clone();
+        let spare = pair.session.outgoing.spare.clone();
         let addresses = || spare.0.borrow().iter().map(|memory| memory.as_ptr()).collect::<Vec<_>>();
         let kept = addresses();
         assert_eq!(kept.len(), 1);
@@ -555,7 +479,7 @@ mod tests {
             assert!(addresses().is_empty());
             assert!(pair.downstream() == bytes);
             pair.session.rest();
-            assert_eq!((addresses(), pair.session.outgoing.capacity()), (kept.clone(), 0), "{len}");
+            assert_eq!((addresses(), pair.session.outgoing.bytes.capacity()), (kept.clone(), 0), "{len}");
         }
         // Buffers returned by others are kept up to the limit; a grown one is not.
         let more: Vec<Vec<u8>> = (0..SPARE_MAX + 2).map(|_| spare.take()).collect();

@@ -37,7 +37,8 @@ pub(crate) struct Files {
 impl Files {
     /// Returns the files that the options name.
     pub(crate) fn of(options: &ServeOptions) -> Result<Self, TlsError> {
-        let (certificates, keys) = (&options.tls_cert, &options.tls_key);
+        let certificates = &options.tls_cert;
+        let keys = &options.tls_key;
         if certificates.len() != keys.len() {
             return Err(TlsError::UnevenPairs { certificates: certificates.len(), keys: keys.len() });
         }
@@ -238,7 +239,8 @@ mod tests {
     #[test]
     fn pairs_reload_independently_if_valid() {
         for by_looking in [false, true] {
-            let (one, two) = (home(&["one"]), home(&["two"]));
+            let one = home(&["one"]);
+            let two = home(&["two"]);
             let files_of = Files { pairs: vec![pair(one.path()), pair(two.path())], clients: None };
             let mut source = Source::open(files_of).unwrap();
             let mut configs = source.subscribe();

@@ -126,9 +126,10 @@ impl<P: Socket> TlsStream<P> {
     async fn receive(&self, session: &mut Session, is_idle: bool) -> io::Result<usize> {
         let too_long = || io::Error::new(io::ErrorKind::InvalidData, "a handshake message is too long");
         let (incoming, at) = session.room().ok_or_else(too_long)?;
-        let (result, incoming) = match is_idle {
-            true => self.plain.read_request_block(incoming, at).await,
-            false => self.plain.read_block(incoming, at).await,
+        let (result, incoming) = if is_idle {
+            self.plain.read_request_block(incoming, at).await
+        } else {
+            self.plain.read_block(incoming, at).await
         };
         let len = result?;
         session.received(incoming, len);
@@ -156,8 +157,10 @@ impl<P: Socket> Stream for TlsStream<P> {
     }
 
     async fn read_block(&self, mut buf: Buffer, at: Range<usize>) -> (io::Result<usize>, Buffer) {
-        let (start, before) = (at.start, buf.receive(at.end));
-        let (to, mut filled) = (buf.slice_mut(at), 0);
+        let start = at.start;
+        let before = buf.receive(at.end);
+        let to = buf.slice_mut(at);
+        let mut filled = 0;
         let mut take = |plaintext: &[u8]| {
             let len = plaintext.len().min(to.len() - filled);
             to[filled..filled + len].copy_from_slice(&plaintext[..len]);

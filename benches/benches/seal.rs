@@ -8,8 +8,8 @@
 // The engine is a module of the binary, which has no library.
 #[path = "../../crates/keyhole/src/engine/accelerated.rs"]
 mod accelerated;
-#[path = "../../crates/keyhole/src/commands/bench/buffer.rs"]
-mod buffer;
+#[path = "../../crates/keyhole/src/commands/bench/bytes.rs"]
+mod bytes;
 
 use std::hint::black_box;
 
@@ -17,7 +17,7 @@ use accelerated::Accelerated;
 use aes_gcm::aead::AeadInOut;
 use aes_gcm::{Aes256Gcm, KeyInit};
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
-use buffer::Buffer;
+use bytes::AlignedBytes;
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
 use keyhole_core::aead::{Engine, Portable};
@@ -43,8 +43,8 @@ fn benches(c: &mut Criterion) {
 fn engine<E: Engine>(group: &mut Group<'_>, name: &str, engine: &E, len: usize) {
     let mut sealer = Sealer::new(engine, &[7; 32], &[9; 24], &[b"bench"]);
     let prefix = sealer.prefix();
-    let mut data = Buffer::new(len);
-    let mut opened = Buffer::new(len);
+    let mut data = AlignedBytes::new(len);
+    let mut opened = AlignedBytes::new(len);
     // In counter mode, sealing twice restores the plaintext: opening alternates between two
     // ciphertexts, without copies.
     let mut tags: [Vec<[u8; TAG_LEN]>; 2] = Default::default();
@@ -102,7 +102,7 @@ fn reference(
     seal: impl Fn(&mut [u8]) -> [u8; TAG_LEN],
     open: impl Fn(&mut [u8], &[u8; TAG_LEN]) -> bool,
 ) {
-    let mut data = Buffer::new(len);
+    let mut data = AlignedBytes::new(len);
     group.bench_function(format!("seal, {name}"), |b| b.iter(|| black_box(seal(&mut data))));
     let mut tags = [seal(&mut data), seal(&mut data)];
     group.bench_function(format!("open, {name}"), |b| {

@@ -5,13 +5,13 @@
 // The engine is a module of the binary, which has no library.
 #[path = "../../crates/keyhole/src/engine/accelerated.rs"]
 mod accelerated;
-#[path = "../../crates/keyhole/src/commands/bench/buffer.rs"]
-mod buffer;
+#[path = "../../crates/keyhole/src/commands/bench/bytes.rs"]
+mod bytes;
 
 use std::hint::black_box;
 
 use accelerated::Accelerated;
-use buffer::Buffer;
+use bytes::AlignedBytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use keyhole_core::body;
 use keyhole_core::chunked::{Opener, Sealer};
@@ -163,7 +163,7 @@ fn objects(c: &mut Criterion) {
 
     let mut group = c.benchmark_group("object of 4 KiB");
     group.throughput(Throughput::Bytes(SMALL as u64));
-    let mut data = Buffer::new(SMALL);
+    let mut data = AlignedBytes::new(SMALL);
     group.bench_function("sealed, head and body", |b| {
         b.iter(|| {
             let len = sealed_head(&data_key, &mut out);
@@ -187,7 +187,7 @@ fn objects(c: &mut Criterion) {
 fn chunks(c: &mut Criterion) {
     let mut group = c.benchmark_group("chunk of 16 KiB");
     group.throughput(Throughput::Bytes(CHUNK_LEN as u64));
-    let mut data = Buffer::new(CHUNK_LEN);
+    let mut data = AlignedBytes::new(CHUNK_LEN);
     let mut sealer = Sealer::new(&Accelerated, &KEY, &SALT, &[b"bench"]);
     let prefix = sealer.prefix();
     group.bench_function("sealed", |b| b.iter(|| black_box(sealer.seal_next(&mut data))));

@@ -9,8 +9,8 @@
 #[allow(unsafe_code)]
 mod accelerated;
 mod bare;
-#[path = "../../crates/keyhole/src/commands/bench/buffer.rs"]
-mod buffer;
+#[path = "../../crates/keyhole/src/commands/bench/bytes.rs"]
+mod bytes;
 mod document;
 mod figures;
 mod flame;

@@ -11,7 +11,7 @@ use std::thread;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::fd::OwnedFd;
 
-use super::buffer::Buffer;
+use super::bytes::AlignedBytes;
 use crate::{Error, Result};
 
 /// The argument that starts a process as this server.
@@ -164,7 +164,7 @@ struct Waiting {
 pub fn serve(reply_len: usize) -> Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {reply_len}\r\n\r\n");
-    let mut reply = Buffer::new(PAGE + reply_len);
+    let mut reply = AlignedBytes::new(PAGE + reply_len);
     let begin = PAGE - head.len();
     reply[begin..PAGE].copy_from_slice(head.as_bytes());
     let waiting = (0..THREADS).map(|_| {
@@ -207,7 +207,7 @@ fn accept(listener: &TcpListener, waiting: &[Waiting]) -> Result<()> {
 
 impl Waiting {
     fn work(&self, reply: &[u8]) -> Result<()> {
-        let mut buffer = Buffer::new(BUFFER_LEN);
+        let mut buffer = AlignedBytes::new(BUFFER_LEN);
         let mut events = Vec::with_capacity(64);
         loop {
             events.clear();

@@ -19,7 +19,7 @@ use rustix::io::ReadWriteFlags;
 use rustix::time::{ClockId, clock_gettime};
 
 use super::accelerated::Accelerated;
-use super::buffer::Buffer;
+use super::bytes::AlignedBytes;
 use super::scenario::SMALL;
 use crate::{Error, Result};
 
@@ -327,7 +327,7 @@ fn sealer() -> Sealer<super::accelerated::AcceleratedAead> {
 
 fn seal(until: Instant) -> f64 {
     let mut sealer = sealer();
-    let mut data = Buffer::new(MIB);
+    let mut data = AlignedBytes::new(MIB);
     repeat(until, MIB as f64 / GIB, || {
         for chunk in data.chunks_mut(CHUNK_LEN) {
             std::hint::black_box(sealer.seal_next(chunk));
@@ -341,7 +341,7 @@ fn opened(is_so: bool) -> io::Result<()> {
 }
 
 fn open(until: Instant) -> io::Result<f64> {
-    let mut data = Buffer::new(MIB);
+    let mut data = AlignedBytes::new(MIB);
     // In counter mode, sealing twice restores the plaintext: opening alternates between two
     // ciphertexts, without copies.
     let mut tags: [Vec<[u8; TAG_LEN]>; 2] = Default::default();
@@ -362,7 +362,7 @@ fn open(until: Instant) -> io::Result<f64> {
 }
 
 fn seal_object(until: Instant) -> io::Result<f64> {
-    let mut data = Buffer::new(SMALL);
+    let mut data = AlignedBytes::new(SMALL);
     let mut sealed = vec![0; SEALED_HEAD_MAX];
     let mut all = true;
     let done = repeat(until, 1.0, || all &= seal_once(&mut data, &mut sealed).is_some());
@@ -389,7 +389,7 @@ fn seal_once(data: &mut [u8], head: &mut [u8]) -> Option<Sealed> {
 }
 
 fn open_object(until: Instant) -> io::Result<f64> {
-    let mut data = Buffer::new(SMALL);
+    let mut data = AlignedBytes::new(SMALL);
     let mut head = vec![0; SEALED_HEAD_MAX];
     let sealed = seal_once(&mut data, &mut head).ok_or_else(|| io::Error::other("a head is not sealed"))?;
     let ciphertext = data.to_vec();

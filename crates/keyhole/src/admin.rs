@@ -17,6 +17,7 @@ mod figures;
 mod page;
 mod plot;
 mod tables;
+mod view;
 
 use std::convert::Infallible;
 use std::io;
@@ -97,7 +98,7 @@ struct Site {
     address: SocketAddr,
 }
 
-type Reply = Response<Full<Bytes>>;
+type HttpReply = Response<Full<Bytes>>;
 
 async fn accept(listener: TcpListener, site: Rc<Site>) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
@@ -138,7 +139,7 @@ async fn serve(stream: TcpStream, site: Rc<Site>) {
 }
 
 impl Site {
-    fn answer<B>(&self, request: &Request<B>) -> Reply {
+    fn answer<B>(&self, request: &Request<B>) -> HttpReply {
         let reply = match self.refusal(request) {
             Some((status, text)) => plain(status, text),
             None => self.resource(request),
@@ -164,9 +165,12 @@ impl Site {
         }
     }
 
-    fn resource<B>(&self, request: &Request<B>) -> Reply {
+    fn resource<B>(&self, request: &Request<B>) -> HttpReply {
         match request.uri().path() {
-            "/" => page::render(&self.monitor),
+            "/" => match page::render(&self.monitor) {
+                Ok(html) => typed("text/html; charset=utf-8", html.into()),
+                Err(error) => failed(&error),
+            },
             "/status.css" => typed("text/css; charset=utf-8", page::STYLE.into()),
             "/status.js" => typed("text/javascript; charset=utf-8", page::SCRIPT.into()),
             "/icon.svg" => typed("image/svg+xml", page::ICON.into()),
@@ -183,18 +187,20 @@ impl Site {
             }
             "/health/live" => {
                 let status = self.monitor.status();
-                match status.live {
-                    true => plain(StatusCode::OK, "live\n"),
-                    false => plain(StatusCode::SERVICE_UNAVAILABLE, "a worker has stalled: restart the node\n"),
+                if status.live {
+                    plain(StatusCode::OK, "live\n")
+                } else {
+                    plain(StatusCode::SERVICE_UNAVAILABLE, "a worker has stalled: restart the node\n")
                 }
             }
             "/health/ready" => {
                 let status = self.monitor.status();
                 let reasons: Vec<String> =
                     status.reasons().map(|condition| format!("{}: {}\n", condition.name, condition.text)).collect();
-                match status.ready {
-                    true => plain(StatusCode::OK, "ready\n"),
-                    false => plain(StatusCode::SERVICE_UNAVAILABLE, reasons.concat()),
+                if status.ready {
+                    plain(StatusCode::OK, "ready\n")
+                } else {
+                    plain(StatusCode::SERVICE_UNAVAILABLE, reasons.concat())
                 }
             }
             _ => plain(StatusCode::NOT_FOUND, "/, /status.json, /metrics, /health/live, /health/ready\n"),
@@ -211,24 +217,24 @@ fn is_this_machine(host: &HeaderValue) -> bool {
     name.eq_ignore_ascii_case("localhost") || address.parse::<IpAddr>().is_ok()
 }
 
-fn plain(status: StatusCode, text: impl Into<Bytes>) -> Reply {
+fn plain(status: StatusCode, text: impl Into<Bytes>) -> HttpReply {
     let mut reply = typed("text/plain; charset=utf-8", text.into());
     *reply.status_mut() = status;
     reply
 }
 
-fn failed(error: &dyn std::fmt::Display) -> Reply {
+fn failed(error: &dyn std::fmt::Display) -> HttpReply {
     tracing::error!(%error, "cannot answer an admin request");
     plain(StatusCode::INTERNAL_SERVER_ERROR, "Internal error. See the log of the node.\n")
 }
 
-fn typed(content_type: &'static str, body: Bytes) -> Reply {
+fn typed(content_type: &'static str, body: Bytes) -> HttpReply {
     let mut reply = Response::new(Full::new(body));
     reply.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     reply
 }
 
-fn with_headers(mut reply: Reply) -> Reply {
+fn with_headers(mut reply: HttpReply) -> HttpReply {
     let not_allowed = reply.status() == StatusCode::METHOD_NOT_ALLOWED;
     let headers = reply.headers_mut();
     for (name, value) in [
@@ -250,14 +256,14 @@ fn with_headers(mut reply: Reply) -> Reply {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::status::{Facts, Phase};
+    use crate::status::{NodeFacts, Phase};
 
     fn site(address: &str) -> Site {
-        let monitor = Monitor::new(Facts { workers: 1, ..Facts::default() });
+        let monitor = Monitor::new(NodeFacts { workers: 1, ..NodeFacts::default() });
         Site { monitor, address: address.parse().unwrap() }
     }
 
-    fn ask(site: &Site, method: &str, path: &str, hosts: &[&str]) -> Reply {
+    fn ask(site: &Site, method: &str, path: &str, hosts: &[&str]) -> HttpReply {
         let mut request = Request::builder().method(method).uri(path);
         for host in hosts {
             request = request.header("Host", *host);
@@ -266,8 +272,9 @@ mod tests {
     }
 
     #[test]
-    fn who_may_ask() {
-        let (local, open) = (site("127.0.0.1:9001"), site("0.0.0.0:9001"));
+    fn unsafe_requests_are_refused() {
+        let local = site("127.0.0.1:9001");
+        let open = site("0.0.0.0:9001");
         for (host, of_local) in [
             ("127.0.0.1:9001", 200),
             ("localhost:8080", 200),
@@ -290,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_can_be_changed_and_nothing_is_kept() {
+    fn replies_are_read_only_and_uncacheable() {
         let site = site("127.0.0.1:9001");
         for method in ["POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE"] {
             let reply = ask(&site, method, "/", &["localhost"]);

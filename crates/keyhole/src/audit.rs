@@ -15,8 +15,10 @@ use std::time::{Duration, Instant};
 use keyhole_node::{Exchange, Services};
 use keyhole_s3::time::iso8601;
 use serde::Serialize;
+use thiserror::Error;
 
 use crate::env::System;
+use crate::error::{FileError, SystemError};
 use crate::reload::Reload;
 
 /// Limit of the queue in bytes.
@@ -31,13 +33,13 @@ const EVERY: Duration = Duration::from_secs(1);
 /// The audit log of a node.
 pub(crate) struct Audit {
     path: PathBuf,
-    state: Mutex<State>,
+    state: Mutex<QueueState>,
     /// Signals the writer: lines or shutdown. Signals waiters: room, or everything written.
     changed: Condvar,
 }
 
 #[derive(Default)]
-struct State {
+struct QueueState {
     lines: Vec<u8>,
     /// Lines are being written.
     writing: bool,
@@ -45,6 +47,15 @@ struct State {
     /// The file was moved away and must be reopened.
     reopen: bool,
     end: bool,
+}
+
+/// The reason why the audit log cannot be started.
+#[derive(Error, Debug)]
+pub(crate) enum AuditError {
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error(transparent)]
+    System(#[from] SystemError),
 }
 
 /// One line.
@@ -70,17 +81,18 @@ struct Line<'a> {
 
 impl Audit {
     /// Opens the file and starts the writer thread.
-    pub(crate) fn start(path: &Path) -> Result<Arc<Self>, String> {
-        let file = open(path).map_err(|error| format!("cannot open the audit log {}: {error}", path.display()))?;
-        let (state, changed) = (Mutex::new(State::default()), Condvar::new());
+    pub(crate) fn start(path: &Path) -> Result<Arc<Self>, AuditError> {
+        let file = open(path).map_err(|error| FileError::new("cannot open the audit log", path, error))?;
+        let state = Mutex::new(QueueState::default());
+        let changed = Condvar::new();
         let audit = Arc::new(Audit { path: path.to_owned(), state, changed });
         let writer = audit.clone();
         let spawned = thread::Builder::new().name("audit".to_owned()).spawn(move || writer.write(file));
-        spawned.map_err(|error| format!("cannot start a thread: {error}"))?;
+        spawned.map_err(SystemError::thread)?;
         Ok(audit)
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, QueueState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -107,7 +119,7 @@ impl Audit {
         let mut line = serde_json::to_vec(&line).expect("texts and numbers are JSON");
         line.push(b'\n');
         let state = self.lock();
-        let is_full = |state: &mut State| state.lines.len() + line.len() > BACKLOG_MAX;
+        let is_full = |state: &mut QueueState| state.lines.len() + line.len() > BACKLOG_MAX;
         let waited = self.changed.wait_timeout_while(state, PATIENCE, is_full);
         let (mut state, waited) = waited.unwrap_or_else(PoisonError::into_inner);
         if waited.timed_out() {
@@ -129,7 +141,7 @@ impl Audit {
     pub(crate) fn finish(&self) {
         self.lock().end = true;
         self.changed.notify_all();
-        let unwritten = |state: &mut State| state.writing || !state.lines.is_empty();
+        let unwritten = |state: &mut QueueState| state.writing || !state.lines.is_empty();
         let waited = self.changed.wait_timeout_while(self.lock(), 5 * PATIENCE, unwritten);
         if waited.unwrap_or_else(PoisonError::into_inner).1.timed_out() {
             tracing::error!("cannot write the last lines of the audit log");
@@ -138,7 +150,10 @@ impl Audit {
 
     /// Writes lines as they arrive, until shutdown.
     fn write(&self, mut file: File) {
-        let (mut lines, mut synced, mut is_dirty, mut told) = (Vec::new(), Instant::now(), false, 0);
+        let mut lines = Vec::new();
+        let mut synced = Instant::now();
+        let mut is_dirty = false;
+        let mut told = 0;
         loop {
             let taken = self.take(&mut lines, is_dirty);
             if taken.lost > told {
@@ -157,7 +172,8 @@ impl Audit {
             let mut result = write_some(&mut file, &mut lines);
             if result.is_ok() && is_dirty && (taken.end || synced.elapsed() >= EVERY) {
                 result = file.sync_data();
-                (synced, is_dirty) = (Instant::now(), false);
+                synced = Instant::now();
+                is_dirty = false;
             }
             self.lock().writing = !lines.is_empty();
             self.changed.notify_all();
@@ -172,8 +188,8 @@ impl Audit {
     }
 
     /// Waits for work and takes the queued lines, unless earlier ones are still unwritten.
-    fn take(&self, lines: &mut Vec<u8>, is_dirty: bool) -> Taken {
-        let idle = |state: &mut State| lines.is_empty() && state.lines.is_empty() && !state.reopen && !state.end;
+    fn take(&self, lines: &mut Vec<u8>, is_dirty: bool) -> WriterRequests {
+        let idle = |state: &mut QueueState| lines.is_empty() && state.lines.is_empty() && !state.reopen && !state.end;
         let limit = if is_dirty { EVERY } else { Duration::MAX };
         let waited = self.changed.wait_timeout_while(self.lock(), limit, idle);
         let mut state = waited.unwrap_or_else(PoisonError::into_inner).0;
@@ -181,7 +197,7 @@ impl Audit {
             std::mem::swap(lines, &mut state.lines);
         }
         state.writing = !lines.is_empty();
-        let taken = Taken { reopen: std::mem::take(&mut state.reopen), end: state.end, lost: state.lost };
+        let taken = WriterRequests { reopen: std::mem::take(&mut state.reopen), end: state.end, lost: state.lost };
         drop(state);
         self.changed.notify_all();
         taken
@@ -189,7 +205,7 @@ impl Audit {
 }
 
 /// Further requests to the writer.
-struct Taken {
+struct WriterRequests {
     reopen: bool,
     end: bool,
     lost: u64,
@@ -255,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_written_in_order_and_the_file_is_moved_away() {
+    fn lines_stay_in_order_across_log_rotation() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("audit.log");
         let audit = Audit::start(&path).unwrap();
@@ -301,8 +317,9 @@ mod tests {
     }
 
     #[test]
-    fn what_a_full_disk_did_not_take_is_gone_on_with() {
-        let (mut file, mut lines) = (Full(Vec::new(), 5), b"a line\nanother\n".to_vec());
+    fn partial_write_continues_after_full_disk() {
+        let mut file = Full(Vec::new(), 5);
+        let mut lines = b"a line\nanother\n".to_vec();
         assert!(write_some(&mut file, &mut lines).is_err());
         assert_eq!(lines, b"e\nanother\n");
         file.1 = 100;
@@ -312,8 +329,9 @@ mod tests {
 
     /// A worker waits for a limited time if nothing is written any more.
     #[test]
-    fn what_waits_has_a_bound() {
-        let (state, changed) = (Mutex::new(State::default()), Condvar::new());
+    fn queue_is_bounded() {
+        let state = Mutex::new(QueueState::default());
+        let changed = Condvar::new();
         let audit = Audit { path: PathBuf::new(), state, changed };
         audit.note(&exchange("a", "o"));
         let len = audit.lock().lines.len();

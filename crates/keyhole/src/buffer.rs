@@ -15,11 +15,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use keyhole_log::limits::{BUFFER_LEN, INLINE_MAX, PAGE};
 use keyhole_node::Share;
 
-use crate::memory::LOG_BLOCKS;
+use crate::memory::LOG_BUFFERS;
 
 /// Default limit of unused buffers that a pool keeps: the most that a worker's requests may hold
 /// together, and some for the log's own batches.
-const KEPT_MAX: usize = Share::MAX.blocks + LOG_BLOCKS;
+const KEPT_MAX: usize = Share::MAX.blocks + LOG_BUFFERS;
 
 /// Length of a short buffer: a body that is stored inside its record, the rest of the record, and
 /// the partial pages at both ends.
@@ -32,13 +32,13 @@ pub(crate) struct Pool {
     len: usize,
     /// Limit of unused buffers that are kept.
     kept_max: usize,
-    kept: Arc<Mutex<Kept>>,
+    kept: Arc<Mutex<UnusedBuffers>>,
 }
 
 /// The unused buffers of a pool.
 #[derive(Default)]
-struct Kept {
-    blocks: Vec<Mapping>,
+struct UnusedBuffers {
+    buffers: Vec<Mapping>,
     /// Slabs mapped so far.
     slabs: usize,
 }
@@ -61,11 +61,11 @@ impl Pools {
     pub(crate) fn new(share: Share) -> Self {
         // As many short buffers as the pages of the share can fill.
         let short = (share.pages * PAGE / INLINE_MAX).min(KEPT_MAX);
-        Pools { long: Pool::keeping(BUFFER_LEN, share.blocks + LOG_BLOCKS), short: Pool::keeping(SHORT_LEN, short) }
+        Pools { long: Pool::keeping(BUFFER_LEN, share.blocks + LOG_BUFFERS), short: Pool::keeping(SHORT_LEN, short) }
     }
 
     /// Takes a buffer of at least this length.
-    pub(crate) fn take(&self, len: usize) -> Block {
+    pub(crate) fn take(&self, len: usize) -> Buffer {
         if len <= SHORT_LEN { self.short.take() } else { self.long.take() }
     }
 }
@@ -88,19 +88,19 @@ impl Pool {
     }
 
     /// Takes a buffer. It contains no plaintext and no key, but may contain ciphertext.
-    pub(crate) fn take(&self) -> Block {
+    pub(crate) fn take(&self) -> Buffer {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         // Map slabs while all but one of their buffers can be kept, then single buffers, so that no
         // memory is wasted.
-        if kept.blocks.is_empty() && self.len == BUFFER_LEN && kept.slabs < (self.kept_max + 1) / SLAB_BLOCKS {
+        if kept.buffers.is_empty() && self.len == BUFFER_LEN && kept.slabs < (self.kept_max + 1) / SLAB_BUFFERS {
             kept.slabs += 1;
-            kept.blocks.extend(Mapping::several(self.len));
+            kept.buffers.extend(Mapping::several(self.len));
         }
-        let mapping = kept.blocks.pop().unwrap_or_else(|| {
-            Mapping::new(self.len).expect("memory for a block: requests and connections are admitted by their number")
+        let mapping = kept.buffers.pop().unwrap_or_else(|| {
+            Mapping::new(self.len).expect("memory for a buffer: requests and connections are admitted by their number")
         });
         drop(kept);
-        Block { mapping: Some(mapping), used: 0, is_ciphertext: false, pool: self.clone() }
+        Buffer { mapping: Some(mapping), used: 0, is_ciphertext: false, pool: self.clone() }
     }
 }
 
@@ -111,7 +111,7 @@ const HUGE_PAGE: usize = 2 << 20;
 const SLAB_LEN: usize = 4 * HUGE_PAGE;
 
 /// Long buffers per slab.
-const SLAB_BLOCKS: usize = SLAB_LEN / BUFFER_LEN;
+const SLAB_BUFFERS: usize = SLAB_LEN / BUFFER_LEN;
 
 /// The memory of one buffer.
 struct Mapping {
@@ -195,7 +195,7 @@ impl Drop for Pages {
 }
 
 /// A page-aligned buffer of initialised bytes, as long as all buffers of its pool.
-pub(crate) struct Block {
+pub(crate) struct Buffer {
     /// `None` only during drop.
     mapping: Option<Mapping>,
     /// End of the range that was written to; only bytes before it need wiping.
@@ -205,9 +205,9 @@ pub(crate) struct Block {
     pool: Pool,
 }
 
-impl Block {
+impl Buffer {
     fn address(&self) -> *mut u8 {
-        self.mapping.as_ref().expect("a live block has its memory").address.as_ptr()
+        self.mapping.as_ref().expect("a live buffer has its memory").address.as_ptr()
     }
 
     fn len(&self) -> usize {
@@ -242,32 +242,32 @@ impl Block {
     }
 }
 
-impl AsRef<[u8]> for Block {
+impl AsRef<[u8]> for Buffer {
     fn as_ref(&self) -> &[u8] {
         // SAFETY: the mapping has `len` bytes, zeroed by the kernel, and lives as long as `self`.
         unsafe { slice::from_raw_parts(self.address(), self.len()) }
     }
 }
 
-impl AsMut<[u8]> for Block {
+impl AsMut<[u8]> for Buffer {
     fn as_mut(&mut self) -> &mut [u8] {
         self.slice_mut(0..self.len())
     }
 }
 
-impl Drop for Block {
+impl Drop for Buffer {
     fn drop(&mut self) {
         // The memory stays reachable through the pool, so the compiler cannot remove this store.
         if !self.is_ciphertext {
             self.slice_mut(0..self.used).fill(0);
         }
         let mut kept = self.pool.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.blocks.len() < self.pool.kept_max {
-            kept.blocks.extend(self.mapping.take());
+        if kept.buffers.len() < self.pool.kept_max {
+            kept.buffers.extend(self.mapping.take());
         } else if self.mapping.as_ref().is_some_and(Mapping::is_part) {
             // A part of a slab frees no memory when dropped: drop a single buffer instead, if the
             // pool has one.
-            if let Some(single) = kept.blocks.iter_mut().find(|kept| !kept.is_part()) {
+            if let Some(single) = kept.buffers.iter_mut().find(|kept| !kept.is_part()) {
                 self.mapping = self.mapping.take().map(|part| std::mem::replace(single, part));
             }
         }
@@ -275,7 +275,7 @@ impl Drop for Block {
 }
 
 // SAFETY: the memory stays in place when the buffer moves, and all of it is initialised.
-unsafe impl tokio_uring::buf::IoBuf for Block {
+unsafe impl tokio_uring::buf::IoBuf for Buffer {
     fn stable_ptr(&self) -> *const u8 {
         self.address()
     }
@@ -290,7 +290,7 @@ unsafe impl tokio_uring::buf::IoBuf for Block {
 }
 
 // SAFETY: as above.
-unsafe impl tokio_uring::buf::IoBufMut for Block {
+unsafe impl tokio_uring::buf::IoBufMut for Buffer {
     fn stable_mut_ptr(&mut self) -> *mut u8 {
         self.address()
     }
@@ -304,113 +304,113 @@ mod tests {
     use super::*;
 
     #[test]
-    fn blocks_are_aligned_zeroed_and_wiped_when_they_come_back() {
+    fn buffers_are_aligned_and_wiped_on_return() {
         let pool = Pool::default();
-        let mut block = pool.take();
-        let address = block.address();
-        assert_eq!((address as usize % 4096, block.as_ref().len()), (0, BUFFER_LEN));
-        block.as_mut().fill(0xab);
-        drop(block);
-        let block = pool.take();
-        assert_eq!(block.address(), address, "the block is used again");
-        assert!(block.as_ref().iter().all(|byte| *byte == 0));
+        let mut buffer = pool.take();
+        let address = buffer.address();
+        assert_eq!((address as usize % 4096, buffer.as_ref().len()), (0, BUFFER_LEN));
+        buffer.as_mut().fill(0xab);
+        drop(buffer);
+        let buffer = pool.take();
+        assert_eq!(buffer.address(), address, "the buffer is used again");
+        assert!(buffer.as_ref().iter().all(|byte| *byte == 0));
     }
 
     #[test]
-    fn whatever_was_written_is_wiped() {
+    fn written_ranges_are_wiped_on_return() {
         let pool = Pool::default();
-        let used: [fn(&mut Block); 5] = [
-            |block| block.slice_mut(5..9).fill(1),
-            |block| block.as_mut()[BUFFER_LEN - 1] = 1,
-            |block| {
+        let used: [fn(&mut Buffer); 5] = [
+            |buffer| buffer.slice_mut(5..9).fill(1),
+            |buffer| buffer.as_mut()[BUFFER_LEN - 1] = 1,
+            |buffer| {
                 // A kernel read whose future was dropped.
-                block.receive(7000);
-                // SAFETY: within the block.
-                unsafe { block.address().add(6999).write(1) };
+                buffer.receive(7000);
+                // SAFETY: within the buffer.
+                unsafe { buffer.address().add(6999).write(1) };
             },
-            |block| {
-                block.slice_mut(0..10).fill(1);
-                let before = block.receive(7000);
-                // SAFETY: within the block.
-                unsafe { block.address().add(99).write(1) };
-                block.received(before, 100);
+            |buffer| {
+                buffer.slice_mut(0..10).fill(1);
+                let before = buffer.receive(7000);
+                // SAFETY: within the buffer.
+                unsafe { buffer.address().add(99).write(1) };
+                buffer.received(before, 100);
             },
-            |block| {
-                let before = block.receive(7000);
-                block.received(before, 0);
+            |buffer| {
+                let before = buffer.receive(7000);
+                buffer.received(before, 0);
             },
         ];
         for use_it in used {
-            let mut block = pool.take();
-            use_it(&mut block);
-            drop(block);
+            let mut buffer = pool.take();
+            use_it(&mut buffer);
+            drop(buffer);
             assert!(pool.take().as_ref().iter().all(|byte| *byte == 0));
         }
     }
 
     #[test]
-    fn ciphertext_is_left() {
+    fn ciphertext_is_not_wiped() {
         let pool = Pool::default();
-        let mut block = pool.take();
-        block.slice_mut(5..9).fill(1);
-        block.mark_ciphertext();
-        drop(block);
-        let mut block = pool.take();
-        assert_eq!(block.as_ref()[5..9], [1; 4]);
-        block.slice_mut(5..9).fill(2);
-        drop(block);
+        let mut buffer = pool.take();
+        buffer.slice_mut(5..9).fill(1);
+        buffer.mark_ciphertext();
+        drop(buffer);
+        let mut buffer = pool.take();
+        assert_eq!(buffer.as_ref()[5..9], [1; 4]);
+        buffer.slice_mut(5..9).fill(2);
+        drop(buffer);
         assert_eq!(pool.take().as_ref()[5..9], [0; 4], "it was not said of what is in it now");
     }
 
     #[test]
-    fn blocks_of_another_length() {
+    fn pool_has_buffers_of_its_length() {
         let pool = Pool::of(8192);
-        let mut block = pool.take();
-        block.as_mut().fill(1);
-        assert_eq!(block.as_ref(), [1; 8192]);
-        drop(block);
+        let mut buffer = pool.take();
+        buffer.as_mut().fill(1);
+        assert_eq!(buffer.as_ref(), [1; 8192]);
+        drop(buffer);
         assert_eq!(pool.take().as_ref(), [0; 8192]);
     }
 
     #[test]
-    fn blocks_do_not_overlap() {
+    fn buffers_do_not_overlap() {
         let pool = Pool::default();
-        let mut blocks: Vec<Block> = (0..2 * SLAB_LEN / BUFFER_LEN + 1).map(|_| pool.take()).collect();
-        blocks.sort_by_key(|block| block.address());
-        for pair in blocks.windows(2) {
+        let mut buffers: Vec<Buffer> = (0..2 * SLAB_LEN / BUFFER_LEN + 1).map(|_| pool.take()).collect();
+        buffers.sort_by_key(|buffer| buffer.address());
+        for pair in buffers.windows(2) {
             assert!(pair[0].address() as usize + BUFFER_LEN <= pair[1].address() as usize);
         }
         // The last buffer outlives its pool.
-        let mut last = blocks.pop().unwrap();
-        drop((blocks, pool));
+        let mut last = buffers.pop().unwrap();
+        drop((buffers, pool));
         last.as_mut().fill(1);
     }
 
     #[test]
-    fn a_pool_keeps_a_bounded_number() {
+    fn pool_keeps_bounded_number() {
         let pool = Pool::default();
-        let blocks: Vec<Block> = (0..KEPT_MAX + 3).map(|_| pool.take()).collect();
-        drop(blocks);
-        assert_eq!(pool.kept.lock().unwrap().blocks.len(), KEPT_MAX);
+        let buffers: Vec<Buffer> = (0..KEPT_MAX + 3).map(|_| pool.take()).collect();
+        drop(buffers);
+        assert_eq!(pool.kept.lock().unwrap().buffers.len(), KEPT_MAX);
     }
 
     /// Returns how many slab buffers and single buffers a pool keeps after `in_use` were in use.
     fn kept_after(share: Share, in_use: usize) -> (usize, usize) {
         let pools = Pools::new(share);
-        let blocks: Vec<Block> = (0..in_use).map(|_| pools.take(BUFFER_LEN)).collect();
-        drop(blocks);
+        let buffers: Vec<Buffer> = (0..in_use).map(|_| pools.take(BUFFER_LEN)).collect();
+        drop(buffers);
         let kept = pools.long.kept.lock().unwrap();
-        let parts = kept.blocks.iter().filter(|block| block.is_part()).count();
-        (parts, kept.blocks.len() - parts)
+        let parts = kept.buffers.iter().filter(|buffer| buffer.is_part()).count();
+        (parts, kept.buffers.len() - parts)
     }
 
     #[test]
-    fn slabs_are_no_more_than_a_share() {
-        assert_eq!(kept_after(Share::MAX, KEPT_MAX), (3 * SLAB_BLOCKS - 1, 0));
-        assert_eq!(kept_after(Share::MAX, 1), (SLAB_BLOCKS, 0));
+    fn slabs_fit_the_share() {
+        assert_eq!(kept_after(Share::MAX, KEPT_MAX), (3 * SLAB_BUFFERS - 1, 0));
+        assert_eq!(kept_after(Share::MAX, 1), (SLAB_BUFFERS, 0));
         // Eleven buffers: one slab and four single ones.
-        assert_eq!(kept_after(Share::MIN, 11), (SLAB_BLOCKS, 4));
+        assert_eq!(kept_after(Share::MIN, 11), (SLAB_BUFFERS, 4));
         // The excess is freed, and it consists of single buffers, not of the slab's.
-        assert_eq!(kept_after(Share::MIN, 30), (SLAB_BLOCKS, 4));
+        assert_eq!(kept_after(Share::MIN, 30), (SLAB_BUFFERS, 4));
     }
 }

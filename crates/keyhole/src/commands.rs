@@ -13,7 +13,6 @@ pub(crate) mod generate;
 pub(crate) mod import;
 pub(crate) mod key;
 pub(crate) mod operate;
-mod plot;
 pub(crate) mod sealed;
 pub(crate) mod stat;
 pub(crate) mod status;
@@ -22,53 +21,71 @@ pub(crate) mod tls;
 mod transfer;
 pub(crate) mod verify;
 
-use std::fmt;
 use std::process::ExitCode;
+use std::{fmt, io};
+
+use thiserror::Error;
+
+use crate::access::AccessError;
+use crate::control::ControlError;
+use crate::error::{FileError, SystemError};
+use crate::net::tls::CertificateError;
+use crate::serve::ServeError;
+use crate::store::StoreError;
+use crate::transfer::TransferError;
 
 /// The failure of a command. Its text goes to standard error.
-#[derive(Debug)]
-pub(crate) enum Failure {
+#[derive(Error, Debug)]
+pub(crate) enum CommandError {
     /// Wrong usage: exit code 2.
+    #[error("{0}")]
     Usage(String),
     /// Input that does not authenticate or is malformed: exit code 3.
+    #[error("{0}")]
     Malformed(String),
     /// Damage that remains in the store: exit code 4.
+    #[error("{0}")]
     Damaged(String),
-    /// Other failures, such as of files, disks or the network: exit code 1.
+    // Other failures, such as of files, disks or the network: exit code 1.
+    #[error("{0}")]
     Other(String),
+    #[error("{action}: {source}")]
+    Io { action: String, source: io::Error },
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error(transparent)]
+    System(#[from] SystemError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Serve(#[from] ServeError),
+    #[error(transparent)]
+    Access(#[from] AccessError),
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    #[error(transparent)]
+    Transfer(#[from] TransferError),
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
+    #[error(transparent)]
+    Json(#[from] serde_json::Error),
 }
 
-impl Failure {
+impl CommandError {
     pub(crate) fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
-            Failure::Usage(_) => 2,
-            Failure::Malformed(_) => 3,
-            Failure::Damaged(_) => 4,
-            Failure::Other(_) => 1,
+            CommandError::Usage(_) => 2,
+            CommandError::Malformed(_) => 3,
+            CommandError::Damaged(_) => 4,
+            _ => 1,
         })
     }
 
     /// Returns the failure of a file or stream.
-    fn io(what: impl fmt::Display, error: std::io::Error) -> Self {
-        Failure::Other(format!("{what}: {error}"))
-    }
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Failure::Usage(text) | Failure::Malformed(text) | Failure::Damaged(text) | Failure::Other(text) => {
-                f.write_str(text)
-            }
-        }
-    }
-}
-
-impl From<String> for Failure {
-    fn from(text: String) -> Self {
-        Failure::Other(text)
+    fn io(action: impl fmt::Display, source: io::Error) -> Self {
+        CommandError::Io { action: action.to_string(), source }
     }
 }
 
 /// The result of a command.
-pub(crate) type Result<T> = std::result::Result<T, Failure>;
+pub(crate) type Result<T> = std::result::Result<T, CommandError>;

@@ -6,6 +6,8 @@
 //! are parsed and rejected in the same way. The option `--tls-listen` is `KEYHOLE_TLS_LISTEN` in
 //! the environment, where commas separate list items, and `tls-listen` in the file, which is TOML.
 
+mod error;
+
 use std::collections::{BTreeMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -17,12 +19,14 @@ use clap::error::{ContextKind, ContextValue};
 use clap::{Arg, ArgAction, CommandFactory, Parser};
 
 use crate::cli::Cli;
+use crate::error::FileError;
+use error::{ConfigError, ValueError};
 
 /// The option that names the file.
 const CONFIG: &str = "config";
 
 /// Options that are available on the command line only.
-const BY_HAND: [&str; 4] = [CONFIG, "format", "help", "json"];
+const COMMAND_LINE_ONLY: [&str; 4] = [CONFIG, "format", "help", "json"];
 
 /// Limit of the file's length.
 const LEN_MAX: u64 = 1 << 20;
@@ -31,24 +35,24 @@ const LEN_MAX: u64 = 1 << 20;
 const ALIKE: f64 = 0.7;
 
 /// Minimum similarity of an environment variable that is treated as a misspelling.
-const SLIP: f64 = 0.85;
+const MISSPELT: f64 = 0.85;
 
 /// The source of an option's value.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) enum Origin {
+pub(crate) enum OptionOrigin {
     CommandLine,
     Environment(String),
     File(PathBuf),
     Default,
 }
 
-impl fmt::Display for Origin {
+impl fmt::Display for OptionOrigin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Origin::CommandLine => f.write_str("the command line"),
-            Origin::Environment(name) => f.write_str(name),
-            Origin::File(path) => write!(f, "{}", path.display()),
-            Origin::Default => f.write_str("the default"),
+            OptionOrigin::CommandLine => f.write_str("the command line"),
+            OptionOrigin::Environment(name) => f.write_str(name),
+            OptionOrigin::File(path) => write!(f, "{}", path.display()),
+            OptionOrigin::Default => f.write_str("the default"),
         }
     }
 }
@@ -57,7 +61,7 @@ impl fmt::Display for Origin {
 pub(crate) struct Sources {
     arguments: Vec<OsString>,
     /// Options that the command line lacks, by name.
-    besides: BTreeMap<String, (Origin, Vec<OsString>)>,
+    others: BTreeMap<String, (OptionOrigin, Vec<OsString>)>,
     /// Names of options on the command line.
     typed: HashSet<String>,
     warnings: Vec<String>,
@@ -67,7 +71,7 @@ pub(crate) struct Sources {
 pub(crate) struct Setting {
     pub(crate) name: String,
     pub(crate) values: Vec<String>,
-    pub(crate) origin: Origin,
+    pub(crate) origin: OptionOrigin,
     pub(crate) is_list: bool,
 }
 
@@ -96,8 +100,8 @@ pub(crate) fn parse() -> (Cli, Sources) {
 fn options() -> Vec<Arg> {
     let mut command = Cli::command();
     let serve = command.find_subcommand_mut("serve").expect("there is serve");
-    let by_hand = |arg: &&Arg| arg.get_long().is_some_and(|name| !BY_HAND.contains(&name));
-    serve.get_arguments().filter(by_hand).cloned().collect()
+    let is_elsewhere = |arg: &&Arg| arg.get_long().is_some_and(|name| !COMMAND_LINE_ONLY.contains(&name));
+    serve.get_arguments().filter(is_elsewhere).cloned().collect()
 }
 
 fn name(arg: &Arg) -> &str {
@@ -114,22 +118,17 @@ fn is_list(arg: &Arg) -> bool {
 }
 
 impl Sources {
-    fn gather(arguments: Vec<OsString>, environment: &BTreeMap<String, OsString>) -> Result<Self, String> {
+    fn gather(arguments: Vec<OsString>, environment: &BTreeMap<String, OsString>) -> Result<Self, ConfigError> {
         let is = |at: usize, words: &[&str]| arguments.get(at).is_some_and(|it| words.iter().any(|word| it == word));
-        let from = match (is(1, &["serve"]), is(1, &["config"]) && is(2, &["check", "show"])) {
-            (true, _) => 2,
-            (_, true) => 3,
-            _ => {
-                return Ok(Sources {
-                    arguments,
-                    besides: BTreeMap::new(),
-                    typed: HashSet::new(),
-                    warnings: Vec::new(),
-                });
-            }
+        let from = if is(1, &["serve"]) {
+            2
+        } else if is(1, &["config"]) && is(2, &["check", "show"]) {
+            3
+        } else {
+            return Ok(Sources { arguments, others: BTreeMap::new(), typed: HashSet::new(), warnings: Vec::new() });
         };
         let typed: HashSet<String> = arguments[from..].iter().filter_map(|argument| long_name(argument)).collect();
-        let mut sources = Sources { arguments, besides: BTreeMap::new(), typed, warnings: Vec::new() };
+        let mut sources = Sources { arguments, others: BTreeMap::new(), typed, warnings: Vec::new() };
         let options = options();
         let file = sources.config_file(from).or_else(|| environment.get(&variable(CONFIG)).map(PathBuf::from));
         if let Some(file) = file {
@@ -154,42 +153,49 @@ impl Sources {
         None
     }
 
-    fn add_file(&mut self, options: &[Arg], path: &Path) -> Result<(), String> {
-        let shown = path.display();
-        let len = fs::metadata(path).map_err(|error| format!("cannot read {shown}: {error}"))?.len();
-        if len > LEN_MAX {
-            return Err(format!("configuration file {shown} is longer than {LEN_MAX} bytes"));
+    fn add_file(&mut self, options: &[Arg], path: &Path) -> Result<(), ConfigError> {
+        let failed = |error| FileError::new("cannot read", path, error);
+        if fs::metadata(path).map_err(failed)?.len() > LEN_MAX {
+            return Err(ConfigError::FileTooLong { path: path.to_owned(), max: LEN_MAX });
         }
-        let text = fs::read_to_string(path).map_err(|error| format!("cannot read {shown}: {error}"))?;
-        let table: toml::Table = text.parse().map_err(|error| format!("{shown}: {error}"))?;
+        let text = fs::read_to_string(path).map_err(failed)?;
+        let table: toml::Table =
+            text.parse().map_err(|error| ConfigError::Syntax { path: path.to_owned(), source: Box::new(error) })?;
         for (key, value) in table {
             let Some(option) = options.iter().find(|option| name(option) == key) else {
-                return Err(format!("{shown}: {}", unknown(options, &key)));
+                return Err(unknown(options, path, key));
             };
-            let values = values_of(option, &value).map_err(|why| format!("{shown}: {key}: {why}"))?;
-            self.besides.insert(key, (Origin::File(path.to_owned()), values));
+            let values = match values_of(option, &value) {
+                Ok(values) => values,
+                Err(why) => return Err(ConfigError::FileValue { path: path.to_owned(), key, why }),
+            };
+            self.others.insert(key, (OptionOrigin::File(path.to_owned()), values));
         }
         Ok(())
     }
 
-    fn add_environment(&mut self, options: &[Arg], environment: &BTreeMap<String, OsString>) -> Result<(), String> {
+    fn add_environment(
+        &mut self,
+        options: &[Arg],
+        environment: &BTreeMap<String, OsString>,
+    ) -> Result<(), ConfigError> {
         let known: Vec<_> = options.iter().map(|option| (variable(name(option)), option)).collect();
         for (variable, option) in &known {
             let Some(value) = environment.get(variable).filter(|value| !value.is_empty()) else { continue };
-            let values = match is_list(option) {
-                true => {
-                    value.as_bytes().split(|byte| *byte == b',').map(|it| OsString::from_vec(it.to_vec())).collect()
-                }
-                false => values_of_text(option, value).map_err(|why| format!("{variable}: {why}"))?,
+            let values = if is_list(option) {
+                value.as_bytes().split(|byte| *byte == b',').map(|it| OsString::from_vec(it.to_vec())).collect()
+            } else {
+                values_of_text(option, value)
+                    .map_err(|why| ConfigError::EnvironmentValue { variable: variable.clone(), why })?
             };
-            self.besides.insert(name(option).to_owned(), (Origin::Environment(variable.clone()), values));
+            self.others.insert(name(option).to_owned(), (OptionOrigin::Environment(variable.clone()), values));
         }
         for given in environment.keys().filter(|given| given.starts_with("KEYHOLE_")) {
             let bare = |variable: &str| variable["KEYHOLE_".len()..].to_owned();
             let near = known.iter().map(|(variable, _)| (strsim::jaro(&bare(given), &bare(variable)), variable));
             let nearest = near.max_by(|one, other| one.0.total_cmp(&other.0));
             if let Some((likeness, variable)) = nearest
-                && (SLIP..1.0).contains(&likeness)
+                && (MISSPELT..1.0).contains(&likeness)
             {
                 self.warnings.push(format!("unknown environment variable {given}; did you mean {variable}?"));
             }
@@ -200,7 +206,7 @@ impl Sources {
     /// Returns all arguments: the command line, then the options that it lacks.
     fn all(&self) -> Vec<OsString> {
         let mut all = self.arguments.clone();
-        for (name, (_, values)) in self.besides.iter().filter(|(name, _)| !self.typed.contains(*name)) {
+        for (name, (_, values)) in self.others.iter().filter(|(name, _)| !self.typed.contains(*name)) {
             for value in values {
                 let mut argument = OsString::from(format!("--{name}"));
                 if value != FLAG {
@@ -230,13 +236,14 @@ impl Sources {
         }
         let names = about.iter().filter_map(|text| long_name(OsStr::new(text.split_whitespace().next()?)));
         let untyped = names.filter(|name| !self.typed.contains(name));
-        let line = |name: String| self.besides.get(&name).map(|(origin, _)| format!("--{name} was set by {origin}."));
+        let line = |name: String| self.others.get(&name).map(|(origin, _)| format!("--{name} was set by {origin}."));
         untyped.filter_map(line).collect()
     }
 
     /// Returns the effective value of every option, in the order of the help.
     pub(crate) fn settings(&self) -> Vec<Setting> {
-        let (matches, options) = (Cli::command().get_matches_from(self.all()), options());
+        let matches = Cli::command().get_matches_from(self.all());
+        let options = options();
         let matches = match matches.subcommand() {
             Some(("config", config)) => config.subcommand().map(|(_, matches)| matches),
             Some((_, matches)) => Some(matches),
@@ -246,10 +253,10 @@ impl Sources {
             let name = name(option).to_owned();
             let raw = matches.and_then(|matches| matches.get_raw(option.get_id().as_str()));
             let values = raw.into_iter().flatten().map(|value| value.to_string_lossy().into_owned()).collect();
-            let origin = match (self.typed.contains(&name), self.besides.get(&name)) {
-                (true, _) => Origin::CommandLine,
-                (false, Some((origin, _))) => origin.clone(),
-                (false, None) => Origin::Default,
+            let origin = if self.typed.contains(&name) {
+                OptionOrigin::CommandLine
+            } else {
+                self.others.get(&name).map_or(OptionOrigin::Default, |(origin, _)| origin.clone())
             };
             Setting { name, values, origin, is_list: is_list(option) }
         };
@@ -261,36 +268,36 @@ impl Sources {
 const FLAG: &str = "\0";
 
 /// Converts a value of the file to arguments of the command line.
-fn values_of(option: &Arg, value: &toml::Value) -> Result<Vec<OsString>, String> {
+fn values_of(option: &Arg, value: &toml::Value) -> Result<Vec<OsString>, ValueError> {
     use toml::Value;
     match value {
         Value::Array(values) if is_list(option) => {
             values.iter().map(text_of).map(|text| text.map(Into::into)).collect()
         }
-        Value::Array(_) => Err("expected one value, not a list".to_owned()),
+        Value::Array(_) => Err(ValueError::List),
         value => values_of_text(option, OsStr::new(&text_of(value)?)),
     }
 }
 
-fn text_of(value: &toml::Value) -> Result<String, String> {
+fn text_of(value: &toml::Value) -> Result<String, ValueError> {
     use toml::Value;
     match value {
         Value::String(text) => Ok(text.clone()),
         Value::Integer(number) => Ok(number.to_string()),
         Value::Boolean(flag) => Ok(flag.to_string()),
-        _ => Err("expected a string, an integer or a boolean".to_owned()),
+        _ => Err(ValueError::Type),
     }
 }
 
 /// Converts one value. An option without a value is present or absent.
-fn values_of_text(option: &Arg, value: &OsStr) -> Result<Vec<OsString>, String> {
+fn values_of_text(option: &Arg, value: &OsStr) -> Result<Vec<OsString>, ValueError> {
     if option.get_action().takes_values() {
         return Ok(vec![value.to_owned()]);
     }
     match value.to_str() {
         Some("true") => Ok(vec![FLAG.into()]),
         Some("false") => Ok(Vec::new()),
-        _ => Err("expected true or false".to_owned()),
+        _ => Err(ValueError::Flag),
     }
 }
 
@@ -301,17 +308,18 @@ fn long_name(argument: &OsStr) -> Option<String> {
     Some(name.split('=').next().unwrap_or(name).to_owned()).filter(|name| !name.is_empty())
 }
 
-/// Returns the message about an unknown key, with a suggestion.
-fn unknown(options: &[Arg], key: &str) -> String {
-    if BY_HAND.contains(&key) {
-        return format!("{key:?} is accepted on the command line only");
+/// Returns the error for an unknown key, with a suggestion.
+fn unknown(options: &[Arg], path: &Path, key: String) -> ConfigError {
+    let path = path.to_owned();
+    if COMMAND_LINE_ONLY.contains(&&key[..]) {
+        return ConfigError::CommandLineOnly { path, key };
     }
     let wanted = key.replace('_', "-");
     let alike = options.iter().map(|option| (strsim::jaro(&wanted, name(option)), name(option)));
     let best = alike.max_by(|one, other| one.0.total_cmp(&other.0)).filter(|(likeness, _)| *likeness > ALIKE);
     match best {
-        Some((_, name)) => format!("unknown key {key:?}; did you mean {name:?}?"),
-        None => format!("unknown key {key:?}; the keys are the options of `keyhole serve --help`, without --"),
+        Some((_, nearest)) => ConfigError::Misspelt { path, key, nearest: nearest.to_owned() },
+        None => ConfigError::UnknownKey { path, key },
     }
 }
 
@@ -320,9 +328,10 @@ mod tests {
     use clap::FromArgMatches;
 
     use super::*;
-    use crate::cli::{Command, ServeOptions};
+    use crate::cli::Command;
+    use crate::cli::serve::ServeOptions;
 
-    fn gather(line: &[&str], environment: &[(&str, &str)]) -> Result<Sources, String> {
+    fn gather(line: &[&str], environment: &[(&str, &str)]) -> Result<Sources, ConfigError> {
         let arguments = ["keyhole"].iter().chain(line).map(OsString::from).collect();
         let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), value.into())).collect();
         Sources::gather(arguments, &environment)
@@ -345,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_stronger_wins() {
+    fn precedence_is_command_line_environment_file() {
         let (_directory, path) =
             file("region = \"of-file\"\nthreads = 3\nring = true\nhost-name = [\"a.example\", \"b.example\"]\n");
         let of = |line: &[&str], environment: &[(&str, &str)]| {
@@ -366,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_told_with_what_was_meant() {
+    fn unknown_keys_suggest_nearest_name() {
         for (text, expected) in [
             ("tls_listen = \"x\"", "did you mean \"tls-listen\"?"),
             ("capacty = 1", "did you mean \"capacity\"?"),
@@ -379,6 +388,7 @@ mod tests {
         ] {
             let (_directory, path) = file(text);
             let Err(error) = gather(&["serve", "--config", &path], &[]) else { panic!("{text}") };
+            let error = error.to_string();
             assert!(error.contains(expected) && error.contains("keyhole.toml"), "{text}: {error}");
         }
         assert!(gather(&["serve", "--config=/no/such/file"], &[]).is_err());
@@ -389,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn files_have_a_longest_length() {
+    fn configuration_file_length_is_bounded() {
         let padded = |len: u64| "#".repeat(usize::try_from(len).unwrap());
         let read = |text: &str| {
             let (_directory, path) = file(text);
@@ -399,14 +409,14 @@ mod tests {
     }
 
     #[test]
-    fn other_commands_have_no_configuration() {
+    fn commands_besides_serve_read_no_configuration() {
         let sources =
             gather(&["stat", "DATA"], &[("KEYHOLE_CONFIG", "/no/such/file"), ("KEYHOLE_THREADS", "2")]).unwrap();
         assert_eq!(sources.all(), ["keyhole", "stat", "DATA"]);
     }
 
     #[test]
-    fn every_setting_is_told_with_its_origin() {
+    fn settings_report_value_and_origin() {
         let (_directory, path) = file("threads = 3\n");
         let sources =
             gather(&["config", "show", "--config", &path, "--region=typed"], &[("KEYHOLE_LOG", "debug")]).unwrap();
@@ -420,6 +430,6 @@ mod tests {
         assert_eq!(of("log"), told("debug", "KEYHOLE_LOG"));
         assert_eq!(of("region"), told("typed", "the command line"));
         assert_eq!(of("listen"), told("127.0.0.1:9000", "the default"));
-        assert!(settings.iter().all(|setting| !BY_HAND.contains(&&setting.name[..])));
+        assert!(settings.iter().all(|setting| !COMMAND_LINE_ONLY.contains(&&setting.name[..])));
     }
 }

@@ -7,6 +7,7 @@
 
 mod answer;
 mod client;
+mod error;
 mod protocol;
 mod server;
 
@@ -14,14 +15,18 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 pub(crate) use answer::{CHANGE_AGAIN, CHANGE_PATIENCE, Replies, answer};
-pub(crate) use client::{ask, begin, is_served};
+pub(crate) use client::{Answered, ask, begin, is_served};
+pub(crate) use error::ControlError;
 pub(crate) use protocol::{
-    Allowed, Anonymous, BucketChange, BucketReply, CleanerReply, DamageReply, Reply, Request, Scope, Segment, SseC,
-    StatReply, WrittenReply,
+    Allowed, Anonymous, BucketChange, BucketReply, DamageReply, Reply, Request, Scope, Segment, SseC,
 };
 pub(crate) use server::{Control, Running, serve};
+
+/// Timeout of the node's silence: long operations send progress every second.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Limit of a request in bytes, line feed included: a bucket's name, a few numbers and the maximum
 /// of pinned key IDs, or a key prefix of 1,024 control characters, which take six bytes each.

@@ -10,18 +10,18 @@ use accelerated::{Accelerated, AcceleratedAead};
 
 /// The engine selected at start.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Chosen {
+pub(crate) enum AnyEngine {
     Accelerated,
     Portable,
 }
 
-impl Engine for Chosen {
-    type Aead = ChosenAead;
+impl Engine for AnyEngine {
+    type Aead = AnyAead;
 
-    fn aead(&self, key: &[u8; KEY_LEN]) -> ChosenAead {
+    fn aead(&self, key: &[u8; KEY_LEN]) -> AnyAead {
         match self {
-            Chosen::Accelerated => ChosenAead::Accelerated(Accelerated.aead(key)),
-            Chosen::Portable => ChosenAead::Portable(Portable.aead(key)),
+            AnyEngine::Accelerated => AnyAead::Accelerated(Accelerated.aead(key)),
+            AnyEngine::Portable => AnyAead::Portable(Portable.aead(key)),
         }
     }
 }
@@ -29,30 +29,30 @@ impl Engine for Chosen {
 /// The AEAD of the selected engine.
 // There is one for each request, in the request's own memory: a box would add an allocation.
 #[allow(clippy::large_enum_variant)]
-pub(crate) enum ChosenAead {
+pub(crate) enum AnyAead {
     Accelerated(AcceleratedAead),
     Portable(PortableAead),
 }
 
-impl Aead for ChosenAead {
+impl Aead for AnyAead {
     fn xor_key_stream(&mut self, counter: &[u8; BLOCK_LEN], data: &mut [u8]) {
         match self {
-            ChosenAead::Accelerated(aead) => aead.xor_key_stream(counter, data),
-            ChosenAead::Portable(aead) => aead.xor_key_stream(counter, data),
+            AnyAead::Accelerated(aead) => aead.xor_key_stream(counter, data),
+            AnyAead::Portable(aead) => aead.xor_key_stream(counter, data),
         }
     }
 
     fn seal(&mut self, nonce: &[u8; NONCE_LEN], data: &mut [u8]) -> [u8; TAG_LEN] {
         match self {
-            ChosenAead::Accelerated(aead) => aead.seal(nonce, data),
-            ChosenAead::Portable(aead) => aead.seal(nonce, data),
+            AnyAead::Accelerated(aead) => aead.seal(nonce, data),
+            AnyAead::Portable(aead) => aead.seal(nonce, data),
         }
     }
 
     fn open(&mut self, nonce: &[u8; NONCE_LEN], data: &mut [u8], tag: &[u8; TAG_LEN]) -> Result<(), NotAuthentic> {
         match self {
-            ChosenAead::Accelerated(aead) => aead.open(nonce, data, tag),
-            ChosenAead::Portable(aead) => aead.open(nonce, data, tag),
+            AnyAead::Accelerated(aead) => aead.open(nonce, data, tag),
+            AnyAead::Portable(aead) => aead.open(nonce, data, tag),
         }
     }
 }
@@ -68,15 +68,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_suite_passes_on_each() {
+    fn suite_passes_on_each_engine() {
         let mut scratch = vec![0; suite::SCRATCH_LEN];
         suite::run(&Accelerated, &mut scratch).unwrap();
-        suite::run(&Chosen::Accelerated, &mut scratch).unwrap();
-        suite::run(&Chosen::Portable, &mut scratch).unwrap();
+        suite::run(&AnyEngine::Accelerated, &mut scratch).unwrap();
+        suite::run(&AnyEngine::Portable, &mut scratch).unwrap();
     }
 
     #[test]
-    fn the_vectors_pass_on_the_accelerated_engine() {
+    fn vectors_pass_on_accelerated_engine() {
         checks::all(&Accelerated);
     }
 }

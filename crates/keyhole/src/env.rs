@@ -87,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_is_given_out_twice() {
+    fn random_bytes_are_not_reused() {
         let mut seen = HashSet::new();
         for round in 0..2000 {
             let mut bytes = [0; 32];

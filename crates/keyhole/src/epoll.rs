@@ -13,7 +13,6 @@ use crate::worker::{self, Setup};
 
 pub(crate) use disk::PlainDisk;
 use net::EpollListener;
-pub(crate) use net::SharedListener;
 
 /// Runs a worker and calls `done` when it has finished.
 pub(crate) fn run(setup: Setup, done: impl FnOnce()) -> io::Result<()> {

@@ -8,22 +8,22 @@
 //! `docs/ARCHITECTURE.md` describes the threads, the crates, and the path of a request.
 
 mod access;
-mod activation;
 mod admin;
 mod audit;
+mod background;
 mod buffer;
-mod chores;
 mod cli;
 mod commands;
 mod config;
-mod connection;
 mod control;
 mod engine;
 mod env;
 mod epoll;
+mod error;
 mod medium;
 mod memory;
 mod metrics;
+mod net;
 mod observe;
 mod process;
 mod reload;
@@ -31,7 +31,6 @@ mod serve;
 mod service;
 mod status;
 mod store;
-mod tls;
 mod transfer;
 mod uring;
 mod watchdog;
@@ -40,12 +39,12 @@ mod worker;
 use std::process::ExitCode;
 
 use cli::Command;
-use commands::Failure;
+use commands::CommandError;
 
 fn main() -> ExitCode {
     let (cli, sources) = config::parse();
     let result = match &cli.command {
-        Command::Serve(options) => serve::serve(options, sources.warnings()).map_err(Failure::from),
+        Command::Serve(options) => serve::serve(options, sources.warnings()).map_err(CommandError::from),
         Command::Config(command) => commands::config::run(command, &sources),
         Command::Status(options) => commands::status::run(options),
         Command::Key(command) => commands::key::run(command),
@@ -70,9 +69,9 @@ fn main() -> ExitCode {
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            eprintln!("keyhole: {failure}");
-            failure.exit_code()
+        Err(error) => {
+            eprintln!("keyhole: {error}");
+            error.exit_code()
         }
     }
 }

@@ -227,7 +227,8 @@ impl Medium {
     }
 
     fn fallocate(&self, mode: i32, offset: u64, len: u64) -> io::Result<()> {
-        let (start, count) = (offset.try_into().unwrap_or(i64::MAX), len.try_into().unwrap_or(i64::MAX));
+        let start = offset.try_into().unwrap_or(i64::MAX);
+        let count = len.try_into().unwrap_or(i64::MAX);
         // SAFETY: the call takes only numbers, and the descriptor is open as long as `self`.
         check(unsafe { libc::fallocate(self.file.as_raw_fd(), mode, start, count) })
     }
@@ -284,7 +285,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_grows_and_gives_space_back() {
+    fn file_grows_and_returns_space() {
         let medium = Medium::file(tempfile::tempfile().unwrap());
         medium.allocate(0, 1 << 20).unwrap();
         assert_eq!(medium.len().unwrap(), 1 << 20);
@@ -299,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_written_past_the_cache_is_read_through_it() {
+    fn direct_writes_are_visible_to_cached_reads() {
         let medium = Medium::file(tempfile::tempfile().unwrap());
         medium.allocate(0, 1 << 20).unwrap();
         let Some(direct) = medium.direct() else { return };
@@ -317,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn extents_tell_holes_and_unwritten_space_apart() {
+    fn extents_distinguish_holes_and_unwritten_space() {
         let medium = Medium::file(tempfile::tempfile().unwrap());
         medium.allocate(0, 3 << 20).unwrap();
         medium.as_file().write_all_at(&vec![7; 1 << 20], 0).unwrap();
@@ -332,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn neighbouring_extents_are_one() {
+    fn adjacent_extents_are_merged() {
         let mut extents = Vec::new();
         let extent = |offset, len, written| Extent { offset, len, written };
         for (offset, written) in [(0, true), (10, true), (20, false), (30, false), (50, false)] {
@@ -342,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn zeros_take_space_where_fallocate_does_not() {
+    fn zeros_allocate_without_fallocate() {
         let medium = Medium::file(tempfile::tempfile().unwrap());
         medium.write_zeros(0, 3 << 20).unwrap();
         let metadata = medium.as_file().metadata().unwrap();
@@ -351,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn a_device_has_the_length_that_it_has() {
+    fn device_has_fixed_length() {
         let device_len = Some(1 << 20);
         let medium = Medium { device_len, ..Medium::file(tempfile::tempfile().unwrap()) };
         assert_eq!(medium.len().unwrap(), 1 << 20);

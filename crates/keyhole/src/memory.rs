@@ -4,21 +4,22 @@
 //! requests. The remainder is for the index, which grows with the number of objects, for
 //! connections, whose number is limited by a quarter of the rest, and for the system's page cache.
 
-mod found;
+mod available;
 
 use bytesize::ByteSize;
 use keyhole_log::limits::{BUFFER_LEN, PAGE};
 use keyhole_node::Share;
 use serde::{Deserialize, Serialize};
+use thiserror::Error;
 
-use crate::worker::CONNECTIONS_MAX;
+use crate::net::CONNECTIONS_MAX;
 
 /// Bytes for the program, its threads with rings and stacks, and the metrics.
 const ASIDE: u64 = 16 << 20;
 
 /// Buffers of each worker in addition to those of requests: batches of the log in flight, the
 /// cleaner and checkpoints.
-pub(crate) const LOG_BLOCKS: usize = 4;
+pub(crate) const LOG_BUFFERS: usize = 4;
 
 /// Bytes of a connection: data received ahead, and what its request holds except the body. HTTPS
 /// may take three times as much while it sends or receives a lot.
@@ -41,15 +42,22 @@ pub(crate) struct Budget {
     pub(crate) connections: usize,
 }
 
+/// The reason why there is no budget.
+#[derive(Error, Debug)]
+pub(crate) enum BudgetError {
+    #[error("--memory is too small: expected at least {}", show(*least))]
+    TooSmall { least: u64 },
+}
+
 impl Budget {
     /// Returns the budget of a process with `asked` bytes, or by default with the available memory,
     /// for as many of the threads as the memory allows; logs a warning if that is fewer.
-    pub(crate) fn find(asked: Option<u64>, threads: usize) -> Result<Self, String> {
-        let memory = asked.unwrap_or_else(found::available);
+    pub(crate) fn find(asked: Option<u64>, threads: usize) -> Result<Self, BudgetError> {
+        let memory = asked.unwrap_or_else(available::available);
         let budget = match (Budget::of(memory, threads), asked) {
             (Some(budget), _) => budget,
             (None, Some(_)) => {
-                return Err(format!("--memory is too small: expected at least {}", show(least())));
+                return Err(BudgetError::TooSmall { least: least() });
             }
             (None, None) => {
                 tracing::warn!(
@@ -131,7 +139,7 @@ fn share(bytes: u64) -> Share {
 
 /// Returns the bytes that a worker's buffers take with this share.
 fn len(share: Share) -> u64 {
-    ((share.blocks + LOG_BLOCKS) * BUFFER_LEN + share.pages * PAGE) as u64
+    ((share.blocks + LOG_BUFFERS) * BUFFER_LEN + share.pages * PAGE) as u64
 }
 
 /// Returns the minimum for one worker, in whole MiB.
@@ -150,7 +158,7 @@ mod tests {
     const MIB: u64 = 1 << 20;
 
     #[test]
-    fn what_is_given_is_shared_out() {
+    fn budget_is_divided() {
         // (memory in MiB, threads) -> (workers, blocks, pages, connections)
         for ((memory, threads), expected) in [
             ((40, 4), (1, 7, 245, 64)),
@@ -169,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn buffers_are_within_their_half_and_every_share_is_of_use() {
+    fn buffers_fit_half_of_budget() {
         for memory in (least() / MIB..2000).map(|mib| mib * MIB + 4321) {
             for threads in [1, 2, 3, 16, 256] {
                 let budget = Budget::of(memory, threads).unwrap();
@@ -182,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn index_that_does_not_fit_is_told_with_the_way_out() {
+    fn oversized_index_causes_warning() {
         let budget = Budget::of(64 * MIB, 2).unwrap();
         let room = 64 * MIB - ASIDE - budget.buffers;
         assert_eq!(budget.index_warning(room), None);
@@ -191,11 +199,11 @@ mod tests {
     }
 
     #[test]
-    fn the_least_is_just_enough() {
+    fn minimum_budget_is_sufficient() {
         assert!(Budget::of(least(), 2).is_some());
         assert!(Budget::of(least() - MIB, 2).is_none() && Budget::of(0, 1).is_none());
         assert!(Budget::find(Some(least()), 2).is_ok());
-        let refused = Budget::find(Some(least() - MIB), 2).unwrap_err();
+        let refused = Budget::find(Some(least() - MIB), 2).unwrap_err().to_string();
         assert!(refused.contains("expected at least 40.0 MiB"), "{refused}");
     }
 }

@@ -22,7 +22,7 @@ use operations::{class_of, operation_index, status_index};
 
 /// The listener that a connection came from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Listener {
+pub(crate) enum ListenerKind {
     Http,
     Https,
 }
@@ -147,7 +147,7 @@ impl Meter {
     }
 
     /// Counts a connection while the result lives.
-    pub(crate) fn connection(&self, listener: Listener) -> Connected {
+    pub(crate) fn connection(&self, listener: ListenerKind) -> Connected {
         add(&self.mine().opened[listener as usize], 1);
         Connected { meter: self.clone(), listener }
     }
@@ -165,7 +165,7 @@ impl Meter {
 /// An open connection.
 pub(crate) struct Connected {
     meter: Meter,
-    listener: Listener,
+    listener: ListenerKind,
 }
 
 impl Drop for Connected {
@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn what_several_threads_count_is_added_up() {
+    fn counters_of_threads_are_added() {
         let metrics = Metrics::new(4);
         std::thread::scope(|scope| {
             for worker in 0..4 {
@@ -338,11 +338,12 @@ mod tests {
     }
 
     #[test]
-    fn who_is_here_is_counted_until_it_goes() {
+    fn open_connections_are_counted() {
         let metrics = Metrics::new(2);
         let meter = Meter::new(metrics.clone(), 1);
-        let (first, second) = (meter.connection(Listener::Https), meter.connection(Listener::Https));
-        let plain = meter.connection(Listener::Http);
+        let first = meter.connection(ListenerKind::Https);
+        let second = meter.connection(ListenerKind::Https);
+        let plain = meter.connection(ListenerKind::Http);
         drop(first);
         meter.beat(Duration::from_millis(1500));
         let workers = metrics.workers();

@@ -1,6 +1,7 @@
 //! `keyhole serve`: starts the workers from the options, and shuts them down in order.
 
 mod choice;
+mod error;
 mod greeting;
 
 use std::io;
@@ -16,23 +17,27 @@ use keyhole_s3::ops::HostNames;
 use tokio::sync::watch;
 
 use crate::access::{self, Access};
-use crate::activation::{Inherited, Listener};
 use crate::audit::Audit;
-use crate::cli::{IoMode, LogFormat, ServeOptions, SyncMode};
+use crate::background::Duties;
+use crate::cli::serve::{IoMode, LogFormat, ServeOptions, SyncMode};
 use crate::control::{Control, Running};
-use crate::engine::Chosen;
+use crate::engine::AnyEngine;
+use crate::error::SystemError;
 use crate::memory::Budget;
 use crate::metrics::{Counting, Meter};
+use crate::net::activation::Inherited;
+use crate::net::{Listener, listen, tls};
 use crate::observe::Observers;
 use crate::process::{self, Signal, Signals};
 use crate::reload::{self, Reloads};
-use crate::status::{Facts, Monitor, Phase};
-use crate::store::{self, Make, Place, StoreOptions};
-use crate::watchdog::Watchdog;
-use crate::worker::{First, Setup, TlsSetup};
-use crate::{admin, epoll, service, tls, uring};
+use crate::status::{Monitor, NodeFacts, Phase};
+use crate::store::{self, Make, OpenedStore, StoreLocation, StoreOptions};
+use crate::watchdog::{Heartbeat, Watchdog};
+use crate::worker::{Setup, TlsSetup};
+use crate::{admin, epoll, service, uring};
 
-use choice::{choose_engine, choose_io, listen};
+use choice::{choose_engine, choose_io};
+pub(crate) use error::ServeError;
 use greeting::Addresses;
 
 /// The warning of a build that skips syncs to make the power loss test fail.
@@ -40,45 +45,36 @@ const SKIPS_SYNC: &str = "keyhole: WARNING: this is a test build with the featur
     a power cut loses what was acknowledged. Never keep data with it.";
 
 /// Runs the node until a signal ends it.
-pub(crate) fn serve(options: &ServeOptions, warnings: &[String]) -> Result<(), String> {
+pub(crate) fn serve(options: &ServeOptions, warnings: &[String]) -> Result<(), ServeError> {
     start_log(options);
     if cfg!(feature = "skip-sync") {
         eprintln!("{SKIPS_SYNC}");
     }
     warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     process::harden();
-    let signals = Signals::block().map_err(|error| format!("cannot block signals: {error}"))?;
+    let signals = Signals::block().map_err(|error| SystemError::new("cannot block signals", error))?;
     let mut inherited = Inherited::of_manager()?;
-    let engine = choose_engine(options.engine)?;
-    tracing::info!("AES-256-GCM by the {} engine", format!("{engine:?}").to_lowercase());
-    let use_uring = choose_io(options.io)?;
-    tracing::info!("I/O by {}", if use_uring { "io_uring" } else { "epoll and plain file I/O" });
-    let threads = match options.threads {
-        Some(threads) => threads,
-        None => thread::available_parallelism().map_or(1, usize::from).min(keyhole_log::limits::WORKERS_MAX),
-    };
-    let budget = Budget::find(options.memory, threads)?;
-    let threads = budget.workers;
-    process::allow_connections((threads * budget.connections) as u64);
+    let platform = Platform::choose(options)?;
+    let budget = platform.budget;
     let mut reloads = Reloads::new();
     let tls_config = load_tls(options, &mut reloads)?;
-    let place = Place::find(&options.data, options.state.as_deref())?;
-    let monitor = Monitor::new(facts(options, engine, use_uring, budget));
+    let location = StoreLocation::find(&options.data, options.state.as_deref())?;
+    let monitor = Monitor::new(platform.facts(options));
     let admin_address = start_admin(options.admin_listen, &mut inherited, &monitor)?;
-    let store_options = StoreOptions { budget: Some(budget), ..store_options(options, threads) };
+    let store_options = StoreOptions { budget: Some(budget), ..store_options(options, budget.workers) };
     let starting = service::starting(store_options.read.clone());
-    let store = store::open(&place, &store_options)?;
+    let store = store::open(&location, &store_options)?;
     drop(starting);
-    let threads = workers_of(&store.shared, threads);
-    monitor.opened(store.shared.clone(), store.damaged);
+    let threads = workers_of(&store.store, budget.workers);
+    monitor.opened(store.store.clone(), store.damaged);
     monitor.watches(store.presence.clone());
     // A read-only store usually lies in a read-only directory: do not create a credential there.
-    let may_make_key = store.shared.read_only().is_none() || place.state != place.data;
-    let (access, keys, origin) = Access::load(&place.state, may_make_key)?;
-    let (listeners, address) = inherited.take_or("http", threads, |option| listen(options.listen, threads, option))?;
+    let may_make_key = store.store.read_only().is_none() || location.state != location.data;
+    let (access, keys, origin) = Access::load(&location.state, may_make_key)?;
+    let http = inherited.take_or("http", threads, |option| listen(options.listen, threads, option))?;
     let (mut tls_setups, tls_address) = listen_for_tls(options, tls_config, &mut inherited, threads)?;
-    inherited.nothing_left()?;
-    let addresses = Addresses { plain: address, tls: tls_address, admin: admin_address };
+    inherited.check_all_taken()?;
+    let addresses = Addresses { plain: http.address, tls: tls_address, admin: admin_address };
     let audit = options.audit_log.as_deref().map(Audit::start).transpose()?;
     let config = Arc::new(configure(options, keys, &monitor, audit.clone(), budget)?);
 
@@ -87,49 +83,27 @@ pub(crate) fn serve(options: &ServeOptions, warnings: &[String]) -> Result<(), S
     if let Some(audit) = &audit {
         reloads.push(Box::new(audit.clone()));
     }
-    let (control, mut first) = open_control(&place, running);
+    let (control, mut first) = open_control(&location, running);
     let (stop, stopping) = watch::channel(false);
-    let (report, reports) = mpsc::channel();
+    let (events, received) = mpsc::channel();
     let mut watchdog = Watchdog::of_manager();
-    for (index, listener) in listeners.into_iter().enumerate() {
-        let setup = Setup {
-            shared: store.shared.clone(),
-            medium: store.medium.try_clone().map_err(|error| format!("cannot duplicate a descriptor: {error}"))?,
-            config: config.clone(),
-            listener,
-            tls: tls_setups.pop(),
-            sync: options.sync,
-            connections: budget.connections,
-            engine,
-            serving: {
-                let report = report.clone();
-                Box::new(move || drop(report.send(Report::Serving)))
-            },
-            heart: watchdog.heart(),
-            stop: stopping.clone(),
-            grace: options.grace,
-            first: first.take(),
-            meter: Meter::new(monitor.metrics().clone(), index),
-            monitor: monitor.clone(),
-        };
-        let report = report.clone();
-        let run = move || work(setup, use_uring, &report);
-        thread::Builder::new()
-            .name(format!("worker-{index}"))
-            .spawn(run)
-            .map_err(|error| format!("cannot start a thread: {error}"))?;
+    let plan =
+        WorkerPlan { options, platform, store: &store, config, monitor: monitor.clone(), stop: stopping, events };
+    for (index, listener) in http.listeners.into_iter().enumerate() {
+        let heart = watchdog.heart();
+        plan.spawn(OwnParts { index, listener, tls: tls_setups.pop(), first: first.take(), heart })?;
     }
-    drop(report);
+    drop(plan);
     // A signal that arrives before the node serves takes effect as soon as it does.
-    await_all(&reports, threads, |report| matches!(report, Report::Serving))?;
-    watchdog.watch().map_err(|error| format!("cannot start a thread: {error}"))?;
+    await_all(&received, threads, |event| matches!(event, WorkerEvent::Serving))?;
+    watchdog.watch().map_err(SystemError::thread)?;
     monitor.enter(Phase::Serving);
     addresses.greet(&origin, &options.region);
-    let status = addresses.status(store.shared.read_only().map(|why| &**why));
+    let status = addresses.status(store.store.read_only().map(|why| &**why));
     service::ready(&status);
-    let told = Told { status, grace: options.grace, stop, monitor };
-    thread::spawn(move || told.mind(&signals, &mut reloads));
-    await_all(&reports, threads, |report| matches!(report, Report::Ended))?;
+    let handler = SignalHandler { status, grace: options.grace, stop, monitor };
+    thread::spawn(move || handler.run(&signals, &mut reloads));
+    await_all(&received, threads, |event| matches!(event, WorkerEvent::Ended))?;
     if let Some(control) = control {
         control.remove();
     }
@@ -141,8 +115,97 @@ pub(crate) fn serve(options: &ServeOptions, warnings: &[String]) -> Result<(), S
     std::process::exit(0);
 }
 
+/// The choices that depend on the machine.
+#[derive(Clone, Copy)]
+struct Platform {
+    engine: AnyEngine,
+    use_uring: bool,
+    budget: Budget,
+}
+
+impl Platform {
+    /// Chooses engine, I/O interface and memory budget, and logs them.
+    fn choose(options: &ServeOptions) -> Result<Self, ServeError> {
+        let engine = choose_engine(options.engine)?;
+        tracing::info!("AES-256-GCM by the {} engine", format!("{engine:?}").to_lowercase());
+        let use_uring = choose_io(options.io)?;
+        tracing::info!("I/O by {}", if use_uring { "io_uring" } else { "epoll and plain file I/O" });
+        let threads = match options.threads {
+            Some(threads) => threads,
+            None => thread::available_parallelism().map_or(1, usize::from).min(keyhole_log::limits::WORKERS_MAX),
+        };
+        let budget = Budget::find(options.memory, threads)?;
+        process::allow_connections((budget.workers * budget.connections) as u64);
+        Ok(Platform { engine, use_uring, budget })
+    }
+
+    /// Returns the constant facts that the node reports about itself.
+    fn facts(&self, options: &ServeOptions) -> NodeFacts {
+        NodeFacts {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            engine: format!("{:?}", self.engine).to_lowercase(),
+            io: if self.use_uring { "uring" } else { "epoll" }.to_owned(),
+            sync: options.sync.to_string(),
+            workers: self.budget.workers,
+            memory: self.budget,
+        }
+    }
+}
+
+/// The parts that all workers share.
+struct WorkerPlan<'a> {
+    options: &'a ServeOptions,
+    platform: Platform,
+    store: &'a OpenedStore,
+    config: Arc<Config>,
+    monitor: Arc<Monitor>,
+    stop: watch::Receiver<bool>,
+    events: mpsc::Sender<WorkerEvent>,
+}
+
+/// The parts of one worker.
+struct OwnParts {
+    index: usize,
+    listener: Listener,
+    tls: Option<TlsSetup>,
+    first: Option<Duties>,
+    heart: Arc<Heartbeat>,
+}
+
+impl WorkerPlan<'_> {
+    /// Starts the thread of one worker.
+    fn spawn(&self, own: OwnParts) -> Result<(), ServeError> {
+        let medium = self.store.medium.try_clone();
+        let setup = Setup {
+            store: self.store.store.clone(),
+            medium: medium.map_err(|error| SystemError::new("cannot duplicate a descriptor", error))?,
+            config: self.config.clone(),
+            listener: own.listener,
+            tls: own.tls,
+            sync: self.options.sync,
+            connections: self.platform.budget.connections,
+            engine: self.platform.engine,
+            serving: {
+                let events = self.events.clone();
+                Box::new(move || drop(events.send(WorkerEvent::Serving)))
+            },
+            heart: own.heart,
+            stop: self.stop.clone(),
+            grace: self.options.grace,
+            first: own.first,
+            meter: Meter::new(self.monitor.metrics().clone(), own.index),
+            monitor: self.monitor.clone(),
+        };
+        let events = self.events.clone();
+        let use_uring = self.platform.use_uring;
+        let run = move || work(setup, use_uring, &events);
+        thread::Builder::new().name(format!("worker-{}", own.index)).spawn(run).map_err(SystemError::thread)?;
+        Ok(())
+    }
+}
+
 /// Checks whether a node would start with these options, as far as possible without starting one.
-pub(crate) fn check(options: &ServeOptions) -> Result<(), String> {
+pub(crate) fn check(options: &ServeOptions) -> Result<(), ServeError> {
     choose_engine(options.engine)?;
     if options.io == IoMode::Uring {
         choose_io(options.io)?;
@@ -152,8 +215,9 @@ pub(crate) fn check(options: &ServeOptions) -> Result<(), String> {
     }
     load_tls(options, &mut Reloads::new())?;
     proxies(options)?;
-    let place = Place::find(&options.data, options.state.as_deref())?;
-    access::describe(&place.state).map(|_| ())
+    let location = StoreLocation::find(&options.data, options.state.as_deref())?;
+    access::describe(&location.state)?;
+    Ok(())
 }
 
 fn start_log(options: &ServeOptions) {
@@ -180,10 +244,10 @@ fn store_options(options: &ServeOptions, workers: usize) -> StoreOptions {
 }
 
 /// Returns the number of threads that the store's capacity allows: each has its own segments.
-fn workers_of(shared: &keyhole_log::Store, threads: usize) -> usize {
-    let workers = shared.workers();
+fn workers_of(store: &keyhole_log::Store, threads: usize) -> usize {
+    let workers = store.workers();
     if workers < threads {
-        let capacity = shared.usage().capacity;
+        let capacity = store.usage().capacity;
         tracing::warn!("a capacity of {capacity} bytes is enough for {workers} of {threads} threads");
     }
     workers
@@ -196,7 +260,7 @@ fn configure(
     monitor: &Monitor,
     audit: Option<Arc<Audit>>,
     budget: Budget,
-) -> Result<Config, String> {
+) -> Result<Config, ServeError> {
     Ok(Config {
         region: options.region.clone(),
         host_names: HostNames::new(options.host_names.clone()),
@@ -208,27 +272,9 @@ fn configure(
     })
 }
 
-fn proxies(options: &ServeOptions) -> Result<TrustedProxies, String> {
+fn proxies(options: &ServeOptions) -> Result<TrustedProxies, ServeError> {
     let proxies = TrustedProxies::new(options.trusted_proxies.clone());
-    match proxies.are_too_many() {
-        false => Ok(proxies),
-        true => Err(format!(
-            "more than {} --trusted-proxy options: use networks instead of addresses",
-            keyhole_node::limits::TRUSTED_PROXIES_MAX
-        )),
-    }
-}
-
-/// Returns the constant facts that the node reports about itself.
-fn facts(options: &ServeOptions, engine: Chosen, use_uring: bool, budget: Budget) -> Facts {
-    Facts {
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        engine: format!("{engine:?}").to_lowercase(),
-        io: if use_uring { "uring" } else { "epoll" }.to_owned(),
-        sync: options.sync.to_string(),
-        workers: budget.workers,
-        memory: budget,
-    }
+    if proxies.are_too_many() { Err(ServeError::TooManyProxies) } else { Ok(proxies) }
 }
 
 /// Starts the monitor and, if configured, the admin listener; returns the listener's address.
@@ -238,27 +284,24 @@ fn start_admin(
     listen_on: Option<SocketAddr>,
     inherited: &mut Inherited,
     monitor: &Arc<Monitor>,
-) -> Result<Option<SocketAddr>, String> {
+) -> Result<Option<SocketAddr>, ServeError> {
     let listening = match listen_on {
         Some(address) => Some(inherited.take_or("admin", 1, |option| listen(address, 1, option))?),
         None => inherited.take("admin", 1)?,
     };
-    let (listener, address) = match listening {
-        Some((mut listeners, address)) => (listeners.pop(), Some(address)),
-        None => (None, None),
-    };
+    let address = listening.as_ref().map(|listening| listening.address);
     if let Some(address) = address {
         tracing::info!("serving metrics, health and status page on http://{address}/");
     }
-    let listener = listener.map(|listener| listener.socket);
-    admin::start(monitor.clone(), listener).map_err(|error| format!("cannot start a thread: {error}"))?;
+    let listener = listening.and_then(|mut listening| listening.listeners.pop()).map(|listener| listener.socket);
+    admin::start(monitor.clone(), listener).map_err(SystemError::thread)?;
     Ok(address)
 }
 
 type TlsConfigs = watch::Receiver<Arc<rustls::ServerConfig>>;
 
 /// Loads the TLS configuration, if there is a TLS listener, and registers it for reloads.
-fn load_tls(options: &ServeOptions, reloads: &mut Reloads) -> Result<Option<TlsConfigs>, String> {
+fn load_tls(options: &ServeOptions, reloads: &mut Reloads) -> Result<Option<TlsConfigs>, ServeError> {
     if options.tls_listen.is_none() {
         return Ok(None);
     }
@@ -274,70 +317,74 @@ fn listen_for_tls(
     configs: Option<TlsConfigs>,
     inherited: &mut Inherited,
     threads: usize,
-) -> Result<(Vec<TlsSetup>, Option<SocketAddr>), String> {
+) -> Result<(Vec<TlsSetup>, Option<SocketAddr>), ServeError> {
     let Some((address, configs)) = options.tls_listen.zip(configs) else { return Ok((Vec::new(), None)) };
-    let (listeners, address) = inherited.take_or("https", threads, |option| listen(address, threads, option))?;
+    let https = inherited.take_or("https", threads, |option| listen(address, threads, option))?;
     let setup = |listener: Listener| TlsSetup { listener, configs: configs.clone() };
-    Ok((listeners.into_iter().map(setup).collect(), Some(address)))
+    Ok((https.listeners.into_iter().map(setup).collect(), Some(https.address)))
 }
 
 /// Opens the control socket for the first worker. Without the socket, the node still serves.
-fn open_control(place: &Place, running: Arc<Running>) -> (Option<Control>, Option<First>) {
-    let path = place.socket();
+fn open_control(location: &StoreLocation, running: Arc<Running>) -> (Option<Control>, Option<Duties>) {
+    let path = location.socket();
     match Control::bind(&path) {
-        Ok((control, listener)) => (Some(control), Some(First { control: Some(listener), running })),
+        Ok((control, listener)) => (Some(control), Some(Duties { control: Some(listener), running })),
         Err(error) => {
             tracing::warn!(
                 "cannot create the control socket {}: {error}; stat, compact, scrub and bucket need a stopped node, or \
                  --state DIR on another file system",
                 path.display()
             );
-            (None, Some(First { control: None, running }))
+            (None, Some(Duties { control: None, running }))
         }
     }
 }
 
 /// A worker's message to the main thread.
-enum Report {
+enum WorkerEvent {
     /// The worker accepts connections.
     Serving,
     /// The worker has shut down in order.
     Ended,
     /// The worker has stopped with this error.
-    Failed(String),
+    Failed(ServeError),
 }
 
-/// Runs a worker to its end and reports the result.
-fn work(setup: Setup, use_uring: bool, report: &mpsc::Sender<Report>) {
-    let ended = || drop(report.send(Report::Ended));
+/// Runs a worker to its end and sends the result.
+fn work(setup: Setup, use_uring: bool, events: &mpsc::Sender<WorkerEvent>) {
+    let ended = || drop(events.send(WorkerEvent::Ended));
     let run = || if use_uring { uring::run(setup, ended) } else { epoll::run(setup, ended) };
     let failure = match catch_unwind(AssertUnwindSafe(run)) {
         Ok(Ok(())) => return,
-        Ok(Err(error)) => format!("cannot run a worker: {error}"),
-        Err(_) => "a worker panicked; see the log".to_owned(),
+        Ok(Err(error)) => ServeError::Worker(error),
+        Err(_) => ServeError::WorkerPanicked,
     };
-    let _ = report.send(Report::Failed(failure));
+    let _ = events.send(WorkerEvent::Failed(failure));
 }
 
-/// Waits for `count` reports of one kind.
+/// Waits for `count` events of one kind.
 ///
 /// # Errors
 /// A worker has failed meanwhile.
-fn await_all(reports: &mpsc::Receiver<Report>, count: usize, is_it: impl Fn(&Report) -> bool) -> Result<(), String> {
+fn await_all(
+    events: &mpsc::Receiver<WorkerEvent>,
+    count: usize,
+    is_it: impl Fn(&WorkerEvent) -> bool,
+) -> Result<(), ServeError> {
     let mut left = count;
     while left > 0 {
-        match reports.recv() {
-            Ok(Report::Failed(why)) => return Err(why),
-            Ok(report) if is_it(&report) => left -= 1,
+        match events.recv() {
+            Ok(WorkerEvent::Failed(why)) => return Err(why),
+            Ok(event) if is_it(&event) => left -= 1,
             Ok(_) => {}
-            Err(_) => return Err("a worker panicked; see the log".to_owned()),
+            Err(_) => return Err(ServeError::WorkerPanicked),
         }
     }
     Ok(())
 }
 
-/// The receivers of signals.
-struct Told {
+/// Handles the signals of a running node.
+struct SignalHandler {
     /// The status text that the service manager shows for a healthy node.
     status: String,
     grace: Duration,
@@ -345,16 +392,16 @@ struct Told {
     monitor: Arc<Monitor>,
 }
 
-impl Told {
+impl SignalHandler {
     /// Handles signals: reloads changed files until a signal ends the node, then stops the workers.
-    fn mind(&self, signals: &Signals, reloads: &mut Reloads) {
+    fn run(&self, signals: &Signals, reloads: &mut Reloads) {
         let signal = reload::until_end(signals, reloads, &self.status);
         tracing::info!("{signal}: no longer accepting requests");
         self.monitor.enter(Phase::Draining);
         service::stopping(self.grace);
         self.stop.send_replace(true);
         loop {
-            if let Some(Signal::End(signal)) = signals.wait(reload::LOOK_EVERY) {
+            if let Some(Signal::End(signal)) = signals.wait(reload::POLL_EVERY) {
                 tracing::warn!("{signal} again: exiting immediately");
                 std::process::exit(1);
             }

@@ -4,169 +4,18 @@
 //! A [`Monitor`] exists from before the store is opened until the process ends. Its readers wait
 //! only for locks that are never held across I/O.
 
-mod account;
+mod conditions;
+pub(crate) mod format;
 mod history;
 mod machine;
-mod report;
-pub(crate) mod say;
+mod model;
+mod monitor;
+mod snapshot;
+mod store;
 
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
-use std::time::{Duration, Instant};
-
-use keyhole_log::Store;
-use keyhole_node::Services;
-
-use crate::env::System;
-use crate::metrics::Metrics;
-use crate::store::Presence;
-
+pub(crate) use history::{LATELY, MINUTES, SECONDS, Sample};
+pub(crate) use model::{BOUNDS_S, Condition, NodeFacts, Severity, Status};
+pub(crate) use monitor::{Monitor, Phase, SAMPLE_EVERY};
 #[cfg(test)]
-pub(crate) use account::tests::sample_status;
-pub(crate) use history::{History, LATELY, MINUTES, SECONDS, Sample};
-pub(crate) use report::{BOUNDS_S, Condition, Facts, Severity, Status, StoreStatus};
-
-use report::Scrub;
-
-/// Sampling interval of the history.
-pub(crate) const SAMPLE_EVERY: Duration = Duration::from_secs(1);
-
-/// Time without a heartbeat after which a worker is reported as stalled; heartbeats are sent every
-/// second.
-pub(crate) const STUCK: Duration = Duration::from_secs(5);
-
-/// Time without a heartbeat after which the node counts as dead: only a restart helps.
-pub(crate) const DEAD: Duration = Duration::from_secs(30);
-
-/// The stage of the node's life.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(u8)]
-pub(crate) enum Phase {
-    /// The store is being opened.
-    Starting,
-    Serving,
-    /// No further requests are accepted.
-    Draining,
-}
-
-/// Collects the status of the node.
-pub(crate) struct Monitor {
-    facts: Facts,
-    started: Instant,
-    started_ms: u64,
-    phase: AtomicU8,
-    metrics: Arc<Metrics>,
-    store: OnceLock<Arc<Store>>,
-    presence: OnceLock<Presence>,
-    /// Damaged places found by recovery.
-    damaged_at_start: AtomicU64,
-    told: Mutex<Told>,
-    history: Mutex<History>,
-}
-
-/// State reported by other parts of the node.
-#[derive(Clone, Default)]
-struct Told {
-    /// The time, in ms since 1970, and the bucket of an object stored later than the clock's time.
-    behind: Option<(u64, String)>,
-    scrubs: Scrub,
-    /// The reason if the object file is no longer in place.
-    absence: Option<String>,
-}
-
-impl Monitor {
-    pub(crate) fn new(facts: Facts) -> Arc<Self> {
-        let metrics = Metrics::new(facts.workers);
-        let history = Mutex::new(History::new(Instant::now(), &metrics.totals()));
-        Arc::new(Monitor {
-            facts,
-            started: Instant::now(),
-            started_ms: System.now_ms(),
-            phase: AtomicU8::new(Phase::Starting as u8),
-            metrics,
-            store: OnceLock::new(),
-            presence: OnceLock::new(),
-            damaged_at_start: AtomicU64::new(0),
-            told: Mutex::default(),
-            history,
-        })
-    }
-
-    pub(crate) fn metrics(&self) -> &Arc<Metrics> {
-        &self.metrics
-    }
-
-    /// Returns the time since the node started.
-    pub(crate) fn uptime(&self) -> Duration {
-        self.started.elapsed()
-    }
-
-    pub(crate) fn phase(&self) -> Phase {
-        let now = self.phase.load(Ordering::Relaxed);
-        let phases = [Phase::Starting, Phase::Serving, Phase::Draining];
-        phases.into_iter().find(|phase| *phase as u8 == now).expect("one of them was stored")
-    }
-
-    /// Records that the store is open.
-    pub(crate) fn opened(&self, shared: Arc<Store>, damaged: usize) {
-        self.damaged_at_start.store(damaged as u64, Ordering::Relaxed);
-        let _ = self.store.set(shared); // Called once.
-    }
-
-    /// Records where the object file was opened.
-    pub(crate) fn watches(&self, presence: Presence) {
-        let _ = self.presence.set(presence); // Called once.
-    }
-
-    pub(crate) fn presence(&self) -> Option<Presence> {
-        self.presence.get().cloned()
-    }
-
-    /// Records why the object file is no longer in place, or `None` if it is.
-    pub(crate) fn object_file_is_absent(&self, absence: Option<String>) {
-        self.told().absence = absence;
-    }
-
-    /// Enters a phase; earlier phases are ignored.
-    pub(crate) fn enter(&self, phase: Phase) {
-        self.phase.fetch_max(phase as u8, Ordering::Relaxed);
-    }
-
-    /// Records whether the clock is behind a stored time, and the bucket of that object.
-    pub(crate) fn clock_is_behind(&self, behind: Option<(u64, String)>) {
-        self.told().behind = behind;
-    }
-
-    /// Adds bytes verified by a scrub, and damaged places that it has found.
-    pub(crate) fn scrubbed(&self, bytes: u64, damaged: u64) {
-        let scrubs = &mut self.told().scrubs;
-        scrubs.bytes += bytes;
-        scrubs.damaged += damaged;
-    }
-
-    /// Records the end of a scrub and the count of damaged places that it has found.
-    pub(crate) fn scrub_ended(&self, damaged: u64) {
-        let scrubs = &mut self.told().scrubs;
-        scrubs.completed += 1;
-        (scrubs.last_ended_ms, scrubs.last_damaged) = (Some(System.now_ms()), damaged);
-    }
-
-    /// Adds a sample to the history. Called every [`SAMPLE_EVERY`].
-    pub(crate) fn sample(&self) {
-        let totals = self.metrics.totals();
-        self.history().sample(Instant::now(), &totals);
-    }
-
-    /// Returns the samples of the last seconds and minutes.
-    pub(crate) fn samples(&self) -> (Vec<Sample>, Vec<Sample>) {
-        self.history().samples()
-    }
-
-    fn told(&self) -> MutexGuard<'_, Told> {
-        self.told.lock().expect("nobody panics while it is held")
-    }
-
-    fn history(&self) -> MutexGuard<'_, History> {
-        self.history.lock().expect("nobody panics while it is held")
-    }
-}
+pub(crate) use snapshot::tests::sample_status;
+pub(crate) use store::{StoreFigures, StoreStatus};

@@ -2,16 +2,23 @@
 //!
 //! An export ([the format](../../docs/EXPORT.md)) is a manifest of JSON lines and a file for each
 //! object, as a file tree or a tar stream. The node, or a command with exclusive access to the
-//! store, sends and receives objects over a [`session`], one after the other and without any key.
+//! store, sends and receives objects over a [`protocol`], one after the other and without any key.
 //! The command converts objects to files and back, and verifies both.
 
 pub(crate) mod channel;
 pub(crate) mod entry;
+mod error;
+mod invalid;
 pub(crate) mod manifest;
+mod node;
+mod peer;
+pub(crate) mod protocol;
 pub(crate) mod receiver;
 pub(crate) mod sender;
-pub(crate) mod session;
 pub(crate) mod tree;
 
 pub(crate) use channel::Channel;
-pub(crate) use session::{Place, Way, serve};
+pub(crate) use error::TransferError;
+pub(crate) use invalid::EntryError;
+pub(crate) use node::{TransferPermit, serve};
+pub(crate) use protocol::Direction;

@@ -2,7 +2,7 @@
 //! names it, and its pitfalls are handled here:
 //!
 //! - An operation in flight is never dropped: a connection that is silent for too long is shut
-//!   down, and the operation is awaited ([`worker::Open::timed`]).
+//!   down, and the operation is awaited ([`timed`](crate::net::ConnectionState::timed)).
 //! - A runtime is never dropped with operations in flight: a worker that has finished waits for the
 //!   process to exit.
 //! - Buffers are our own and fully initialised, and received data is always sliced to its length.

@@ -1,6 +1,6 @@
 //! The service manager's watchdog: it is notified only while every worker's event loop runs.
 //!
-//! Each worker has a [`Heart`] that a timer of its event loop beats, so that it stops with the
+//! Each worker has a [`Heartbeat`] that a timer of its event loop beats, so that it stops with the
 //! loop: in a blocking call, a lock, or an endless loop. The watchdog thread checks all of them
 //! twice per watchdog period and sends `WATCHDOG=1` if none has stopped. A notification lasts one
 //! period; then the manager kills and restarts the process.
@@ -23,13 +23,13 @@ const AT_REST: u64 = u64::MAX;
 
 /// The heartbeat of a worker's thread.
 #[derive(Default)]
-pub(crate) struct Heart {
+pub(crate) struct Heartbeat {
     beats: AtomicU64,
     /// `None` without a watchdog.
     every: Option<Duration>,
 }
 
-impl Heart {
+impl Heartbeat {
     /// Beats without end, if there is a watchdog.
     pub(crate) async fn beat(&self) {
         let Some(every) = self.every else { return };
@@ -48,7 +48,7 @@ impl Heart {
 /// The manager's watchdog, if it has one for this process.
 pub(crate) struct Watchdog {
     period: Option<Duration>,
-    hearts: Vec<Arc<Heart>>,
+    hearts: Vec<Arc<Heartbeat>>,
 }
 
 impl Watchdog {
@@ -58,9 +58,9 @@ impl Watchdog {
     }
 
     /// Returns the heart of one more worker.
-    pub(crate) fn heart(&mut self) -> Arc<Heart> {
+    pub(crate) fn heart(&mut self) -> Arc<Heartbeat> {
         let every = self.period.map(|period| period / BEATS_PER_PERIOD);
-        let heart = Arc::new(Heart { every, ..Heart::default() });
+        let heart = Arc::new(Heartbeat { every, ..Heartbeat::default() });
         self.hearts.push(heart.clone());
         heart
     }
@@ -68,42 +68,42 @@ impl Watchdog {
     /// Starts the checking thread, if there is a watchdog.
     pub(crate) fn watch(self) -> io::Result<()> {
         let Some(period) = self.period else { return Ok(()) };
-        let mut look = Look::new(self.hearts);
-        let look_regularly = move || {
+        let mut detector = StallDetector::new(self.hearts);
+        let check_regularly = move || {
             loop {
-                match look.standing() {
+                match detector.find_stalled() {
                     None => service::tell(&[NotifyState::Watchdog]),
                     Some(worker) => tracing::error!(worker, "worker stalled: withholding the watchdog notification"),
                 }
                 thread::sleep(period / 2);
             }
         };
-        thread::Builder::new().name("watchdog".to_owned()).spawn(look_regularly).map(drop)
+        thread::Builder::new().name("watchdog".to_owned()).spawn(check_regularly).map(drop)
     }
 }
 
 /// The counters at the last check.
-struct Look {
-    hearts: Vec<Arc<Heart>>,
+struct StallDetector {
+    hearts: Vec<Arc<Heartbeat>>,
     seen: Vec<u64>,
 }
 
-impl Look {
-    fn new(hearts: Vec<Arc<Heart>>) -> Self {
+impl StallDetector {
+    fn new(hearts: Vec<Arc<Heartbeat>>) -> Self {
         let seen = hearts.iter().map(|heart| heart.beats.load(Ordering::Relaxed).wrapping_sub(1)).collect();
-        Look { hearts, seen }
+        StallDetector { hearts, seen }
     }
 
     /// Returns a worker that has stalled since the last check, if any.
-    fn standing(&mut self) -> Option<usize> {
-        let mut standing = None;
+    fn find_stalled(&mut self) -> Option<usize> {
+        let mut stalled = None;
         for (worker, (heart, seen)) in self.hearts.iter().zip(&mut self.seen).enumerate() {
             let now = heart.beats.load(Ordering::Relaxed);
             if std::mem::replace(seen, now) == now && now != AT_REST {
-                standing = standing.or(Some(worker));
+                stalled = stalled.or(Some(worker));
             }
         }
-        standing
+        stalled
     }
 }
 
@@ -112,31 +112,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_that_stands_still_is_noticed() {
-        let hearts: Vec<Arc<Heart>> = (0..3).map(|_| Arc::default()).collect();
+    fn stalled_worker_is_detected() {
+        let hearts: Vec<Arc<Heartbeat>> = (0..3).map(|_| Arc::default()).collect();
         let beat = |worker: usize| {
             hearts[worker].beats.fetch_add(1, Ordering::Relaxed);
         };
-        let mut look = Look::new(hearts.clone());
-        assert_eq!(look.standing(), None, "at the first look nothing has been missed");
+        let mut detector = StallDetector::new(hearts.clone());
+        assert_eq!(detector.find_stalled(), None, "at the first look nothing has been missed");
         (0..3).for_each(beat);
-        assert_eq!(look.standing(), None);
+        assert_eq!(detector.find_stalled(), None);
         [0, 2].into_iter().for_each(beat);
-        assert_eq!(look.standing(), Some(1));
-        assert_eq!(look.standing(), Some(0), "nor do the others go on");
+        assert_eq!(detector.find_stalled(), Some(1));
+        assert_eq!(detector.find_stalled(), Some(0), "nor do the others go on");
         (0..3).for_each(beat);
-        assert_eq!(look.standing(), None, "they do again");
+        assert_eq!(detector.find_stalled(), None, "they do again");
         hearts[1].rest();
         [0, 2].into_iter().for_each(beat);
-        assert_eq!(look.standing(), None);
+        assert_eq!(detector.find_stalled(), None);
         [0, 2].into_iter().for_each(beat);
-        assert_eq!(look.standing(), None, "who has ended is not missed");
+        assert_eq!(detector.find_stalled(), None, "who has ended is not missed");
     }
 
     #[tokio::test]
-    async fn a_heart_beats_only_for_a_watchdog() {
-        Heart::default().beat().await;
-        let heart = Heart { every: Some(Duration::from_millis(1)), ..Heart::default() };
+    async fn heartbeat_needs_watchdog() {
+        Heartbeat::default().beat().await;
+        let heart = Heartbeat { every: Some(Duration::from_millis(1)), ..Heartbeat::default() };
         let beating = tokio::time::timeout(Duration::from_millis(200), heart.beat());
         assert!(beating.await.is_err());
         assert!(heart.beats.load(Ordering::Relaxed) > 3);

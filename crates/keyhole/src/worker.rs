@@ -1,94 +1,52 @@
 //! A worker: one thread with its own ring or poller, listener, buffers and segments.
 
-use std::cell::{Cell, RefCell};
 use std::io;
 use std::marker::PhantomData;
-use std::mem::MaybeUninit;
-use std::net::Shutdown;
-use std::ops::Range;
-use std::os::unix::net::UnixListener;
-use std::rc::{Rc, Weak};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use keyhole_log::{Disk, Log, Store};
-use keyhole_node::{Config, Host, Node, Platform, Stream};
-use socket2::SockRef;
-use tokio::sync::{Notify, watch};
-use tokio::task::spawn_local;
-use tokio::time::{Instant, timeout_at};
-use zeroize::Zeroize;
+use keyhole_node::{Config, Host, Node, Platform};
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, spawn_local};
 
-use crate::activation::Listener;
-use crate::buffer::Block;
-use crate::chores::Chores;
-use crate::cli::SyncMode;
-use crate::connection::Connection;
-use crate::control::Running;
-use crate::engine::Chosen;
+use crate::background::{Background, Duties};
+use crate::buffer::Buffer;
+use crate::cli::serve::SyncMode;
+use crate::engine::AnyEngine;
 use crate::env::System;
 use crate::medium::Medium;
 use crate::metrics::{self, Connected, Meter};
+use crate::net::tls::Acceptor;
+use crate::net::{Accept, Connection, Connections, Listener, Socket};
 use crate::status::Monitor;
-use crate::tls::Acceptor;
-use crate::watchdog::Heart;
-
-/// Limit of concurrent connections of one worker, if the memory allows as many; further connections
-/// wait in the listeners' backlogs. (With two listeners the count can exceed the limit by one: both
-/// may be accepting when the last place is taken.)
-pub(crate) const CONNECTIONS_MAX: usize = 1024;
-
-/// Time that a connection accepted just before shutdown has for its first request, which may be on
-/// its way.
-const FIRST_REQUEST: Duration = Duration::from_secs(1);
-
-/// Time that the tasks of cut-off connections may take to end.
-const CUT_OFF: Duration = Duration::from_secs(2);
+use crate::watchdog::Heartbeat;
 
 /// Delay before the next accept after a failed one (too many open files).
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
-/// Idle timeout: a peer may be silent this long, and up to a [`TICK`] longer, before its connection
-/// is shut down.
-const IDLE: Duration = Duration::from_secs(30);
-
-/// Interval of the timeout checks. A timer for each operation would be a considerable part of the
-/// operation's cost.
-const TICK: Duration = Duration::from_secs(1);
-
-/// Minimum rate of a peer that sends a request or receives a reply: bytes per second, averaged over
-/// [`RATE_TICKS`] ticks in which the node waits for the peer. The node's own delays do not count.
-const RATE_MIN: u64 = 256;
-const RATE_TICKS: u64 = 30;
-
-/// [`IDLE`] in ticks.
-const IDLE_TICKS: u64 = IDLE.as_secs() / TICK.as_secs();
-
-/// Limits in time and bytes for draining a peer that still sends after its reply.
-pub(crate) const LINGER: Duration = Duration::from_secs(2);
-pub(crate) const LINGER_BYTES: usize = 64 << 20;
-
 /// The parts that a worker is built from.
 pub(crate) struct Setup {
-    pub(crate) shared: Arc<Store>,
+    pub(crate) store: Arc<Store>,
     pub(crate) medium: Medium,
     pub(crate) config: Arc<Config>,
     pub(crate) listener: Listener,
     pub(crate) tls: Option<TlsSetup>,
     pub(crate) sync: SyncMode,
-    /// Limit of concurrent connections, at most [`CONNECTIONS_MAX`].
+    /// Limit of concurrent connections, at most [`CONNECTIONS_MAX`](crate::net::CONNECTIONS_MAX).
     pub(crate) connections: usize,
-    pub(crate) engine: Chosen,
+    pub(crate) engine: AnyEngine,
     /// Called once the worker accepts connections.
     pub(crate) serving: Box<dyn FnOnce() + Send>,
     /// Heartbeat of the worker's thread.
-    pub(crate) heart: Arc<Heart>,
+    pub(crate) heart: Arc<Heartbeat>,
     /// Becomes true when the node is to shut down.
     pub(crate) stop: watch::Receiver<bool>,
     /// Time that requests in flight may take after that.
     pub(crate) grace: Duration,
     /// Additional duties of the first worker; `None` for the others.
-    pub(crate) first: Option<First>,
+    pub(crate) first: Option<Duties>,
     /// The worker's counters.
     pub(crate) meter: Meter,
     pub(crate) monitor: Arc<Monitor>,
@@ -101,346 +59,35 @@ pub(crate) struct TlsSetup {
     pub(crate) configs: watch::Receiver<Arc<rustls::ServerConfig>>,
 }
 
-/// The additional duties of the first worker.
-pub(crate) struct First {
-    /// The control socket, if there is one.
-    pub(crate) control: Option<UnixListener>,
-    /// The node's state that control commands query and change.
-    pub(crate) running: Arc<Running>,
-}
-
-/// A plain connection of the operating system, without TLS.
-#[allow(async_fn_in_trait)]
-pub(crate) trait Socket: Stream<Buf = Block> {
-    /// Returns the connection's timeout state.
-    fn open(&self) -> &Open;
-
-    /// Returns whether the peer has sent bytes that were not received yet.
-    fn has_come(&self) -> bool;
-
-    /// Reads the beginning of a request as `read_block` does; also returns `Ok(0)` if the node
-    /// accepts no further requests.
-    async fn read_request_block(&self, buf: Block, at: Range<usize>) -> (io::Result<usize>, Block) {
-        if !self.open().begin_request(|| self.has_come()) {
-            return (Ok(0), buf);
-        }
-        let (result, buf) = self.read_block(buf, at).await;
-        (self.open().request_begun(result), buf)
-    }
-
-    /// As [`read_request_block`](Self::read_request_block), but appends to `bytes`.
-    async fn read_request_bytes(&self, bytes: Vec<u8>) -> (io::Result<usize>, Vec<u8>) {
-        if !self.open().begin_request(|| self.has_come()) {
-            return (Ok(0), bytes);
-        }
-        let before = bytes.len();
-        let (result, bytes) = self.read_bytes(bytes).await;
-        unread(self.open().request_begun(result), bytes, before)
-    }
-}
-
-/// A listener that connections are accepted from.
-#[allow(async_fn_in_trait)]
-pub(crate) trait Accept {
-    type Stream: Socket;
-
-    async fn accept(&self, connections: &Rc<Connections>) -> io::Result<Self::Stream>;
-
-    /// Stops accepting: new clients are refused, or wait for the processes that share the socket.
-    fn close(self);
-}
-
-/// A connection that can be shut down while it is idle, silent for too long, or too slow.
-pub(crate) trait Idle {
-    /// Returns the connection's timeout state.
-    fn open(&self) -> &Open;
-
-    /// Shuts down one direction or both: pending operations in it complete.
-    fn shut_down(&self, how: Shutdown);
-
-    /// Closes the connection if it waits for a request; otherwise it closes after the reply.
-    fn stop_if_idle(&self) {
-        if self.open().refuse_if_idle() {
-            self.shut_down(Shutdown::Read);
-        }
-    }
-
-    /// Closes the connection if its peer has been silent for too long or is too slow.
-    fn stop_if_late(&self) {
-        if let Some(how) = self.open().late() {
-            self.shut_down(how);
-        }
-    }
-
-    /// Closes the connection in any state.
-    fn cut_off(&self) {
-        self.shut_down(Shutdown::Both);
-    }
-}
-
-/// The stage of the node's shutdown.
-#[derive(Clone, Copy, PartialEq, Eq, Default)]
-enum Phase {
-    #[default]
-    Serving,
-    /// Accepts no further requests, except the first one of a connection.
-    Ending,
-    /// Accepts no further requests.
-    Refusing,
-}
-
-/// The open connections of a worker.
-#[derive(Default)]
-pub(crate) struct Connections {
-    /// Limit of concurrent connections.
-    max: usize,
-    open: RefCell<Vec<Weak<dyn Idle>>>,
-    count: Cell<usize>,
-    phase: Cell<Phase>,
-    changed: Notify,
-    /// Ticks since the worker started.
-    ticks: Cell<u64>,
-}
-
-/// Counts one connection while it lives, and holds its timeout state.
-pub(crate) struct Open {
-    of: Rc<Connections>,
-    /// Tick at which the pending operation began; `u64::MAX` if none is pending.
-    since: Cell<u64>,
-    /// The pending operation was cancelled because its peer was silent for too long.
-    is_late: Cell<bool>,
-    /// The pending operation is a read.
-    is_reading: Cell<bool>,
-    /// Ticks spent waiting for the peer, and bytes moved meanwhile, in the current request since
-    /// the last check of the rate.
-    waited: Cell<u64>,
-    moved: Cell<u64>,
-    /// The peer owes a request of which no byte has arrived.
-    is_idle: Cell<bool>,
-    /// No request has arrived yet.
-    is_new: Cell<bool>,
-    /// The connection was closed while idle: bytes that arrive anyway may be cut off and are not a
-    /// request.
-    is_refused: Cell<bool>,
-}
-
-impl Connections {
-    /// Registers a new connection in the count.
-    pub(crate) fn open(self: &Rc<Self>) -> Open {
-        self.count.set(self.count.get() + 1);
-        Open {
-            of: self.clone(),
-            since: Cell::new(u64::MAX),
-            is_late: Cell::new(false),
-            is_reading: Cell::new(false),
-            waited: Cell::new(0),
-            moved: Cell::new(0),
-            is_idle: Cell::new(false),
-            is_new: Cell::new(true),
-            is_refused: Cell::new(false),
-        }
-    }
-
-    /// Closes connections with silent or slow peers, once per tick, without end; calls `beat` each
-    /// time.
-    async fn keep_time(&self, beat: impl Fn()) {
-        loop {
-            beat();
-            tokio::time::sleep(TICK).await;
-            self.ticks.set(self.ticks.get() + 1);
-            self.for_each(|connection| connection.stop_if_late());
-        }
-    }
-
-    /// Registers a connection so that shutdown can close it.
-    pub(crate) fn register(&self, connection: Weak<dyn Idle>) {
-        let mut open = self.open.borrow_mut();
-        if open.len() >= 2 * self.count.get().max(8) {
-            open.retain(|connection| connection.strong_count() > 0);
-        }
-        open.push(connection);
-    }
-
-    fn for_each(&self, act: impl Fn(&dyn Idle)) {
-        self.open.borrow().iter().filter_map(Weak::upgrade).for_each(|connection| act(&*connection));
-    }
-
-    /// Accepts no further requests and waits for those in flight; cuts them off after the grace
-    /// period.
-    async fn drain(&self, grace: Duration) {
-        let end = Instant::now() + grace;
-        for (phase, until) in [(Phase::Ending, end.min(Instant::now() + FIRST_REQUEST)), (Phase::Refusing, end)] {
-            self.phase.set(phase);
-            self.for_each(|connection| connection.stop_if_idle());
-            if timeout_at(until, self.below(1)).await.is_ok() {
-                return;
-            }
-        }
-        tracing::warn!(connections = self.count.get(), "grace period over: aborting requests in flight");
-        self.for_each(|connection| connection.cut_off());
-        // Tasks that remain hold the log, which then cannot be closed in order.
-        let _ = timeout_at(Instant::now() + CUT_OFF, self.below(1)).await;
-    }
-
-    async fn below(&self, limit: usize) {
-        while self.count.get() >= limit {
-            self.changed.notified().await;
-        }
-    }
-}
-
-impl Open {
-    /// Returns whether the node is shutting down and accepts no further requests.
-    pub(crate) fn is_draining(&self) -> bool {
-        self.of.phase.get() != Phase::Serving
-    }
-
-    /// Marks that the peer owes a request, and returns whether one is accepted: during shutdown,
-    /// only if `has_come`. Must be followed by [`request_begun`](Self::request_begun).
-    pub(crate) fn begin_request(&self, has_come: impl FnOnce() -> bool) -> bool {
-        let is_wanted = match self.of.phase.get() {
-            Phase::Serving => true,
-            Phase::Ending => self.is_new.get() || has_come(),
-            Phase::Refusing => has_come(),
-        };
-        self.is_idle.set(is_wanted);
-        is_wanted
-    }
-
-    /// Marks the first bytes of a request, or the connection's end; returns `Ok(0)` if the
-    /// connection was closed while idle.
-    pub(crate) fn request_begun(&self, result: io::Result<usize>) -> io::Result<usize> {
-        self.is_idle.set(false);
-        self.is_new.set(false);
-        self.waited.set(0);
-        self.moved.set(0);
-        if self.is_refused.get() { Ok(0) } else { result }
-    }
-
-    /// Returns whether to close the connection because it waits for a request and none is accepted
-    /// any more. The caller closes it.
-    pub(crate) fn refuse_if_idle(&self) -> bool {
-        let may_send_one = self.is_new.get() && self.of.phase.get() == Phase::Ending;
-        let is_refused = self.is_idle.get() && !may_send_one;
-        self.is_refused.set(is_refused);
-        is_refused
-    }
-
-    /// Marks that the bytes received so far were not a request yet.
-    pub(crate) fn still_owes_the_first(&self) {
-        self.is_new.set(true);
-    }
-
-    /// Awaits an operation that depends on the peer.
-    ///
-    /// # Errors
-    /// `TimedOut` if the operation was cancelled because the peer was silent for too long or too
-    /// slow.
-    pub(crate) async fn timed<B>(
-        &self,
-        operation: impl Future<Output = (io::Result<usize>, B)>,
-    ) -> (io::Result<usize>, B) {
-        self.since.set(self.of.ticks.get());
-        let (result, buf) = operation.await;
-        self.since.set(u64::MAX);
-        if let Ok(len) = result {
-            self.moved.set(self.moved.get() + len as u64);
-        }
-        (timed_out(result, !self.is_late.replace(false)), buf)
-    }
-
-    /// As [`timed`](Self::timed), for a read.
-    pub(crate) async fn timed_read<B>(
-        &self,
-        operation: impl Future<Output = (io::Result<usize>, B)>,
-    ) -> (io::Result<usize>, B) {
-        self.is_reading.set(true);
-        let result = self.timed(operation).await;
-        self.is_reading.set(false);
-        result
-    }
-
-    /// Returns the direction to shut down if the peer is late. Called in each tick.
-    pub(crate) fn late(&self) -> Option<Shutdown> {
-        if !self.is_late() {
-            return None;
-        }
-        // A peer that has begun a request gets an error reply. A peer that takes no reply, or has
-        // sent nothing, cannot get one.
-        let can_be_told = self.is_reading.get() && !self.is_idle.get();
-        Some(if can_be_told { Shutdown::Read } else { Shutdown::Both })
-    }
-
-    /// Returns whether the pending operation takes too long, or the request or its reply is too
-    /// slow.
-    fn is_late(&self) -> bool {
-        let since = self.since.get();
-        if since == u64::MAX {
-            return false;
-        }
-        let is_late = self.of.ticks.get().saturating_sub(since) > IDLE_TICKS || self.is_slow();
-        if is_late {
-            self.is_late.set(true);
-        }
-        is_late
-    }
-
-    /// Counts a tick spent waiting for the peer, and returns whether the rate is below the minimum.
-    fn is_slow(&self) -> bool {
-        if self.is_idle.get() {
-            return false;
-        }
-        self.waited.set(self.waited.get() + 1);
-        if self.waited.get() < RATE_TICKS {
-            return false;
-        }
-        let moved = self.moved.replace(0);
-        self.waited.set(0);
-        moved < RATE_MIN * RATE_TICKS
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.of.count.set(self.of.count.get() - 1);
-        // Both listeners may be waiting.
-        self.of.changed.notify_waiters();
-    }
-}
-
 /// Serves until the node shuts down; returns once the requests in flight are answered or the grace
 /// period is over, and everything that was handed to the log is written. `listener` converts a
 /// socket into an acceptor.
 pub(crate) async fn run<D, A>(setup: Setup, disk: D, listener: impl Fn(Listener) -> io::Result<A>) -> io::Result<()>
 where
-    D: Disk<Buf = Block>,
+    D: Disk<Buf = Buffer>,
     A: Accept,
 {
     let plain = listener(setup.listener)?;
-    let tls = match setup.tls {
-        Some(tls) => Some((listener(tls.listener)?, Acceptor::new(tls.configs))),
-        None => None,
-    };
+    let tls = setup.tls.map(|tls| io::Result::Ok((listener(tls.listener)?, Acceptor::new(tls.configs))));
+    let tls = tls.transpose()?;
     let disk = Rc::new(disk);
-    let (log, writer) = keyhole_log::worker(setup.shared.clone(), disk.clone());
+    let (log, writer) = keyhole_log::worker(setup.store.clone(), disk.clone());
     let writer = spawn_local(writer.run());
-    let mut chores = setup.first.map(|first| {
-        let mut chores = Chores::start(setup.shared, disk);
-        chores.with_log(&log, first);
-        chores
+    let mut background = setup.first.map(|first| {
+        let mut background = Background::start(setup.store, disk);
+        background.with_log(&log, first);
+        background
     });
     let flusher = match setup.sync {
         SyncMode::Interval(period) => Some(spawn_local(flush_regularly(log.clone(), period))),
         SyncMode::Always | SyncMode::Never => None,
     };
     let node: WorkerNode<D, A::Stream> = Node::new(setup.config, log.clone(), setup.engine, Host::new(System));
-    let (meter, monitor) = (setup.meter, setup.monitor);
+    let meter = setup.meter;
+    let monitor = setup.monitor;
     meter.enter(node.gauge());
-    let connections = Rc::new(Connections { max: setup.connections, ..Connections::default() });
-    let timekeeper = spawn_local({
-        let (connections, meter) = (connections.clone(), meter.clone());
-        async move { connections.keep_time(|| meter.beat(monitor.uptime())).await }
-    });
+    let connections = Rc::new(Connections::new(setup.connections));
+    let timekeeper = spawn_local(keep_time(connections.clone(), meter.clone(), monitor));
     let heart = setup.heart;
     let beating = spawn_local({
         let heart = heart.clone();
@@ -459,27 +106,21 @@ where
     }
     let drained = connections.drain(setup.grace);
     let released = async {
-        if let Some(chores) = &mut chores {
-            chores.release().await;
+        if let Some(background) = &mut background {
+            background.release().await;
         }
     };
     tokio::join!(drained, released);
     timekeeper.abort();
-    if let Some(flusher) = flusher {
-        flusher.abort();
-        let _ = flusher.await;
-    }
-    if let Err(error) = log.flush().await {
-        tracing::error!(%error, "cannot make the last writes durable");
-    }
+    flush_finally(&log, flusher).await;
     drop((node, log));
     // A request that was cut off still holds the log; its acknowledged writes have been flushed.
-    let all_answered = connections.count.get() == 0;
+    let all_answered = connections.count() == 0;
     if all_answered {
         let _ = writer.await;
     }
-    if let Some(chores) = chores
-        && !(all_answered && chores.end().await)
+    if let Some(background) = background
+        && !(all_answered && background.end().await)
     {
         tracing::warn!("the last checkpoint was not written; the next start takes longer");
     }
@@ -488,12 +129,12 @@ where
     Ok(())
 }
 
-/// The platform of a worker: a disk and the plain connections `S`, with TLS on top.
+/// The platform of a worker: a disk, and connections over sockets `S` with or without TLS.
 struct WorkerPlatform<D, S>(PhantomData<(D, S)>);
 
-impl<D: Disk<Buf = Block>, S: Socket> Platform for WorkerPlatform<D, S> {
+impl<D: Disk<Buf = Buffer>, S: Socket> Platform for WorkerPlatform<D, S> {
     type Disk = D;
-    type Engine = Chosen;
+    type Engine = AnyEngine;
     type Stream = Connection<S>;
 }
 
@@ -501,11 +142,11 @@ type WorkerNode<D, S> = Rc<Node<WorkerPlatform<D, S>>>;
 
 async fn accept_plain<D, A>(listener: &A, node: &WorkerNode<D, A::Stream>, connections: &Rc<Connections>, meter: &Meter)
 where
-    D: Disk<Buf = Block>,
+    D: Disk<Buf = Buffer>,
     A: Accept,
 {
     let serve = |stream| {
-        let connected = meter.connection(metrics::Listener::Http);
+        let connected = meter.connection(metrics::ListenerKind::Http);
         serve(node.clone(), connected, async move { Some(Connection::Plain(stream)) })
     };
     accept_all(listener, connections, serve).await;
@@ -518,13 +159,14 @@ async fn accept_tls<D, A>(
     connections: &Rc<Connections>,
     meter: &Meter,
 ) where
-    D: Disk<Buf = Block>,
+    D: Disk<Buf = Buffer>,
     A: Accept,
 {
     let Some((listener, acceptor)) = tls else { return std::future::pending().await };
     let serve = |stream| {
-        let (acceptor, meter) = (acceptor.clone(), meter.clone());
-        serve(node.clone(), meter.connection(metrics::Listener::Https), async move {
+        let acceptor = acceptor.clone();
+        let meter = meter.clone();
+        serve(node.clone(), meter.connection(metrics::ListenerKind::Https), async move {
             let accepted = acceptor.accept(stream).await;
             meter.handshake(accepted.is_some());
             accepted.map(Connection::Tls)
@@ -539,7 +181,7 @@ async fn serve<D, P>(
     connected: Connected,
     connection: impl Future<Output = Option<Connection<P>>>,
 ) where
-    D: Disk<Buf = Block>,
+    D: Disk<Buf = Buffer>,
     P: Socket,
 {
     if let Some(connection) = connection.await {
@@ -555,7 +197,7 @@ where
     F: Future<Output = ()> + 'static,
 {
     loop {
-        connections.below(connections.max).await;
+        connections.wait_for_room().await;
         match listener.accept(connections).await {
             Ok(stream) => {
                 spawn_local(serve(stream));
@@ -568,6 +210,22 @@ where
     }
 }
 
+/// Closes late connections and sends heartbeats to the monitor, without end.
+async fn keep_time(connections: Rc<Connections>, meter: Meter, monitor: Arc<Monitor>) {
+    connections.keep_time(|| meter.beat(monitor.uptime())).await;
+}
+
+/// Makes everything durable that was written, instead of the regular flushes.
+async fn flush_finally<D: Disk>(log: &Log<D>, flusher: Option<JoinHandle<()>>) {
+    if let Some(flusher) = flusher {
+        flusher.abort();
+        let _ = flusher.await;
+    }
+    if let Err(error) = log.flush().await {
+        tracing::error!(%error, "cannot make the last writes durable");
+    }
+}
+
 async fn flush_regularly<D: Disk>(log: Log<D>, period: Duration) {
     let mut ticks = tokio::time::interval(period);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -576,118 +234,6 @@ async fn flush_regularly<D: Disk>(log: Log<D>, period: Duration) {
         if let Err(error) = log.flush().await {
             tracing::error!(%error, "cannot make writes durable");
             return;
-        }
-    }
-}
-
-/// Returns whether the peer has sent bytes that were not received yet.
-pub(crate) fn has_come(socket: &SockRef<'_>) -> bool {
-    let mut byte = [MaybeUninit::uninit()];
-    matches!(socket.recv_with_flags(&mut byte, libc::MSG_PEEK | libc::MSG_DONTWAIT), Ok(len) if len > 0)
-}
-
-/// Wipes and removes the bytes from `before` on if they do not count as received: they may contain
-/// a customer key.
-fn unread(result: io::Result<usize>, mut bytes: Vec<u8>, before: usize) -> (io::Result<usize>, Vec<u8>) {
-    if matches!(result, Ok(0)) {
-        bytes[before..].zeroize();
-        bytes.truncate(before);
-    }
-    (result, bytes)
-}
-
-/// Awaits an operation; after `limit`, cancels it with `cancel` and still awaits it, because an
-/// operation in flight must not be dropped. Also returns whether it completed in time.
-pub(crate) async fn in_time<T>(
-    limit: Duration,
-    operation: impl Future<Output = T>,
-    cancel: impl FnOnce(),
-) -> (T, bool) {
-    let mut operation = std::pin::pin!(operation);
-    tokio::select! {
-        biased;
-        result = &mut operation => (result, true),
-        () = tokio::time::sleep(limit) => {
-            cancel();
-            (operation.await, false)
-        }
-    }
-}
-
-/// Converts the result of an operation that was cancelled by a timeout into `TimedOut`.
-pub(crate) fn timed_out<T>(result: io::Result<T>, was_in_time: bool) -> io::Result<T> {
-    if was_in_time { result } else { Err(io::ErrorKind::TimedOut.into()) }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::future::pending;
-
-    use super::*;
-
-    #[test]
-    fn who_is_quiet_for_too_long_is_found() {
-        let connections = Rc::new(Connections::default());
-        let open = connections.open();
-        let ticks = |ticks| connections.ticks.set(ticks);
-        ticks(1000);
-        assert!(!open.is_late(), "nothing is waited for");
-        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
-        let waiting = open.timed(pending::<(io::Result<usize>, ())>());
-        let mut waiting = Box::pin(waiting);
-        assert!(waiting.as_mut().poll(&mut cx).is_pending());
-        ticks(1000 + IDLE_TICKS);
-        assert!(!open.is_late());
-        ticks(1001 + IDLE_TICKS);
-        assert!(open.is_late());
-        drop(waiting);
-        let (result, ()) = at_once(open.timed(async { (io::Result::Ok(1), ()) }));
-        assert_eq!(result.unwrap_err().kind(), io::ErrorKind::TimedOut, "it was ended for that");
-        let (result, ()) = at_once(open.timed(async { (io::Result::Ok(1), ()) }));
-        assert!(result.is_ok());
-    }
-
-    #[test]
-    fn who_is_too_slow_is_found() {
-        let connections = Rc::new(Connections::default());
-        let open = connections.open();
-        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
-        let mut ticks = 0;
-        // Simulates one second in which `bytes` arrive and the node waits for more.
-        let mut second = |bytes: u64| {
-            let bytes = usize::try_from(bytes).unwrap();
-            at_once(open.timed(async { (io::Result::Ok(bytes), ()) })).0.unwrap();
-            let mut waiting = Box::pin(open.timed(pending::<(io::Result<usize>, ())>()));
-            assert!(waiting.as_mut().poll(&mut cx).is_pending());
-            ticks += 1;
-            connections.ticks.set(ticks);
-            let is_late = open.is_late();
-            drop(waiting);
-            open.is_late.set(false);
-            is_late
-        };
-        for _ in 0..3 * RATE_TICKS {
-            assert!(!second(RATE_MIN), "it is just fast enough");
-        }
-        let found = (0..RATE_TICKS).filter(|_| second(RATE_MIN - 1)).count();
-        assert_eq!(found, 1, "at the end");
-        // The next request starts a new measurement; idle time before it does not count.
-        for _ in 0..RATE_TICKS - 1 {
-            assert!(!second(0));
-        }
-        assert!(open.begin_request(|| true));
-        for _ in 0..2 * RATE_TICKS {
-            assert!(!second(0), "it waits for a request");
-        }
-        open.request_begun(Ok(1)).unwrap();
-        assert_eq!((0..RATE_TICKS).filter(|_| second(0)).count(), 1);
-    }
-
-    fn at_once<T>(future: impl Future<Output = T>) -> T {
-        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
-        match std::pin::pin!(future).poll(&mut cx) {
-            std::task::Poll::Ready(value) => value,
-            std::task::Poll::Pending => panic!("it does not wait"),
         }
     }
 }

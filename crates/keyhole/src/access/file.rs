@@ -11,8 +11,10 @@ use keyhole_s3::auth::SecretKey;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::{check, new_pair};
-use crate::cli::check_bucket_pattern;
+use super::error::AccessError;
+use super::grant::{format_grant, parse_grant};
+use super::pair::{check, new_pair};
+use crate::error::FileError;
 
 /// Names in the state directory: the file, and the lock that is held while it changes.
 const FILE: &str = "credentials.toml";
@@ -30,7 +32,7 @@ const GRANTS_MAX: usize = 64;
 /// One access key in the file.
 #[derive(Serialize, Deserialize, Clone)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Entry {
+pub(crate) struct KeyEntry {
     pub(crate) access_key: String,
     pub(crate) secret_key: Zeroizing<String>,
     /// The operator's note.
@@ -46,10 +48,10 @@ pub(crate) struct Entry {
     pub(crate) grants: Vec<Grant>,
 }
 
-impl Entry {
+impl KeyEntry {
     /// Converts the entry to the key that requests are checked with.
     pub(crate) fn into_key(self) -> AccessKey {
-        let Entry { access_key: id, mut secret_key, expires, grants, .. } = self;
+        let KeyEntry { access_key: id, mut secret_key, expires, grants, .. } = self;
         let expires_ms = expires.map(|at| u64::try_from(at.as_millisecond()).unwrap_or(0));
         AccessKey { id, secret: SecretKey::new(std::mem::take(&mut *secret_key)), grants, expires_ms }
     }
@@ -65,7 +67,7 @@ impl Entry {
 #[serde(deny_unknown_fields)]
 struct Contents {
     #[serde(default)]
-    key: Vec<Entry>,
+    key: Vec<KeyEntry>,
 }
 
 /// The earlier structure, with a single key.
@@ -92,27 +94,6 @@ mod grants {
     }
 }
 
-/// Parses `BUCKET[/PREFIX]:RIGHT[,RIGHT...]`. A bucket that ends in `*` matches all buckets with
-/// this prefix.
-pub(crate) fn parse_grant(text: &str) -> Result<Grant, String> {
-    let form = "expected BUCKET[/PREFIX]:RIGHT[,RIGHT...], such as photos/2026/:read,list or *:admin";
-    let (place, rights) = text.rsplit_once(':').ok_or_else(|| format!("invalid grant {text:?}: {form}"))?;
-    let (bucket, prefix) = place.split_once('/').unwrap_or((place, ""));
-    check_bucket_pattern(bucket).map_err(|why| format!("{why}: {form}"))?;
-    let rights = rights.split(',').map(str::parse).collect::<Result<_, _>>()?;
-    Ok(Grant { bucket: bucket.to_owned(), prefix: prefix.to_owned(), rights })
-}
-
-/// Formats a grant in the syntax of [`parse_grant`].
-pub(crate) fn format_grant(grant: &Grant) -> String {
-    let Grant { bucket, prefix, rights } = grant;
-    let rights = rights.iter().map(keyhole_node::Right::name).collect::<Vec<_>>().join(",");
-    match prefix.is_empty() {
-        true => format!("{bucket}:{rights}"),
-        false => format!("{bucket}/{prefix}:{rights}"),
-    }
-}
-
 /// The file in a state directory.
 pub(crate) struct AccessFile {
     path: PathBuf,
@@ -132,11 +113,12 @@ impl AccessFile {
     }
 
     /// Creates a key with all rights in a new file.
-    pub(super) fn make_first(&self) -> Result<AccessKey, String> {
+    pub(super) fn make_first(&self) -> Result<AccessKey, AccessError> {
         let (access_key, secret_key) = new_pair();
-        let (created, grants) = (Some(now()), vec![Grant::all()]);
-        let entry = Entry { access_key, secret_key, note: None, created, expires: None, grants };
-        self.change(|entries| {
+        let created = Some(now());
+        let grants = vec![Grant::all()];
+        let entry = KeyEntry { access_key, secret_key, note: None, created, expires: None, grants };
+        self.change(|entries| -> Result<(), AccessError> {
             entries.push(entry.clone());
             Ok(())
         })?;
@@ -144,25 +126,29 @@ impl AccessFile {
     }
 
     /// Reads all keys.
-    pub(crate) fn read(&self) -> Result<Vec<Entry>, String> {
-        let path = self.path.display();
-        let metadata = fs::metadata(&self.path).map_err(|error| format!("cannot read {path}: {error}"))?;
+    pub(crate) fn read(&self) -> Result<Vec<KeyEntry>, AccessError> {
+        let failed = |error| FileError::new("cannot read", &self.path, error);
+        let metadata = fs::metadata(&self.path).map_err(failed)?;
         if metadata.len() > LEN_MAX {
-            return Err(format!("access key file {path} is longer than {LEN_MAX} bytes"));
+            return Err(AccessError::FileTooLong { path: self.path.clone(), max: LEN_MAX });
         }
         if metadata.permissions().mode() & 0o077 != 0 {
+            let path = self.path.display();
             tracing::warn!("{path} is readable by other users; run chmod 600 {path}");
         }
-        let text = fs::read_to_string(&self.path).map_err(|error| format!("cannot read {path}: {error}"))?;
-        let text = Zeroizing::new(text);
-        let entries = parse(&text).map_err(|why| format!("{path}: {why}"))?;
-        check_all(&entries).map_err(|why| format!("{path}: {why}"))?;
+        let text = Zeroizing::new(fs::read_to_string(&self.path).map_err(failed)?);
+        let in_file = |error| AccessError::InFile { path: self.path.clone(), source: Box::new(error) };
+        let entries = parse(&text).map_err(in_file)?;
+        check_all(&entries).map_err(in_file)?;
         Ok(entries)
     }
 
     /// Changes the keys under the lock. A crash leaves either the old or the new file.
-    pub(crate) fn change<T>(&self, change: impl FnOnce(&mut Vec<Entry>) -> Result<T, String>) -> Result<T, String> {
-        let failed = |error| format!("cannot write {}: {error}", self.path.display());
+    pub(crate) fn change<T, E: From<AccessError>>(
+        &self,
+        change: impl FnOnce(&mut Vec<KeyEntry>) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let failed = |error| AccessError::from(FileError::new("cannot write", &self.path, error));
         let lock = self.path.with_file_name(LOCK);
         let lock =
             OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(lock).map_err(failed)?;
@@ -176,7 +162,7 @@ impl AccessFile {
 
     /// Replaces the file. Its owner stays the same, or becomes the directory's owner: the writer
     /// may be root.
-    fn write(&self, entries: Vec<Entry>) -> io::Result<()> {
+    fn write(&self, entries: Vec<KeyEntry>) -> io::Result<()> {
         let text = Zeroizing::new(toml::to_string(&Contents { key: entries }).map_err(io::Error::other)?);
         if text.len() as u64 > LEN_MAX {
             return Err(io::Error::other(format!(
@@ -205,35 +191,33 @@ pub(crate) fn now() -> Timestamp {
 }
 
 /// Parses the file. Errors never quote its text, as the parser's own messages would.
-fn parse(text: &str) -> Result<Vec<Entry>, String> {
+fn parse(text: &str) -> Result<Vec<KeyEntry>, AccessError> {
     if let Ok(OneKey { access_key, secret_key }) = toml::from_str(text) {
         let grants = vec![Grant::all()];
-        return Ok(vec![Entry { access_key, secret_key, note: None, created: None, expires: None, grants }]);
+        return Ok(vec![KeyEntry { access_key, secret_key, note: None, created: None, expires: None, grants }]);
     }
     let contents: Contents = toml::from_str(text).map_err(|error| {
         let line = error.span().map(|span| 1 + text[..span.start.min(text.len())].matches('\n').count());
         let line = line.map_or_else(String::new, |line| format!(" near line {line}"));
-        format!(
-            "invalid access key file{line}: expected [[key]] with access_key, secret_key, grants, and optionally note, \
-             created, expires"
-        )
+        AccessError::InvalidFile { place: line }
     })?;
     Ok(contents.key)
 }
 
-fn check_all(entries: &[Entry]) -> Result<(), String> {
+fn check_all(entries: &[KeyEntry]) -> Result<(), AccessError> {
     if entries.len() > KEYS_MAX {
-        return Err(format!("too many access keys ({}): the limit is {KEYS_MAX}", entries.len()));
+        return Err(AccessError::TooManyKeys { count: entries.len(), max: KEYS_MAX });
     }
     let mut ids = std::collections::HashSet::new();
     for entry in entries {
         let id = &entry.access_key;
-        check(id, &entry.secret_key).map_err(|why| format!("access key {id:?}: {why}"))?;
+        check(id, &entry.secret_key).map_err(|source| AccessError::InvalidKey { id: id.clone(), source })?;
         if entry.grants.len() > GRANTS_MAX {
-            return Err(format!("access key {id} has {} grants: the limit is {GRANTS_MAX}", entry.grants.len()));
+            let count = entry.grants.len();
+            return Err(AccessError::TooManyGrants { id: id.clone(), count, max: GRANTS_MAX });
         }
         if !ids.insert(id) {
-            return Err(format!("duplicate access key {id}"));
+            return Err(AccessError::Duplicate(id.clone()));
         }
     }
     Ok(())
@@ -250,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_key_is_made_for_its_owner_alone() {
+    fn first_key_is_private_to_owner() {
         let (_state, file) = file();
         let made = file.make_first().unwrap();
         assert_eq!(fs::metadata(file.path()).unwrap().permissions().mode() & 0o777, 0o600);
@@ -260,13 +244,13 @@ mod tests {
     }
 
     #[test]
-    fn the_file_of_one_key_is_read_and_replaced() {
+    fn file_of_single_key_is_migrated() {
         let (_state, file) = file();
         fs::write(file.path(), "access_key = \"abc\"\nsecret_key = \"12345678\"\n").unwrap();
         assert!(file.read().unwrap()[0].is_lasting_admin());
         file.change(|entries| {
             entries[0].note = Some("first".to_owned());
-            Ok(())
+            Ok::<_, AccessError>(())
         })
         .unwrap();
         assert!(fs::read_to_string(file.path()).unwrap().starts_with("[[key]]"));
@@ -274,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn grants_are_read_as_they_are_written() {
+    fn grants_round_trip_as_text() {
         for text in ["*:admin", "photos:read,list", "cam-*/in/:write", "b/a:b/:delete,read-sealed,write-sealed"] {
             assert_eq!(format_grant(&parse_grant(text).unwrap()), text);
         }
@@ -297,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_wrong_is_not_quoted() {
+    fn errors_of_invalid_file_contain_no_secret() {
         let (_state, file) = file();
         let key = "access_key = \"abc\"\nsecret_key = \"hunter2hunter2\"\n";
         for (text, expected) in [
@@ -309,13 +293,14 @@ mod tests {
         ] {
             fs::write(file.path(), text).unwrap();
             let Err(error) = file.read() else { panic!("it is wrong") };
+            let error = error.to_string();
             assert!(error.contains(expected) && !error.contains("hunter2"), "{error}");
         }
     }
 
     #[test]
-    fn keys_and_grants_have_bounds() {
-        let entry = |index: usize, grants: usize| Entry {
+    fn numbers_of_keys_and_grants_are_bounded() {
+        let entry = |index: usize, grants: usize| KeyEntry {
             access_key: format!("key{index}"),
             secret_key: "12345678".to_owned().into(),
             note: None,

@@ -94,7 +94,8 @@ impl Writer<'_, '_> {
 
 impl Collector for Exposed {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), Error> {
-        let (status, mut out) = (&self.0, Writer(&mut encoder));
+        let status = &self.0;
+        let mut out = Writer(&mut encoder);
         node(status, &mut out)?;
         requests(status, &mut out)?;
         durations(status, &mut out)?;
@@ -177,12 +178,14 @@ fn durations(status: &Status, out: &mut Writer<'_, '_>) -> Result<(), Error> {
 
 fn connections(status: &Status, out: &mut Writer<'_, '_>) -> Result<(), Error> {
     let connections = &status.connections;
-    let (http, https) = ([("listener", "http")], [("listener", "https")]);
+    let http = [("listener", "http")];
+    let https = [("listener", "https")];
     let open = [(&http[..], connections.http), (&https[..], connections.https)];
     out.gauges("keyhole_connections", "Open connections, by listener", None, open)?;
     let accepted = [(&http[..], connections.http_accepted), (&https[..], connections.https_accepted)];
     out.counters("keyhole_connections_accepted", "Accepted connections, by listener", None, accepted)?;
-    let (succeeded, failed) = ([("result", "succeeded")], [("result", "failed")]);
+    let succeeded = [("result", "succeeded")];
+    let failed = [("result", "failed")];
     let handshakes = [(&succeeded[..], connections.handshakes), (&failed[..], connections.handshakes_failed)];
     out.counters("keyhole_tls_handshakes", "TLS handshakes, by result", None, handshakes)
 }
@@ -212,21 +215,25 @@ fn workers(status: &Status, out: &mut Writer<'_, '_>) -> Result<(), Error> {
 
 fn space(store: &StoreStatus, out: &mut Writer<'_, '_>) -> Result<(), Error> {
     for (name, help, bytes) in [
-        ("keyhole_store_capacity", "Capacity of the store in bytes", store.capacity),
-        ("keyhole_store_allocated", "Bytes of the file or device allocated to the store", store.allocated),
+        ("keyhole_store_capacity", "Capacity of the store in bytes", store.figures.capacity),
+        ("keyhole_store_allocated", "Bytes of the file or device allocated to the store", store.figures.allocated),
         ("keyhole_store_reserved", "Bytes reserved for deletions, the cleaner and checkpoints", store.reserved),
-        ("keyhole_store_live", "Bytes of live (referenced) records and blocks", store.live),
+        ("keyhole_store_live", "Bytes of live (referenced) records and blocks", store.figures.live),
         ("keyhole_store_live_limit", "Limit of the bytes of live records and blocks", store.live_max),
-        ("keyhole_store_dead", "Bytes of written records and blocks without a reference, to be reclaimed", store.dead),
-        ("keyhole_index_memory", "Memory of the index in bytes", store.index),
+        (
+            "keyhole_store_dead",
+            "Bytes of written records and blocks without a reference, to be reclaimed",
+            store.figures.dead,
+        ),
+        ("keyhole_index_memory", "Memory of the index in bytes", store.figures.index),
     ] {
         out.gauge(name, help, Some(Unit::Bytes), bytes)?;
     }
     for (name, help, count) in [
-        ("keyhole_buckets", "Buckets", store.buckets),
-        ("keyhole_objects", "Objects", store.objects),
-        ("keyhole_uploads", "Multipart uploads in progress", store.uploads),
-        ("keyhole_bodies", "Bodies in the index, including those of parts", store.bodies),
+        ("keyhole_buckets", "Buckets", store.figures.buckets),
+        ("keyhole_objects", "Objects", store.figures.objects),
+        ("keyhole_uploads", "Multipart uploads in progress", store.figures.uploads),
+        ("keyhole_bodies", "Bodies in the index, including those of parts", store.figures.bodies),
     ] {
         out.gauge(name, help, None, count)?;
     }
@@ -243,7 +250,7 @@ fn space(store: &StoreStatus, out: &mut Writer<'_, '_>) -> Result<(), Error> {
 }
 
 fn writes(store: &StoreStatus, out: &mut Writer<'_, '_>) -> Result<(), Error> {
-    let written = &store.written;
+    let written = &store.figures.written;
     let kinds = [
         ([("kind", "records")], written.records),
         ([("kind", "blocks")], written.blocks),
@@ -257,12 +264,12 @@ fn writes(store: &StoreStatus, out: &mut Writer<'_, '_>) -> Result<(), Error> {
     out.counter("keyhole_appended", help, Some(Unit::Bytes), written.appended)?;
     let help = "Bytes written per body byte appended by requests since the start, including padding and footers";
     out.gauge("keyhole_write_amplification_ratio", help, None, written.amplification.unwrap_or(1.0))?;
-    let sizes: Vec<String> = (0..store.batches.len()).map(|power| (1u64 << power).to_string()).collect();
+    let sizes: Vec<String> = (0..store.figures.batches.len()).map(|power| (1u64 << power).to_string()).collect();
     let labels: Vec<_> = sizes.iter().map(|size| [("commits", &size[..])]).collect();
-    let samples = labels.iter().zip(&store.batches).map(|(labels, count)| (&labels[..], *count));
+    let samples = labels.iter().zip(&store.figures.batches).map(|(labels, count)| (&labels[..], *count));
     let help = "Batches of records, by commits per batch: at most the label and more than half of it";
     out.counters("keyhole_batches", help, None, samples)?;
-    let cleaner = &store.cleaner;
+    let cleaner = &store.figures.cleaner;
     for (name, help, count) in [
         ("keyhole_syncs", "Syncs of the medium", store.syncs),
         ("keyhole_durable_writes", "Batches made durable by their own write, without a sync", store.durable_writes),
@@ -335,7 +342,8 @@ mod tests {
 
     /// Parses a text into its families and its samples: name and line.
     fn read(text: &str) -> (Families, Vec<(String, String)>) {
-        let (mut families, mut samples) = (Families::new(), Vec::new());
+        let mut families = Families::new();
+        let mut samples = Vec::new();
         for line in text.lines() {
             let words: Vec<&str> = line.splitn(4, ' ').collect();
             match words[..] {
@@ -380,7 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn both_formats_say_the_same() {
+    fn formats_have_equal_samples() {
         let status = sample_status();
         let (_, open) = encode(&status, "application/openmetrics-text").unwrap();
         let (content_type, plain) = encode(&status, "text/plain;version=0.0.4;q=0.5, */*;q=0.1").unwrap();
@@ -396,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_counted_is_told_exactly() {
+    fn counters_are_exposed_exactly() {
         let status = sample_status();
         let (_, text) = encode(&status, "").unwrap();
         for line in [

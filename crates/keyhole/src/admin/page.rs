@@ -5,13 +5,11 @@
 //! in a `data` element.
 
 use askama::Template;
-use hyper::StatusCode;
 
 use super::figures::{Samples, figures};
-use super::plot::Plot;
 use super::tables::tables;
-use super::{Reply, failed, typed};
-use crate::status::say::{count, duration_or_dash, share, size, span};
+use super::view::{Datum, Figure, Table, moment};
+use crate::status::format::{share, size, span};
 use crate::status::{LATELY, Monitor, Severity, Status, StoreStatus};
 
 pub(super) const STYLE: &str = include_str!("../../templates/status.css");
@@ -19,22 +17,15 @@ pub(super) const SCRIPT: &str = include_str!("../../templates/status.js");
 pub(super) const ICON: &str = include_str!("../../templates/icon.svg");
 
 /// Renders the current page.
-pub(super) fn render(monitor: &Monitor) -> Reply {
+pub(super) fn render(monitor: &Monitor) -> askama::Result<String> {
     let (seconds, minutes) = monitor.samples();
-    match Page::new(&monitor.status(), &Samples { seconds: &seconds, minutes: &minutes }).render() {
-        Ok(html) => typed("text/html; charset=utf-8", html.into()),
-        Err(error) => {
-            let mut reply = failed(&error);
-            *reply.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
-            reply
-        }
-    }
+    Page::new(&monitor.status(), &Samples { seconds: &seconds, minutes: &minutes }).render()
 }
 
 #[derive(Template)]
 #[template(path = "status.html")]
 struct Page {
-    state: State,
+    state: OverallState,
     version: String,
     facts: String,
     uptime: Datum,
@@ -46,7 +37,7 @@ struct Page {
 }
 
 /// The node's overall state.
-struct State {
+struct OverallState {
     class: &'static str,
     text: &'static str,
 }
@@ -54,33 +45,6 @@ struct State {
 struct Shown {
     class: &'static str,
     text: String,
-}
-
-/// A displayed value and the exact value.
-pub(super) struct Datum {
-    pub(super) text: String,
-    pub(super) value: String,
-}
-
-/// Current values and their history.
-pub(super) struct Figure {
-    pub(super) title: &'static str,
-    pub(super) keys: Vec<Key>,
-    pub(super) notes: Vec<Note>,
-    pub(super) plots: [Plot; 2],
-}
-
-/// The current value of a plotted line.
-pub(super) struct Key {
-    pub(super) class: &'static str,
-    pub(super) name: &'static str,
-    pub(super) number: String,
-    pub(super) unit: &'static str,
-}
-
-pub(super) struct Note {
-    pub(super) name: &'static str,
-    pub(super) datum: Datum,
 }
 
 /// The bar that shows the use of space.
@@ -97,52 +61,6 @@ struct SpacePart {
     width: f64,
     datum: Datum,
     share: String,
-}
-
-pub(super) struct Table {
-    pub(super) title: &'static str,
-    /// Needs a wide place.
-    pub(super) wide: bool,
-    pub(super) head: Vec<&'static str>,
-    pub(super) rows: Vec<Row>,
-    /// The text that replaces absent rows.
-    pub(super) none: &'static str,
-    pub(super) note: String,
-}
-
-/// A name and its figures.
-pub(super) struct Row {
-    pub(super) name: String,
-    pub(super) cells: Vec<Datum>,
-}
-
-impl Datum {
-    pub(super) fn new(text: impl Into<String>, value: impl ToString) -> Self {
-        Datum { text: text.into(), value: value.to_string() }
-    }
-
-    pub(super) fn count(number: u64) -> Self {
-        Datum::new(count(number), number)
-    }
-
-    pub(super) fn size(bytes: u64) -> Self {
-        Datum::new(size(bytes), bytes)
-    }
-
-    /// Returns the placeholder of an absent value.
-    pub(super) fn dash() -> Self {
-        Datum::new("–", "")
-    }
-
-    pub(super) fn seconds(seconds: Option<f64>) -> Self {
-        Datum::new(duration_or_dash(seconds), seconds.map(|seconds| seconds.to_string()).unwrap_or_default())
-    }
-}
-
-impl Row {
-    pub(super) fn new(name: impl Into<String>, cells: impl IntoIterator<Item = Datum>) -> Self {
-        Row { name: name.into(), cells: cells.into_iter().collect() }
-    }
 }
 
 impl Page {
@@ -162,16 +80,8 @@ impl Page {
     }
 }
 
-/// Formats a time to the second, such as 2026-11-26 10:46:04 UTC.
-pub(super) fn moment(ms: u64) -> String {
-    let iso = keyhole_s3::time::iso8601(ms);
-    let (date, time) = iso.split_once('T').unwrap_or((&iso, ""));
-    let (time, _) = time.split_once('.').unwrap_or((time, ""));
-    format!("{date} {time} UTC")
-}
-
 /// Returns the most important condition as the overall state.
-fn state(status: &Status) -> State {
+fn state(status: &Status) -> OverallState {
     const STATES: [(&str, &str, &str); 9] = [
         ("starting", "note", "Starting"),
         ("draining", "note", "Shutting down"),
@@ -186,7 +96,7 @@ fn state(status: &Status) -> State {
     let is_so = |name: &str| status.conditions.iter().any(|condition| condition.name == name);
     let found = STATES.iter().find(|(name, ..)| is_so(name));
     let (class, text) = found.map_or(("good", "Serving"), |(_, class, text)| (*class, *text));
-    State { class, text }
+    OverallState { class, text }
 }
 
 fn shown(condition: &crate::status::Condition) -> Shown {
@@ -199,10 +109,10 @@ fn shown(condition: &crate::status::Condition) -> Shown {
 }
 
 fn space(store: &StoreStatus) -> Space {
-    let free = store.capacity.saturating_sub(store.live + store.dead + store.reserved);
+    let free = store.figures.capacity.saturating_sub(store.figures.live + store.figures.dead + store.reserved);
     let all = [
-        ("live", "live", store.live),
-        ("dead", "dead, to be cleaned", store.dead),
+        ("live", "live", store.figures.live),
+        ("dead", "dead, to be cleaned", store.figures.dead),
         ("free", "free", free),
         ("reserved", "reserved", store.reserved),
     ];
@@ -216,7 +126,7 @@ fn space(store: &StoreStatus) -> Space {
         part
     });
     let parts: Vec<SpacePart> = parts.collect();
-    let label = format!("{} of {} live", size(store.live), size(store.capacity));
+    let label = format!("{} of {} live", size(store.figures.live), size(store.figures.capacity));
     Space { label, parts }
 }
 
@@ -247,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_from_elsewhere_is_escaped() {
+    fn foreign_text_is_escaped() {
         let mut status = sample_status();
         status.buckets[0].bucket = "<script>alert(1)</script>".to_owned();
         status.node.version = "\"><i>".to_owned();
@@ -260,7 +170,7 @@ mod tests {
     /// Complies with the page's content security policy: no inline style or script, and no foreign
     /// resources.
     #[test]
-    fn the_page_needs_nothing_but_its_own_files() {
+    fn page_refers_to_own_files_only() {
         let text = html(&sample_status());
         assert!(
             !text.contains("style=") && !text.contains("<style") && !text.contains("onclick") && !text.contains("://")
@@ -275,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn moments() {
+    fn moment_is_formatted_to_the_second() {
         assert_eq!(moment(0), "1970-01-01 00:00:00 UTC");
         assert_eq!(moment(1_795_689_964_449), "2026-11-26 10:46:04 UTC");
     }
@@ -304,11 +214,10 @@ mod tests {
     }
 
     #[test]
-    fn a_node_that_has_done_nothing_has_a_page() {
-        let monitor = Monitor::new(crate::status::Facts { workers: 1, ..crate::status::Facts::default() });
+    fn idle_node_has_page() {
+        let monitor = Monitor::new(crate::status::NodeFacts { workers: 1, ..crate::status::NodeFacts::default() });
         let text = Page::new(&monitor.status(), &Samples { seconds: &[], minutes: &[] }).render().unwrap();
         assert!(text.contains("Starting") && text.contains("No requests yet."));
-        let reply = render(&monitor);
-        assert_eq!(reply.status(), 200);
+        assert!(render(&monitor).unwrap().contains("Starting"));
     }
 }

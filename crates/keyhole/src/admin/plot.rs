@@ -67,7 +67,10 @@ fn nice(value: f64) -> f64 {
 
 fn line(series: &Series, slots: usize, top: f64, with_area: bool) -> Line {
     let step = WIDTH / (slots.max(2) - 1) as f64;
-    let (mut path, mut pieces, mut first, mut last) = (String::new(), 0, None, 0.0);
+    let mut path = String::new();
+    let mut pieces = 0;
+    let mut first = None;
+    let mut last = 0.0;
     let mut is_drawing = false;
     let len = series.values.len();
     for (at, value) in series.values.iter().enumerate() {
@@ -78,10 +81,7 @@ fn line(series: &Series, slots: usize, top: f64, with_area: bool) -> Line {
         let x = WIDTH - (len - 1 - at) as f64 * step;
         let y = HEIGHT - (value / top).clamp(0.0, 1.0) * (HEIGHT - MARGIN);
         // An isolated point is drawn as a dot.
-        let _ = match is_drawing {
-            true => write!(path, "L{x:.1} {y:.1}"),
-            false => write!(path, "M{x:.1} {y:.1}h.01"),
-        };
+        let _ = if is_drawing { write!(path, "L{x:.1} {y:.1}") } else { write!(path, "M{x:.1} {y:.1}h.01") };
         pieces += usize::from(!is_drawing);
         is_drawing = true;
         first.get_or_insert(x);
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plot_says_what_is_in_it() {
+    fn plot_label_has_maximum() {
         let say = |value: f64| format!("{value} /s");
         let plot =
             |values: Vec<Option<f64>>| draw("Requests", "2 min ago", 9, &[Series { class: "a", values }], 1.0, say);

@@ -1,7 +1,7 @@
 //! The tables of the status page.
 
-use super::page::{Datum, Row, Table, moment};
-use crate::status::say::{count, share, size, span};
+use super::view::{Datum, Row, Table, moment};
+use crate::status::format::{count, share, size, span};
 use crate::status::{Status, StoreStatus};
 
 /// Returns all tables in the order of the page.
@@ -21,7 +21,9 @@ fn table(title: &'static str, head: &[&'static str], rows: Vec<Row>, none: &'sta
 fn operations(status: &Status) -> Table {
     let rows = status.requests.operations.iter().map(|row| {
         let aborted = row.by_code.get("aborted").copied().unwrap_or(0);
-        let (done, client, server) = (row.with_code(&['2', '3']), row.with_code(&['4']), row.with_code(&['5']));
+        let done = row.with_code(&['2', '3']);
+        let client = row.with_code(&['4']);
+        let server = row.with_code(&['5']);
         Row::new(&row.operation, [row.total, done, client, server, aborted].map(Datum::count))
     });
     let head = ["Operation", "Requests", "Done", "4xx", "5xx", "Aborted"];
@@ -47,7 +49,7 @@ fn errors(status: &Status) -> Table {
 }
 
 fn written(store: &StoreStatus) -> Table {
-    let written = &store.written;
+    let written = &store.figures.written;
     let rows = [
         ("records", written.records),
         ("blocks", written.blocks),
@@ -65,10 +67,11 @@ fn written(store: &StoreStatus) -> Table {
 }
 
 fn commits(store: &StoreStatus) -> Table {
-    let all = store.batches.iter().sum();
-    let last = store.batches.len().saturating_sub(1);
-    let rows = store.batches.iter().enumerate().filter(|(_, count)| **count > 0).map(|(power, count)| {
-        let (least, most) = ((1u64 << power) / 2 + 1, 1u64 << power);
+    let all = store.figures.batches.iter().sum();
+    let last = store.figures.batches.len().saturating_sub(1);
+    let rows = store.figures.batches.iter().enumerate().filter(|(_, count)| **count > 0).map(|(power, count)| {
+        let least = (1u64 << power) / 2 + 1;
+        let most = 1u64 << power;
         let name = match power {
             0 | 1 => most.to_string(),
             _ if power == last => format!("more than {}", most / 2),
@@ -84,12 +87,16 @@ fn commits(store: &StoreStatus) -> Table {
 
 fn contents(store: &StoreStatus) -> Table {
     let counts = [
-        ("buckets", store.buckets),
-        ("objects", store.objects),
-        ("uploads in progress", store.uploads),
-        ("bodies", store.bodies),
+        ("buckets", store.figures.buckets),
+        ("objects", store.figures.objects),
+        ("uploads in progress", store.figures.uploads),
+        ("bodies", store.figures.bodies),
     ];
-    let sizes = [("index memory", store.index), ("capacity", store.capacity), ("allocated", store.allocated)];
+    let sizes = [
+        ("index memory", store.figures.index),
+        ("capacity", store.figures.capacity),
+        ("allocated", store.figures.allocated),
+    ];
     let rows = counts.map(|(name, count)| Row::new(name, [Datum::count(count)]));
     let sizes = sizes.map(|(name, bytes)| Row::new(name, [Datum::size(bytes)]));
     let mut table = table("Store", &["", ""], rows.into_iter().chain(sizes).collect(), "");
@@ -100,7 +107,8 @@ fn contents(store: &StoreStatus) -> Table {
 }
 
 fn cleaner(store: &StoreStatus) -> Table {
-    let (cleaner, segments) = (&store.cleaner, &store.segments);
+    let cleaner = &store.figures.cleaner;
+    let segments = &store.segments;
     let rows = [
         ("segments cleaned", cleaner.segments_cleaned),
         ("segments freed", cleaner.segments_freed),
@@ -156,7 +164,9 @@ fn workers(status: &Status) -> Table {
 }
 
 fn process(status: &Status) -> Table {
-    let (process, connections, damage) = (&status.process, &status.connections, &status.damage);
+    let process = &status.process;
+    let connections = &status.connections;
+    let damage = &status.damage;
     let scrubbed = damage
         .scrubs
         .last_ended_ms

@@ -3,10 +3,10 @@
 //! All subjects are measured in turns within one run, and the median of the turns is shown: on a
 //! shared machine, figures of different runs are not comparable.
 
-mod buffer;
+mod bytes;
+mod plot;
+mod report;
 
-use std::fmt;
-use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Barrier;
 use std::thread;
@@ -16,39 +16,15 @@ use aes_gcm::aead::AeadInOut;
 use aes_gcm::{Aes256Gcm, KeyInit};
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::cipher::{AES_256, EncryptingKey, EncryptionContext, UnboundCipherKey};
-use clap::Args;
-use comfy_table::{CellAlignment, Table};
 use keyhole_core::aead::{Aead, Engine};
 use keyhole_core::chunked::{Opener, Sealer};
 use keyhole_core::limits::{CHUNK_LEN, KEY_LEN, NONCE_LEN, SALT_LEN, TAG_LEN};
-use serde::Serialize;
 
-use self::buffer::Buffer;
-use super::plot;
-use super::{Failure, Result};
-use crate::engine::Chosen;
-
-#[derive(Args, Debug)]
-pub(crate) struct BenchOptions {
-    /// Lengths of the pieces that are encrypted, such as 4KiB,16KiB.
-    #[arg(long, value_name = "SIZES", value_delimiter = ',', default_value = "4KiB,16KiB,64KiB,1MiB")]
-    sizes: Vec<bytesize::ByteSize>,
-    /// Duration of each measurement in milliseconds.
-    #[arg(long, value_name = "MS", default_value_t = 200, value_parser = clap::value_parser!(u64).range(5 * TURN_MS..=60_000))]
-    time: u64,
-    /// Use only one core.
-    #[arg(long)]
-    one_core: bool,
-    /// Print JSON instead of tables.
-    #[arg(long)]
-    json: bool,
-    /// Also draw a plot into this SVG file.
-    #[arg(long, value_name = "FILE")]
-    svg: Option<PathBuf>,
-}
-
-/// Milliseconds per turn: short, so that disturbances affect all subjects alike.
-const TURN_MS: u64 = 20;
+use self::bytes::AlignedBytes;
+use self::report::{BenchFigure, BenchReport, Machine, Operation, Subject};
+use super::{CommandError, Result};
+use crate::cli::bench::{BenchOptions, TURN_MS};
+use crate::engine::AnyEngine;
 
 /// Limit of a piece's length.
 const SIZE_MAX: u64 = 64 << 20;
@@ -56,89 +32,6 @@ const SIZE_MAX: u64 = 64 << 20;
 const KEY: [u8; KEY_LEN] = [7; KEY_LEN];
 const NONCE: [u8; NONCE_LEN] = [9; NONCE_LEN];
 const CONTEXT: &[u8] = b"bench";
-
-/// The measured operations.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum Subject {
-    /// Chunks of up to 16 KiB by the accelerated engine.
-    Accelerated,
-    /// Chunks of up to 16 KiB by the portable engine.
-    Portable,
-    /// Whole messages, including key derivation, by the accelerated engine.
-    AcceleratedMessage,
-    /// Whole messages, including key derivation, by the portable engine.
-    PortableMessage,
-    /// Plain AES-256-GCM of AWS-LC, in one call.
-    AwsLcGcm,
-    /// The `aes-gcm` crate, in one call.
-    AesGcmCrate,
-    /// AES-256 in counter mode of AWS-LC, without authentication.
-    AwsLcCtr,
-    /// A memory copy.
-    Memcpy,
-}
-
-impl Subject {
-    pub(crate) const ALL: [Subject; 8] = [
-        Subject::Accelerated,
-        Subject::Portable,
-        Subject::AcceleratedMessage,
-        Subject::PortableMessage,
-        Subject::AwsLcGcm,
-        Subject::AesGcmCrate,
-        Subject::AwsLcCtr,
-        Subject::Memcpy,
-    ];
-}
-
-impl fmt::Display for Subject {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Subject::Accelerated => "Keyhole accelerated, chunks",
-            Subject::Portable => "Keyhole portable, chunks",
-            Subject::AcceleratedMessage => "Keyhole accelerated, messages",
-            Subject::PortableMessage => "Keyhole portable, messages",
-            Subject::AwsLcGcm => "aws-lc-rs AES-256-GCM",
-            Subject::AesGcmCrate => "aes-gcm AES-256-GCM",
-            Subject::AwsLcCtr => "aws-lc-rs AES-256-CTR",
-            Subject::Memcpy => "memcpy",
-        })
-    }
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Operation {
-    Seal,
-    Open,
-}
-
-/// One figure.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub(crate) struct Figure {
-    pub(crate) subject: Subject,
-    pub(crate) operation: Operation,
-    pub(crate) size: usize,
-    pub(crate) cores: usize,
-    /// 10^9 bytes per second, for all the cores together.
-    pub(crate) gb_per_s: f64,
-}
-
-/// The properties of the machine.
-#[derive(Debug, Serialize)]
-pub(crate) struct Machine {
-    pub(crate) processor: String,
-    pub(crate) cores: usize,
-    /// Supported instructions for AES and GHASH.
-    pub(crate) instructions: Vec<&'static str>,
-}
-
-#[derive(Debug, Serialize)]
-pub(crate) struct Report {
-    pub(crate) machine: Machine,
-    pub(crate) figures: Vec<Figure>,
-}
 
 pub(crate) fn run(options: &BenchOptions) -> Result<()> {
     let sizes: Vec<usize> = options.sizes.iter().map(|size| size.as_u64()).map(check_size).collect::<Result<_>>()?;
@@ -156,62 +49,26 @@ pub(crate) fn run(options: &BenchOptions) -> Result<()> {
             }
         }
     }
-    let report = Report { machine, figures };
+    let report = BenchReport { machine, figures };
     if let Some(path) = &options.svg {
         svg::save(path, &plot::draw(&report))
-            .map_err(|error| Failure::io(format_args!("cannot write {}", path.display()), error))?;
+            .map_err(|error| CommandError::io(format_args!("cannot write {}", path.display()), error))?;
     }
-    match options.json {
-        true => println!("{}", serde_json::to_string_pretty(&report).map_err(|error| error.to_string())?),
-        false => report.print(&cores, &sizes),
+    if options.json {
+        println!("{}", serde_json::to_string_pretty(&report)?);
+    } else {
+        report.print(&cores, &sizes);
     }
     Ok(())
 }
 
 fn check_size(size: u64) -> Result<usize> {
     let size = Some(size).filter(|size| (1..=SIZE_MAX).contains(size)).and_then(|size| usize::try_from(size).ok());
-    size.ok_or_else(|| Failure::Usage(format!("a size is between 1 and {SIZE_MAX} bytes")))
-}
-
-impl Machine {
-    fn here() -> Self {
-        let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-        let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
-        Machine {
-            processor: model.map_or(std::env::consts::ARCH, |(_, name)| name.trim()).to_owned(),
-            cores: thread::available_parallelism().map_or(1, usize::from),
-            instructions: instructions(),
-        }
-    }
-}
-
-/// Returns the instructions for AES and GHASH that the processor and the system support.
-fn instructions() -> Vec<&'static str> {
-    let mut found = Vec::new();
-    let mut note = |name, has: bool| found.extend(has.then_some(name));
-    #[cfg(target_arch = "x86_64")]
-    {
-        use std::arch::is_x86_feature_detected as has;
-        note("AES-NI", has!("aes"));
-        note("PCLMULQDQ", has!("pclmulqdq"));
-        note("VAES (256 bits)", has!("vaes") && has!("avx2"));
-        note("VAES (512 bits)", has!("vaes") && has!("avx512f"));
-        note("VPCLMULQDQ", has!("vpclmulqdq"));
-    }
-    #[cfg(target_arch = "aarch64")]
-    {
-        use std::arch::is_aarch64_feature_detected as has;
-        note("ARMv8 AES", has!("aes"));
-        note("ARMv8 PMULL", has!("pmull"));
-    }
-    if found.is_empty() {
-        found.push("none known: AES in software");
-    }
-    found
+    size.ok_or_else(|| CommandError::Usage(format!("a size is between 1 and {SIZE_MAX} bytes")))
 }
 
 /// Measures all subjects in turns; returns one figure for each.
-fn measure_all(operation: Operation, size: usize, cores: usize, turns: u64) -> Vec<Figure> {
+fn measure_all(operation: Operation, size: usize, cores: usize, turns: u64) -> Vec<BenchFigure> {
     let mut samples = vec![Vec::new(); Subject::ALL.len()];
     for _ in 0..turns {
         for (subject, samples) in Subject::ALL.into_iter().zip(&mut samples) {
@@ -222,7 +79,7 @@ fn measure_all(operation: Operation, size: usize, cores: usize, turns: u64) -> V
         samples.sort_by(f64::total_cmp);
         samples[samples.len() / 2]
     };
-    let figure = |(subject, samples)| Figure { subject, operation, size, cores, gb_per_s: median(samples) };
+    let figure = |(subject, samples)| BenchFigure { subject, operation, size, cores, gb_per_s: median(samples) };
     Subject::ALL.into_iter().zip(samples).map(figure).collect()
 }
 
@@ -233,7 +90,8 @@ fn measure(subject: Subject, operation: Operation, size: usize, cores: usize) ->
         let mut work = work(subject, operation, size);
         work();
         barrier.wait();
-        let (begun, mut done) = (Instant::now(), 0);
+        let begun = Instant::now();
+        let mut done = 0;
         loop {
             // Read the clock about every 64 KiB.
             for _ in 0..(65_536 / size).max(1) {
@@ -256,10 +114,10 @@ fn measure(subject: Subject, operation: Operation, size: usize, cores: usize) ->
 /// opening alternates between two ciphertexts in place and copies nothing that is not counted.
 fn work(subject: Subject, operation: Operation, size: usize) -> Box<dyn FnMut()> {
     match subject {
-        Subject::Accelerated => chunks(Chosen::Accelerated, operation, size),
-        Subject::Portable => chunks(Chosen::Portable, operation, size),
-        Subject::AcceleratedMessage => messages(Chosen::Accelerated, operation, size),
-        Subject::PortableMessage => messages(Chosen::Portable, operation, size),
+        Subject::Accelerated => chunks(AnyEngine::Accelerated, operation, size),
+        Subject::Portable => chunks(AnyEngine::Portable, operation, size),
+        Subject::AcceleratedMessage => messages(AnyEngine::Accelerated, operation, size),
+        Subject::PortableMessage => messages(AnyEngine::Portable, operation, size),
         Subject::AwsLcGcm => {
             let key = Rc::new(LessSafeKey::new(UnboundKey::new(&AES_256_GCM, &KEY).expect("a key of AES-256")));
             let open = Rc::clone(&key);
@@ -291,14 +149,15 @@ fn work(subject: Subject, operation: Operation, size: usize) -> Box<dyn FnMut()>
         }
         Subject::AwsLcCtr => {
             let key = UnboundCipherKey::new(&AES_256, &KEY).and_then(EncryptingKey::ctr).expect("a key of AES-256");
-            let mut data = Buffer::new(size);
+            let mut data = AlignedBytes::new(size);
             Box::new(move || {
                 let context = EncryptionContext::Iv128((&[3; 16]).into());
                 key.less_safe_encrypt(&mut data, context).expect("any length");
             })
         }
         Subject::Memcpy => {
-            let (from, mut to) = (Buffer::new(size), Buffer::new(size));
+            let from = AlignedBytes::new(size);
+            let mut to = AlignedBytes::new(size);
             Box::new(move || std::hint::black_box(&mut *to).copy_from_slice(std::hint::black_box(&*from)))
         }
     }
@@ -311,7 +170,7 @@ fn in_one_call(
     mut seal: impl FnMut(&mut [u8]) -> [u8; TAG_LEN] + 'static,
     mut open: impl FnMut(&mut [u8], &[u8; TAG_LEN]) -> bool + 'static,
 ) -> Box<dyn FnMut()> {
-    let mut data = Buffer::new(size);
+    let mut data = AlignedBytes::new(size);
     match operation {
         Operation::Seal => Box::new(move || {
             std::hint::black_box(seal(&mut data));
@@ -333,9 +192,9 @@ fn nonce(index: usize) -> [u8; NONCE_LEN] {
 }
 
 /// Chunk by chunk, under an established key.
-fn chunks(engine: Chosen, operation: Operation, size: usize) -> Box<dyn FnMut()> {
+fn chunks(engine: AnyEngine, operation: Operation, size: usize) -> Box<dyn FnMut()> {
     let mut aead = engine.aead(&KEY);
-    let mut data = Buffer::new(size);
+    let mut data = AlignedBytes::new(size);
     let mut seal = move |data: &mut [u8], tags: &mut Vec<[u8; TAG_LEN]>| {
         tags.clear();
         for (index, chunk) in data.chunks_mut(CHUNK_LEN).enumerate() {
@@ -359,7 +218,7 @@ fn chunks(engine: Chosen, operation: Operation, size: usize) -> Box<dyn FnMut()>
 }
 
 /// Whole messages: key derivation, commitment, all chunks, finish.
-fn messages(engine: Chosen, operation: Operation, size: usize) -> Box<dyn FnMut()> {
+fn messages(engine: AnyEngine, operation: Operation, size: usize) -> Box<dyn FnMut()> {
     let salt = [5; SALT_LEN];
     let seal = move |data: &mut [u8], tags: &mut Vec<[u8; TAG_LEN]>| {
         tags.clear();
@@ -372,7 +231,7 @@ fn messages(engine: Chosen, operation: Operation, size: usize) -> Box<dyn FnMut(
         }
         sealer.prefix()
     };
-    let mut data = Buffer::new(size);
+    let mut data = AlignedBytes::new(size);
     let mut tags = [Vec::new(), Vec::new()];
     let prefix = seal(&mut data, &mut tags[0]);
     seal(&mut data, &mut tags[1]);
@@ -391,64 +250,12 @@ fn messages(engine: Chosen, operation: Operation, size: usize) -> Box<dyn FnMut(
     }
 }
 
-impl Report {
-    fn print(&self, cores: &[usize], sizes: &[usize]) {
-        let Machine { processor, cores: all, instructions } = &self.machine;
-        println!("{processor}, {all} cores; {}", instructions.join(", "));
-        for &cores in cores {
-            for operation in [Operation::Seal, Operation::Open] {
-                let (what, plural) = (format!("{operation:?}").to_lowercase(), if cores == 1 { "" } else { "s" });
-                println!("\n{what}, GB/s, {cores} core{plural}");
-                println!("{}", self.table(operation, cores, sizes));
-            }
-        }
-        println!();
-        self.print_ratios();
-    }
-
-    /// Prints the ratios of the engines to their baselines, at the length of a chunk.
-    fn print_ratios(&self) {
-        for (ours, theirs) in [(Subject::Accelerated, Subject::AwsLcGcm), (Subject::Portable, Subject::AesGcmCrate)] {
-            for operation in [Operation::Seal, Operation::Open] {
-                let figure = |subject| self.figure(subject, operation, CHUNK_LEN, 1);
-                if let (Some(our), Some(their)) = (figure(ours), figure(theirs)) {
-                    let what = format!("{operation:?}").to_lowercase();
-                    println!("{what}, 16 KiB, 1 core: {ours} at {:.2} of {theirs}", our / their);
-                }
-            }
-        }
-    }
-
-    fn table(&self, operation: Operation, cores: usize, sizes: &[usize]) -> Table {
-        let mut table = Table::new();
-        table.load_preset(comfy_table::presets::UTF8_HORIZONTAL_ONLY);
-        let size_text = |size: &usize| bytesize::ByteSize(*size as u64).display().iec().to_string();
-        table.set_header(std::iter::once(String::new()).chain(sizes.iter().map(size_text)));
-        for subject in Subject::ALL {
-            let figure = |size: &usize| self.figure(subject, operation, *size, cores);
-            let text = |figure: Option<f64>| figure.map_or(String::new(), |figure| format!("{figure:.2}"));
-            table.add_row(std::iter::once(subject.to_string()).chain(sizes.iter().map(figure).map(text)));
-        }
-        table.column_iter_mut().skip(1).for_each(|column| column.set_cell_alignment(CellAlignment::Right));
-        table
-    }
-
-    /// Returns one figure, if it was measured.
-    pub(crate) fn figure(&self, subject: Subject, operation: Operation, size: usize, cores: usize) -> Option<f64> {
-        let mut figures = self.figures.iter();
-        let found = figures.find(|figure| {
-            (figure.subject, figure.operation, figure.size, figure.cores) == (subject, operation, size, cores)
-        });
-        found.map(|figure| figure.gb_per_s)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn every_subject_does_its_work_again_and_again() {
+    fn subjects_work_repeatedly() {
         for subject in Subject::ALL {
             for operation in [Operation::Seal, Operation::Open] {
                 for size in [1, 4096, CHUNK_LEN, 3 * CHUNK_LEN + 5] {
@@ -460,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_have_bounds() {
+    fn piece_size_is_bounded() {
         assert!(check_size(1).is_ok() && check_size(SIZE_MAX).is_ok());
         assert!(check_size(0).is_err() && check_size(SIZE_MAX + 1).is_err());
     }

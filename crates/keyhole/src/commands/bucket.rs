@@ -1,80 +1,11 @@
 //! `keyhole bucket`: shows and changes quota, expiry and policy of a bucket.
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::ValueEnum;
 
 use super::operate::{ask, print, size, unexpected};
-use super::{Failure, Result};
-use crate::cli::{Target, parse_size};
-use crate::control::{Allowed, Anonymous, BucketChange, BucketReply, Reply, Request, SseC};
-
-#[derive(Subcommand, Debug)]
-pub(crate) enum BucketCommand {
-    /// Show the settings of a bucket.
-    Get(GetOptions),
-    /// Change the given settings of a bucket; the others stay.
-    Set(SetOptions),
-}
-
-#[derive(Args, Debug)]
-pub(crate) struct GetOptions {
-    #[command(flatten)]
-    target: Target,
-    /// The bucket's name.
-    bucket: String,
-    /// Print JSON.
-    #[arg(long)]
-    json: bool,
-}
-
-#[derive(Args, Debug)]
-pub(crate) struct SetOptions {
-    #[command(flatten)]
-    target: Target,
-    /// The bucket's name.
-    bucket: String,
-    /// Limit of the objects' total bytes, such as 10GiB. Writes beyond it get 403 QuotaExceeded.
-    #[arg(long, value_name = "SIZE|none", value_parser = parse_quota)]
-    quota: Option<Setting>,
-    /// Days after which an object is deleted.
-    #[arg(long, value_name = "N|none", value_parser = parse_days)]
-    expire_days: Option<Setting>,
-    /// Policy on customer keys: allow them, require them, or forbid them.
-    #[arg(long, value_enum)]
-    sse_c: Option<SseC>,
-    /// The ID of a customer key (`keyhole key id`) that the bucket accepts; others are refused. May
-    /// be given several times.
-    #[arg(long, value_name = "ID|none")]
-    pin: Vec<String>,
-    /// Whether an object may be overwritten under another customer key by everyone, or only with
-    /// the old key as well.
-    #[arg(long, value_enum)]
-    rekey_by_overwrite: Option<Allowed>,
-    /// Whether objects can be read without a signature. Those under customer keys still require
-    /// their key.
-    #[arg(long, value_enum)]
-    anonymous_read: Option<Anonymous>,
-}
-
-/// A number, or none.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Setting(Option<u64>);
-
-const NONE: &str = "none";
-
-fn parse_quota(text: &str) -> std::result::Result<Setting, String> {
-    if text == NONE {
-        return Ok(Setting(None));
-    }
-    parse_size(text).map(|size| Setting(Some(size))).map_err(|why| format!("{why}, or {NONE}"))
-}
-
-fn parse_days(text: &str) -> std::result::Result<Setting, String> {
-    if text == NONE {
-        return Ok(Setting(None));
-    }
-    let days = text.parse::<u32>().ok().filter(|days| *days > 0);
-    days.map(|days| Setting(Some(days.into()))).ok_or_else(|| format!("expected a number of days above 0, or {NONE}"))
-}
+use super::{CommandError, Result};
+use crate::cli::bucket::{BucketCommand, NONE};
+use crate::control::{BucketChange, BucketReply, Reply, Request};
 
 pub(crate) fn run(command: &BucketCommand) -> Result<()> {
     match command {
@@ -95,7 +26,7 @@ pub(crate) fn run(command: &BucketCommand) -> Result<()> {
             if change == (BucketChange { bucket: options.bucket.clone(), ..BucketChange::default() }) {
                 let options = "--quota SIZE|none, --expire-days N|none, --sse-c allow|require|forbid, --pin ID|none, \
                     --rekey-by-overwrite allow|forbid, --anonymous-read allow|forbid";
-                return Err(Failure::Usage(format!("nothing to set: expected {options}")));
+                return Err(CommandError::Usage(format!("nothing to set: expected {options}")));
             }
             show(ask(&options.target, Request::BucketSet(change), |_| {})?, false)
         }
@@ -108,7 +39,7 @@ fn pins(given: &[String]) -> Result<Option<Vec<String>>> {
         [] => Ok(None),
         [none] if none == NONE => Ok(Some(Vec::new())),
         ids if ids.iter().any(|id| id == NONE) => {
-            Err(Failure::Usage(format!("--pin {NONE} removes all pins and cannot be combined with other pins")))
+            Err(CommandError::Usage(format!("--pin {NONE} removes all pins and cannot be combined with other pins")))
         }
         ids => Ok(Some(ids.to_vec())),
     }
@@ -117,7 +48,7 @@ fn pins(given: &[String]) -> Result<Option<Vec<String>>> {
 fn show(reply: Reply, json: bool) -> Result<()> {
     let Reply::Bucket(settings) = reply else { return Err(unexpected()) };
     if json {
-        let text = serde_json::to_string_pretty(&settings).map_err(|error| Failure::Other(error.to_string()))?;
+        let text = serde_json::to_string_pretty(&settings)?;
         print(&format!("{text}\n"));
         return Ok(());
     }
@@ -138,22 +69,4 @@ fn show(reply: Reply, json: bool) -> Result<()> {
         word(settings.anonymous_read.to_possible_value()),
     ));
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn settings() {
-        assert_eq!(parse_quota("none"), Ok(Setting(None)));
-        assert_eq!(parse_quota("10GiB"), Ok(Setting(Some(10 << 30))));
-        assert_eq!(parse_quota("0"), Ok(Setting(Some(0))), "nothing may be stored");
-        assert_eq!(parse_days("none"), Ok(Setting(None)));
-        assert_eq!(parse_days("30"), Ok(Setting(Some(30))));
-        assert!(parse_quota("much").is_err());
-        for bad in ["", "0", "-1", "1.5", "soon"] {
-            assert!(parse_days(bad).is_err(), "{bad}");
-        }
-    }
 }

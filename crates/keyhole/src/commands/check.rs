@@ -1,31 +1,15 @@
 //! `keyhole check`: verifies and repairs a store that no node serves.
 
 use std::ops::Range;
-use std::path::PathBuf;
 
-use clap::Args;
 use keyhole_log::{CheckOptions as LogOptions, CheckReport, Verdict};
 use serde::Serialize;
 
 use super::operate::{describe, print, size};
-use super::{Failure, Result};
+use super::{CommandError, Result};
+use crate::cli::store::CheckOptions;
 use crate::control::{self, DamageReply};
-use crate::store::{self, Place, StoreOptions};
-
-#[derive(Args, Debug)]
-pub(crate) struct CheckOptions {
-    /// The data directory or block device. No node may serve it.
-    data: PathBuf,
-    /// The state directory, if the node was given --state.
-    #[arg(long, value_name = "DIR")]
-    state: Option<PathBuf>,
-    /// Repair the store as far as possible. Without it, nothing is written.
-    #[arg(long)]
-    repair: bool,
-    /// Print JSON.
-    #[arg(long)]
-    json: bool,
-}
+use crate::store::{self, StoreError, StoreLocation, StoreOptions};
 
 /// The structure of `--json`. All lengths are in bytes.
 #[derive(Serialize)]
@@ -54,33 +38,33 @@ struct JsonFinding {
 }
 
 pub(crate) fn run(options: &CheckOptions) -> Result<()> {
-    let place = Place::find(&options.data, options.state.as_deref())?;
-    if control::is_served(&place.socket()) {
-        let data = place.data.display();
-        return Err(Failure::Other(format!(
+    let location = StoreLocation::find(&options.data, options.state.as_deref())?;
+    if control::is_served(&location.socket()) {
+        let data = location.data.display();
+        return Err(CommandError::Other(format!(
             "{data} is in use by a node: stop it before a check, or run `keyhole scrub {data}` while it serves"
         )));
     }
     let read_only = (!options.repair).then_some(store::ONLY_LOOKS);
-    let held = store::hold(&place, &StoreOptions { read_only, ..StoreOptions::default() })?;
+    let held = store::hold(&location, &StoreOptions { read_only, ..StoreOptions::default() })?;
     let disk = store::plain_disk(&held.medium)?;
     let log_options = LogOptions { repair: options.repair };
     let report = store::block_on(keyhole_log::check(std::rc::Rc::new(disk), log_options))?
-        .map_err(|error| format!("{}: {error}", place.medium().display()))?;
+        .map_err(|error| StoreError::Log { path: location.medium(), error })?;
     let found = report.findings.len() as u64;
     let remaining = if options.repair { found.saturating_sub(report.repaired) } else { found };
-    match options.json {
-        true => {
-            let text = serde_json::to_string_pretty(&json(&report, remaining)).map_err(|error| error.to_string())?;
-            print(&format!("{text}\n"));
-        }
-        false => print(&text(&report)),
+    if options.json {
+        let text = serde_json::to_string_pretty(&json(&report, remaining))?;
+        print(&format!("{text}\n"));
+    } else {
+        print(&text(&report));
     }
     if remaining == 0 {
         return Ok(());
     }
-    let (data, can_be) = (place.data.display(), report.findings.iter().filter(|f| f.verdict == Verdict::Repairable));
-    Err(Failure::Damaged(match (options.repair, can_be.count()) {
+    let data = location.data.display();
+    let can_be = report.findings.iter().filter(|f| f.verdict == Verdict::Repairable);
+    Err(CommandError::Damaged(match (options.repair, can_be.count()) {
         (false, 1..) => format!("damaged in {found} places; `keyhole check --repair {data}` repairs what it can"),
         _ => format!(
             "damaged in {remaining} places that cannot be repaired: restore the objects from a backup, or delete them"
@@ -125,7 +109,8 @@ fn text(report: &CheckReport) -> String {
     text += &format!("{buckets} buckets, {objects} objects, {uploads} uploads, {bodies} bodies\n");
     text += &format!("{records} records and {blocks} blocks read, {} verified\n", size(*verified));
     let length = |ranges: &[Range<u64>]| size(ranges.iter().map(|range| range.end.saturating_sub(range.start)).sum());
-    let (free, tails) = (&report.free, &report.tails);
+    let free = &report.free;
+    let tails = &report.tails;
     text += &format!("free: {} in {} ranges\n", length(free), free.len());
     text += &format!("unacknowledged at ends of segments: {} in {} ranges\n", length(tails), tails.len());
     text += &format!("damaged: {} places, {repaired} repaired\n", report.findings.len());

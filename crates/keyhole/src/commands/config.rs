@@ -2,40 +2,15 @@
 
 use std::fmt::Write;
 
-use clap::{Args, Subcommand};
 use serde_json::json;
 
+use super::Result;
 use super::operate::print;
-use super::{Failure, Result};
 use crate::access;
-use crate::cli::ServeOptions;
-use crate::config::{Origin, Setting, Sources};
+use crate::cli::config::ConfigCommand;
+use crate::config::{OptionOrigin, Setting, Sources};
 use crate::serve;
-use crate::store::Place;
-
-#[derive(Subcommand, Debug)]
-pub(crate) enum ConfigCommand {
-    /// Check the configuration and its files without starting a node.
-    #[command(after_help = "Exit codes: 0 valid; 1 a node would not start with it; 2 invalid configuration.")]
-    Check(CheckOptions),
-    /// Show every effective option and its source, as a configuration file.
-    Show(ShowOptions),
-}
-
-#[derive(Args, Debug)]
-pub(crate) struct CheckOptions {
-    #[command(flatten)]
-    pub(crate) serve: ServeOptions,
-}
-
-#[derive(Args, Debug)]
-pub(crate) struct ShowOptions {
-    #[command(flatten)]
-    pub(crate) serve: ServeOptions,
-    /// Print JSON.
-    #[arg(long)]
-    json: bool,
-}
+use crate::store::StoreLocation;
 
 pub(crate) fn run(command: &ConfigCommand, sources: &Sources) -> Result<()> {
     for warning in sources.warnings() {
@@ -43,7 +18,7 @@ pub(crate) fn run(command: &ConfigCommand, sources: &Sources) -> Result<()> {
     }
     match command {
         ConfigCommand::Check(options) => {
-            serve::check(&options.serve).map_err(Failure::Other)?;
+            serve::check(&options.serve)?;
             print("the configuration is valid\n");
         }
         ConfigCommand::Show(options) if options.json => {
@@ -51,19 +26,16 @@ pub(crate) fn run(command: &ConfigCommand, sources: &Sources) -> Result<()> {
                 .settings()
                 .iter()
                 .map(|setting| {
-                    let value = match setting.is_list {
-                        true => json!(setting.values),
-                        false => json!(setting.values.first()),
-                    };
+                    let value = if setting.is_list { json!(setting.values) } else { json!(setting.values.first()) };
                     (setting.name.clone(), json!({ "value": value, "from": setting.origin.to_string() }))
                 })
                 .collect();
-            let text = serde_json::to_string_pretty(&all).map_err(|error| Failure::Other(error.to_string()))?;
+            let text = serde_json::to_string_pretty(&all)?;
             print(&format!("{text}\n"));
         }
         ConfigCommand::Show(options) => {
-            let place = Place::find(&options.serve.data, options.serve.state.as_deref())?;
-            print(&format!("# access keys: {}\n{}", access::describe(&place.state)?, as_toml(&sources.settings())));
+            let location = StoreLocation::find(&options.serve.data, options.serve.state.as_deref())?;
+            print(&format!("# access keys: {}\n{}", access::describe(&location.state)?, as_toml(&sources.settings())));
         }
     }
     Ok(())
@@ -85,7 +57,7 @@ fn as_toml(settings: &[Setting]) -> String {
                 let list = toml::Value::Array(values.iter().map(value).collect());
                 writeln!(text, "{name} = {list}  # from {origin}")
             }
-            ([one, ..], false) if *origin == Origin::Default => writeln!(text, "{name} = {}", value(one)),
+            ([one, ..], false) if *origin == OptionOrigin::Default => writeln!(text, "{name} = {}", value(one)),
             ([one, ..], false) => writeln!(text, "{name} = {}  # from {origin}", value(one)),
         };
     }
@@ -97,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_shown_is_a_configuration() {
+    fn shown_settings_are_valid_configuration() {
         let setting = |name: &str, values: &[&str], is_list, origin| Setting {
             name: name.to_owned(),
             values: values.iter().map(|value| (*value).to_owned()).collect(),
@@ -105,11 +77,11 @@ mod tests {
             is_list,
         };
         let text = as_toml(&[
-            setting("data", &["/srv/\"a\""], false, Origin::CommandLine),
-            setting("threads", &["2"], false, Origin::Default),
-            setting("ring", &["true"], false, Origin::Environment("KEYHOLE_RING".to_owned())),
-            setting("host-name", &["a", "b"], true, Origin::Default),
-            setting("capacity", &[], false, Origin::Default),
+            setting("data", &["/srv/\"a\""], false, OptionOrigin::CommandLine),
+            setting("threads", &["2"], false, OptionOrigin::Default),
+            setting("ring", &["true"], false, OptionOrigin::Environment("KEYHOLE_RING".to_owned())),
+            setting("host-name", &["a", "b"], true, OptionOrigin::Default),
+            setting("capacity", &[], false, OptionOrigin::Default),
         ]);
         let table: toml::Table = text.parse().unwrap();
         assert_eq!(table["data"].as_str(), Some("/srv/\"a\""));

@@ -2,106 +2,28 @@
 
 mod archive;
 mod directory;
+mod sink;
 
 use std::io::{self, IsTerminal, Write};
-use std::path::PathBuf;
 
-use aws_lc_rs::digest;
-use clap::Args;
 use serde::Serialize;
 
 use super::operate::{describe, print};
-use super::transfer::{Bounds, Pace, count, is_dash, objects, summary};
-use super::{Failure, Result};
-use crate::cli::Target;
-use crate::store::Place;
-use crate::transfer::channel::Piece;
-use crate::transfer::entry::{Bucket, Entry, Sha256, finish};
+use super::transfer::{Pace, count, is_dash, objects, summary};
+use super::{CommandError, Result};
+use crate::cli::transfer::ExportOptions;
+use crate::store::StoreLocation;
 use crate::transfer::manifest::End;
-use crate::transfer::session::{Answer, FileEnd, Given};
-use crate::transfer::{Channel, Way};
+use crate::transfer::protocol::{ExportAnswer, ExportMessage};
+use crate::transfer::{Channel, Direction, TransferError};
 
 use archive::Archive;
 use directory::Directory;
-
-#[derive(Args, Debug)]
-pub(crate) struct ExportOptions {
-    #[command(flatten)]
-    target: Target,
-    /// The directory to export to, created if it is missing; `-` writes a tar stream to standard
-    /// output.
-    #[arg(value_name = "DIR|-")]
-    to: PathBuf,
-    #[command(flatten)]
-    bounds: Bounds,
-    /// Print a JSON summary at the end; on standard error if the export goes to standard output.
-    #[arg(long)]
-    json: bool,
-}
-
-/// The destination of an export.
-trait Sink {
-    /// Begins an export from this store. Called first.
-    fn begin(&mut self, store: &str) -> Result<()>;
-    fn bucket(&mut self, bucket: &Bucket) -> Result<()>;
-    /// Returns whether the file of this object already exists.
-    fn has(&mut self, entry: &Entry) -> Result<bool>;
-    /// Writes an object, reading `bytes` to their end. Returns the error of the bytes, if any; the
-    /// object is then left out.
-    fn object(&mut self, entry: Entry, bytes: &mut Bytes<'_>) -> Result<Option<String>>;
-    /// Completes the export.
-    fn end(&mut self, end: &End) -> Result<()>;
-}
-
-/// The bytes of a file, as they arrive.
-struct Bytes<'b> {
-    channel: &'b mut Channel,
-    pace: &'b mut Pace,
-    buf: &'b mut Vec<u8>,
-    hash: digest::Context,
-    left: u64,
-    /// The outcome of the bytes, once known.
-    failed: Option<Option<String>>,
-}
-
-impl Bytes<'_> {
-    /// Receives the next bytes into [`buf`](Self::buf); returns `false` at the end.
-    fn advance(&mut self) -> Result<bool> {
-        if self.failed.is_some() {
-            return Ok(false);
-        }
-        match self.channel.piece(self.buf).map_err(|error| Failure::Other(Channel::lost(&error)))? {
-            Piece::Data(len) => {
-                let too_long = || Failure::Other("the store sent more than the object has".to_owned());
-                self.left = self.left.checked_sub(len as u64).ok_or_else(too_long)?;
-                self.hash.update(self.buf);
-                self.pace.add(len);
-                Ok(true)
-            }
-            Piece::End(end) => {
-                self.failed = Some(match end {
-                    FileEnd::Failed { what } => Some(what),
-                    FileEnd::Whole if self.left > 0 => Some("the store sent less than the object has".to_owned()),
-                    FileEnd::Whole => None,
-                });
-                Ok(false)
-            }
-        }
-    }
-
-    /// Returns the digest of the complete bytes, or their error.
-    fn digest(&self) -> std::result::Result<Sha256, String> {
-        match &self.failed {
-            Some(None) => Ok(Sha256(finish(self.hash.clone()))),
-            Some(Some(what)) => Err(what.clone()),
-            None => Err("the object was not read to its end".to_owned()),
-        }
-    }
-}
+use sink::{FileBytes, Sink};
 
 /// The structure of `--json`.
 #[derive(Serialize, Default)]
-struct Figures {
+struct ExportFigures {
     #[serde(flatten)]
     end: End,
     /// Objects that already existed.
@@ -111,18 +33,18 @@ struct Figures {
 }
 
 pub(crate) fn run(options: &ExportOptions) -> Result<()> {
-    let place = Place::find(&options.target.data, options.target.state.as_deref())?;
+    let location = StoreLocation::find(&options.target.data, options.target.state.as_deref())?;
     let to_stdout = is_dash(&options.to);
-    let mut sink: Box<dyn Sink> = match to_stdout {
-        true if io::stdout().is_terminal() => {
-            return Err(Failure::Usage(
-                "refusing to write an export to a terminal: give a DIR, or redirect to a pipe or file".to_owned(),
-            ));
-        }
-        true => Box::new(Archive::new(io::BufWriter::with_capacity(1 << 20, io::stdout()))),
-        false => Box::new(Directory::open(&options.to, &options.bounds.scope())?),
+    if to_stdout && io::stdout().is_terminal() {
+        let refusal = "refusing to write an export to a terminal: give a DIR, or redirect to a pipe or file";
+        return Err(CommandError::Usage(refusal.to_owned()));
+    }
+    let mut sink: Box<dyn Sink> = if to_stdout {
+        Box::new(Archive::new(io::BufWriter::with_capacity(1 << 20, io::stdout())))
+    } else {
+        Box::new(Directory::open(&options.to, &options.bounds.scope())?)
     };
-    let mut channel = Channel::open(&place, Way::Give(options.bounds.scope()))?;
+    let mut channel = Channel::open(&location, Direction::Export(options.bounds.scope()))?;
     let mut pace = Pace::new("exporting", options.bounds.rate);
     let exported = receive(&mut channel, &mut *sink, &mut pace);
     drop(pace);
@@ -133,27 +55,28 @@ pub(crate) fn run(options: &ExportOptions) -> Result<()> {
 }
 
 /// Receives everything in scope.
-fn receive(channel: &mut Channel, sink: &mut dyn Sink, pace: &mut Pace) -> Result<Figures> {
-    let lost = |error: io::Error| Failure::Other(Channel::lost(&error));
-    let (mut figures, mut buf) = (Figures::default(), Vec::new());
+fn receive(channel: &mut Channel, sink: &mut dyn Sink, pace: &mut Pace) -> Result<ExportFigures> {
+    let lost = TransferError::lost;
+    let mut figures = ExportFigures::default();
+    let mut buf = Vec::new();
     loop {
-        match channel.message::<Given>().map_err(lost)? {
-            Given::Store { id } => sink.begin(&id)?,
-            Given::Bucket(bucket) => {
+        match channel.message::<ExportMessage>().map_err(lost)? {
+            ExportMessage::Store { id } => sink.begin(&id)?,
+            ExportMessage::Bucket(bucket) => {
                 figures.end.buckets += 1;
                 sink.bucket(&bucket)?;
             }
-            Given::Object(entry) => {
-                let (length, name) = (entry.length, entry.name());
+            ExportMessage::Object(entry) => {
+                let length = entry.length;
+                let name = entry.name();
                 pace.at(&name);
                 let is_there = sink.has(&entry)?;
-                channel.send(&if is_there { Answer::Skip } else { Answer::Send }).map_err(lost)?;
+                channel.send(&if is_there { ExportAnswer::Skip } else { ExportAnswer::Send }).map_err(lost)?;
                 if is_there {
                     figures.unchanged += 1;
                 } else {
                     buf.clear();
-                    let (hash, failed) = (digest::Context::new(&digest::SHA256), None);
-                    let mut bytes = Bytes { channel, pace, buf: &mut buf, hash, left: length, failed };
+                    let mut bytes = FileBytes::new(channel, pace, &mut buf, length);
                     if let Some(what) = sink.object(*entry, &mut bytes)? {
                         pace.say(&format!("left out: {name}: {what}"));
                         figures.end.damaged += 1;
@@ -163,21 +86,21 @@ fn receive(channel: &mut Channel, sink: &mut dyn Sink, pace: &mut Pace) -> Resul
                 figures.end.objects += 1;
                 figures.end.bytes += length;
             }
-            Given::Damaged(damage) => {
+            ExportMessage::Damaged(damage) => {
                 pace.say(&format!("left out: {}", describe(&damage)));
                 figures.end.damaged += 1;
             }
-            Given::End { uploads } => {
+            ExportMessage::End { uploads } => {
                 figures.uploads = uploads;
                 sink.end(&figures.end)?;
                 return Ok(figures);
             }
-            Given::Failed { message } => return Err(Failure::Other(message)),
+            ExportMessage::Failed { message } => return Err(CommandError::Other(message)),
         }
     }
 }
 
-fn report(figures: &Figures, json: bool, to_stdout: bool) -> Result<()> {
+fn report(figures: &ExportFigures, json: bool, to_stdout: bool) -> Result<()> {
     let End { buckets, objects: exported, bytes, damaged } = figures.end;
     let uploads = figures.uploads;
     let mut words = format!("{} of {} exported", objects(exported, bytes), count(buckets, "bucket", "buckets"));
@@ -195,6 +118,6 @@ fn report(figures: &Figures, json: bool, to_stdout: bool) -> Result<()> {
     }
     match damaged {
         0 => Ok(()),
-        _ => Err(Failure::Damaged("damage was found: `keyhole scrub` and `keyhole check` list it".to_owned())),
+        _ => Err(CommandError::Damaged("damage was found: `keyhole scrub` and `keyhole check` list it".to_owned())),
     }
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 use clap::CommandFactory;
 use clap_complete::Shell;
 
-use super::{Failure, Result};
+use super::{CommandError, Result};
 use crate::cli::Cli;
 
 /// Prints the completion script of a shell.
@@ -16,14 +16,14 @@ pub(crate) fn completions(shell: Shell) -> Result<()> {
     clap_complete::generate(shell, &mut Cli::command(), "keyhole", &mut script);
     // A reader that closes the pipe early does not want the rest.
     match io::Write::write_all(&mut io::stdout().lock(), &script) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::io("standard output", error)),
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(CommandError::io("standard output", error)),
         _ => Ok(()),
     }
 }
 
 /// Writes a manual page for each command that is not hidden.
 pub(crate) fn man(directory: &Path) -> Result<()> {
-    let failed = |error| Failure::io(directory.display(), error);
+    let failed = |error| CommandError::io(directory.display(), error);
     fs::create_dir_all(directory).map_err(failed)?;
     clap_mangen::generate_to(Cli::command(), directory).map_err(failed)
 }

@@ -4,45 +4,25 @@ pub(super) mod source;
 
 use std::collections::HashMap;
 use std::io;
-use std::path::PathBuf;
 
-use clap::Args;
 use serde::Serialize;
 
 use super::operate::print;
-use super::transfer::{Bounds, Pace, objects, summary};
-use super::{Failure, Result};
-use crate::cli::Target;
+use super::transfer::{Pace, objects, summary};
+use super::{CommandError, Result};
+use crate::cli::transfer::ImportOptions;
 use crate::control::Scope;
-use crate::store::Place;
-use crate::transfer::entry::{Bucket, Entry};
+use crate::store::StoreLocation;
+use crate::transfer::entry::{BucketEntry, ObjectEntry};
 use crate::transfer::manifest::End;
-use crate::transfer::session::{DATA_MAX, Existing, FileEnd, Offer, Taken};
-use crate::transfer::{Channel, Way};
+use crate::transfer::protocol::{DATA_MAX, Existing, FileEnd, ImportOffer, ImportOutcome};
+use crate::transfer::{Channel, Direction, TransferError};
 
 use source::{Handler, Verdict};
 
-#[derive(Args, Debug)]
-pub(crate) struct ImportOptions {
-    #[command(flatten)]
-    target: Target,
-    /// The directory of the export; `-` reads a tar stream from standard input.
-    #[arg(value_name = "DIR|-")]
-    from: PathBuf,
-    #[command(flatten)]
-    bounds: Bounds,
-    /// Action if a different object of the same name, or a bucket with other settings, exists.
-    /// fail: keep and report it, and end with exit code 1. skip: keep it. replace: replace it.
-    #[arg(long, value_enum, default_value_t = Existing::Fail)]
-    existing: Existing,
-    /// Print a JSON summary at the end.
-    #[arg(long)]
-    json: bool,
-}
-
 /// The structure of `--json`.
 #[derive(Serialize, Default, Debug)]
-struct Figures {
+struct ImportFigures {
     /// Stored objects, and bytes of their files.
     stored: u64,
     bytes: u64,
@@ -63,9 +43,9 @@ struct Figures {
 }
 
 pub(crate) fn run(options: &ImportOptions) -> Result<()> {
-    let place = Place::find(&options.target.data, options.target.state.as_deref())?;
+    let location = StoreLocation::find(&options.target.data, options.target.state.as_deref())?;
     let source = source::open(&options.from)?;
-    let channel = Channel::open(&place, Way::Take)?;
+    let channel = Channel::open(&location, Direction::Import)?;
     let mut importer = Importer {
         channel,
         existing: options.existing,
@@ -74,7 +54,7 @@ pub(crate) fn run(options: &ImportOptions) -> Result<()> {
         bucket: None,
         number: 0,
         storing: HashMap::new(),
-        figures: Figures::default(),
+        figures: ImportFigures::default(),
     };
     let read = source.read(&mut importer).and_then(|()| importer.finish());
     let Importer { channel, figures, pace, .. } = importer;
@@ -92,32 +72,32 @@ struct Importer {
     scope: Scope,
     pace: Pace,
     /// The current bucket, and whether its settings are to be set.
-    bucket: Option<(Bucket, bool)>,
+    bucket: Option<(BucketEntry, bool)>,
     /// The number of the last offered object.
     number: u64,
     /// Objects sent without an outcome so far: their names and bytes.
     storing: HashMap<u64, (String, u64)>,
-    figures: Figures,
+    figures: ImportFigures,
 }
 
 impl Importer {
-    fn lost(error: io::Error) -> Failure {
-        Failure::Other(Channel::lost(&error))
+    fn lost(error: io::Error) -> CommandError {
+        TransferError::lost(error).into()
     }
 
     /// Sends an offer and returns the reply. Records outcomes of other objects that arrive
     /// meanwhile.
-    fn offer(&mut self, offer: &Offer) -> Result<Taken> {
+    fn offer(&mut self, offer: &ImportOffer) -> Result<ImportOutcome> {
         self.channel.send(offer).map_err(Self::lost)?;
         loop {
-            match self.channel.message::<Taken>().map_err(Self::lost)? {
-                Taken::Stored { number } => {
+            match self.channel.message::<ImportOutcome>().map_err(Self::lost)? {
+                ImportOutcome::Stored { number } => {
                     if let Some((_, bytes)) = self.storing.remove(&number) {
                         self.figures.stored += 1;
                         self.figures.bytes += bytes;
                     }
                 }
-                Taken::NotStored { number, message } => {
+                ImportOutcome::NotStored { number, message } => {
                     // The damage of its file was already reported.
                     if let Some((name, _)) = self.storing.remove(&number) {
                         self.refused(&name, &message);
@@ -138,9 +118,9 @@ impl Importer {
         let Some((bucket, is_ours)) = self.bucket.take() else { return Ok(()) };
         if is_ours {
             let name = bucket.bucket.clone();
-            match self.offer(&Offer::Bucket { bucket, is_last: true, existing: self.existing })? {
-                Taken::Wanted {} | Taken::Equal {} => {}
-                Taken::Refused { message } => self.refused(&format!("bucket {name}"), &message),
+            match self.offer(&ImportOffer::Bucket { bucket, is_last: true, existing: self.existing })? {
+                ImportOutcome::Wanted {} | ImportOutcome::Equal {} => {}
+                ImportOutcome::Refused { message } => self.refused(&format!("bucket {name}"), &message),
                 _ => self.bucket_stays(&name),
             }
         }
@@ -156,23 +136,23 @@ impl Importer {
 
     fn finish(&mut self) -> Result<()> {
         self.end_bucket()?;
-        match self.offer(&Offer::End {})? {
-            Taken::End {} => Ok(()),
+        match self.offer(&ImportOffer::End {})? {
+            ImportOutcome::End {} => Ok(()),
             _ => Err(super::operate::unexpected()),
         }
     }
 }
 
 impl Handler for Importer {
-    fn bucket(&mut self, bucket: Bucket) -> Result<()> {
+    fn bucket(&mut self, bucket: BucketEntry) -> Result<()> {
         self.end_bucket()?;
         if !self.scope.has_bucket(&bucket.bucket) {
             return Ok(());
         }
-        let offer = Offer::Bucket { bucket: bucket.clone(), is_last: false, existing: self.existing };
+        let offer = ImportOffer::Bucket { bucket: bucket.clone(), is_last: false, existing: self.existing };
         let is_ours = match self.offer(&offer)? {
-            Taken::Wanted {} | Taken::Equal {} => true,
-            Taken::Refused { message } => {
+            ImportOutcome::Wanted {} | ImportOutcome::Equal {} => true,
+            ImportOutcome::Refused { message } => {
                 self.refused(&format!("bucket {}", bucket.bucket.escape_debug()), &message);
                 false
             }
@@ -185,18 +165,19 @@ impl Handler for Importer {
         Ok(())
     }
 
-    fn wants(&mut self, entry: &Entry) -> Result<bool> {
+    fn wants(&mut self, entry: &ObjectEntry) -> Result<bool> {
         if !self.scope.has(&entry.bucket, &entry.key) {
             return Ok(false);
         }
         let name = entry.name();
         self.pace.at(&name);
         self.number += 1;
-        let (entry, number) = (Box::new(entry.clone()), self.number);
-        match self.offer(&Offer::Object { entry, number, existing: self.existing })? {
-            Taken::Wanted {} => return Ok(true),
-            Taken::Equal {} => self.figures.equal += 1,
-            Taken::Refused { message } => self.refused(&name, &message),
+        let entry = Box::new(entry.clone());
+        let number = self.number;
+        match self.offer(&ImportOffer::Object { entry, number, existing: self.existing })? {
+            ImportOutcome::Wanted {} => return Ok(true),
+            ImportOutcome::Equal {} => self.figures.equal += 1,
+            ImportOutcome::Refused { message } => self.refused(&name, &message),
             _ => {
                 self.figures.kept += 1;
                 if self.existing == Existing::Fail {
@@ -212,7 +193,7 @@ impl Handler for Importer {
         bytes.chunks(DATA_MAX).try_for_each(|some| self.channel.data(some)).map_err(Self::lost)
     }
 
-    fn done(&mut self, entry: &Entry, verdict: Verdict) -> Result<()> {
+    fn done(&mut self, entry: &ObjectEntry, verdict: Verdict) -> Result<()> {
         let end = match verdict {
             Verdict::Whole => {
                 self.storing.insert(self.number, (entry.name(), entry.length));
@@ -231,7 +212,7 @@ impl Handler for Importer {
         self.figures.damaged += 1;
     }
 
-    fn is_in_scope(&self, entry: &Entry) -> bool {
+    fn is_in_scope(&self, entry: &ObjectEntry) -> bool {
         self.scope.has(&entry.bucket, &entry.key)
     }
 
@@ -241,8 +222,8 @@ impl Handler for Importer {
     }
 }
 
-fn report(figures: &Figures, options: &ImportOptions) -> Result<()> {
-    let Figures { stored, bytes, equal, kept, buckets_kept, refused, damaged, left_out, complete } = *figures;
+fn report(figures: &ImportFigures, options: &ImportOptions) -> Result<()> {
+    let ImportFigures { stored, bytes, equal, kept, buckets_kept, refused, damaged, left_out, complete } = *figures;
     let mut words = format!("{} imported", objects(stored, bytes));
     let besides = [
         (equal, format!("{equal} unchanged")),
@@ -253,20 +234,20 @@ fn report(figures: &Figures, options: &ImportOptions) -> Result<()> {
     besides.iter().filter(|(number, _)| *number > 0).for_each(|(_, text)| words = format!("{words}; {text}"));
     print(&summary(options.json, figures, &words)?);
     if damaged > 0 {
-        return Err(Failure::Malformed("the export is damaged: only its intact objects were imported".to_owned()));
+        return Err(CommandError::Malformed("the export is damaged: only its intact objects were imported".to_owned()));
     }
     if !complete {
         let why = "the export is incomplete (interrupted or truncated): the objects that it has were imported";
-        return Err(Failure::Malformed(why.to_owned()));
+        return Err(CommandError::Malformed(why.to_owned()));
     }
     if left_out > 0 {
         let why = format!("the export lacks {left_out} objects, which were damaged in the exported store");
-        return Err(Failure::Malformed(why));
+        return Err(CommandError::Malformed(why));
     }
     let differs = options.existing == Existing::Fail && kept + buckets_kept > 0;
     if refused > 0 || differs {
         let hint = if differs { "; set --existing skip to keep or replace to overwrite them" } else { "" };
-        return Err(Failure::Other(format!("some objects or buckets were not imported{hint}")));
+        return Err(CommandError::Other(format!("some objects or buckets were not imported{hint}")));
     }
     Ok(())
 }

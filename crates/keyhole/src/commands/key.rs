@@ -3,38 +3,16 @@
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use clap::Subcommand;
 use keyhole_core::limits::KEY_LEN;
 use keyhole_core::sse_c::{Headers, SseCTarget};
 use keyhole_core::{CustomerKey, key_id};
 use zeroize::Zeroizing;
 
-use super::{Failure, Result};
+use super::{CommandError, Result};
+use crate::cli::sealed::KeyCommand;
 use crate::env::random;
-
-#[derive(Subcommand, Debug)]
-pub(crate) enum KeyCommand {
-    /// Create a key: 32 random bytes in a file that only its owner can read.
-    New {
-        /// The file to create; it must not exist.
-        file: PathBuf,
-    },
-    /// Show a key in the form that the AWS CLI expects: base64, with its MD5.
-    Show {
-        /// The key file of 32 bytes.
-        file: PathBuf,
-    },
-    /// Show a key's ID in a bucket, for `keyhole bucket set --pin`. It does not reveal the key.
-    Id {
-        /// The key file of 32 bytes.
-        file: PathBuf,
-        /// The bucket's name.
-        #[arg(long)]
-        bucket: String,
-    },
-}
 
 pub(crate) fn run(command: &KeyCommand) -> Result<()> {
     match command {
@@ -51,7 +29,7 @@ pub(crate) fn run(command: &KeyCommand) -> Result<()> {
 }
 
 fn make(path: &Path) -> Result<()> {
-    let failed = |error| Failure::io(format_args!("cannot make {}", path.display()), error);
+    let failed = |error| CommandError::io(format_args!("cannot make {}", path.display()), error);
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
     let mut key = Zeroizing::new([0; KEY_LEN]);
     random(&mut *key);
@@ -60,13 +38,13 @@ fn make(path: &Path) -> Result<()> {
 
 /// Reads a key file of 32 bytes.
 pub(crate) fn read(path: &Path) -> Result<CustomerKey> {
-    let failed = |error| Failure::io(format_args!("cannot read {}", path.display()), error);
+    let failed = |error| CommandError::io(format_args!("cannot read {}", path.display()), error);
     // One more byte, to detect longer files.
     let mut bytes = Zeroizing::new(Vec::with_capacity(KEY_LEN + 1));
     File::open(path).map_err(failed)?.take(KEY_LEN as u64 + 1).read_to_end(&mut bytes).map_err(failed)?;
     match <[u8; KEY_LEN]>::try_from(&bytes[..]) {
         Ok(key) => Ok(CustomerKey::new(key)),
-        Err(_) => Err(Failure::Usage(format!(
+        Err(_) => Err(CommandError::Usage(format!(
             "invalid key file {}: expected exactly {KEY_LEN} bytes, not text; create one with `keyhole key new FILE`",
             path.display()
         ))),

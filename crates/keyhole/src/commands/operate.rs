@@ -1,50 +1,37 @@
 //! Operator requests to a store with or without a node; `keyhole compact` and `keyhole scrub`.
 
 use std::io::{self, IsTerminal, Write};
-use std::rc::Rc;
 
-use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
+use keyhole_log::Log;
 use keyhole_node::PolicyDefaults;
-use tokio::task::{LocalSet, spawn_local};
+use tokio::task::LocalSet;
 
-use super::{Failure, Result};
-use crate::chores::Chores;
-use crate::cli::{Target, parse_size};
+use super::{CommandError, Result};
+use crate::background::{self, Finished};
+use crate::cli::Target;
+use crate::cli::store::ScrubOptions;
 use crate::control::{self, DamageReply, Replies, Reply, Request};
-use crate::store::{self, OpenedStore, Place, StoreOptions};
-
-#[derive(Args, Debug)]
-pub(crate) struct ScrubOptions {
-    #[command(flatten)]
-    target: Target,
-    /// Limit of the bytes read per second, such as 50MB/s.
-    #[arg(long, value_name = "SIZE/s", default_value = "50MB/s", value_parser = parse_rate)]
-    rate: u64,
-}
-
-pub(super) fn parse_rate(text: &str) -> std::result::Result<u64, String> {
-    let rate = parse_size(text.strip_suffix("/s").unwrap_or(text)).ok().filter(|rate| *rate > 0);
-    rate.ok_or_else(|| "expected a rate such as 50MB/s or 1GiB/s".to_owned())
-}
+use crate::epoll::PlainDisk;
+use crate::store::{self, OpenedStore, StoreLocation, StoreOptions};
 
 /// Sends a request to the node, or executes it without one; returns the final reply. Passes earlier
 /// replies to `on_reply`.
 pub(super) fn ask(target: &Target, request: Request, mut on_reply: impl FnMut(Reply)) -> Result<Reply> {
-    let place = Place::find(&target.data, target.state.as_deref())?;
-    let reply = match control::ask(&place.socket(), &request, &mut on_reply)? {
+    let location = StoreLocation::find(&target.data, target.state.as_deref())?;
+    let reply = match control::ask(&location.socket(), &request, &mut on_reply)? {
         Some(reply) => reply,
-        None => alone(&place, request, on_reply)?,
+        None => alone(&location, request, on_reply)?,
     };
     match reply {
-        Reply::Failed { message } => Err(Failure::Other(message)),
+        Reply::Failed { message } => Err(CommandError::Other(message)),
         reply => Ok(reply),
     }
 }
 
 /// Returns the failure for a reply that does not match the request.
-pub(super) fn unexpected() -> Failure {
-    Failure::Other("unexpected answer from the node: is it of the same version?".to_owned())
+pub(super) fn unexpected() -> CommandError {
+    CommandError::Other("unexpected answer from the node: is it of the same version?".to_owned())
 }
 
 /// A receiver of replies without a connection.
@@ -58,31 +45,29 @@ impl<F: FnMut(Reply)> Replies for Callback<F> {
 }
 
 /// Opens the store as a node with one worker would, and executes the request.
-fn alone(place: &Place, request: Request, on_reply: impl FnMut(Reply)) -> Result<Reply> {
+fn alone(location: &StoreLocation, request: Request, on_reply: impl FnMut(Reply)) -> Result<Reply> {
     let read_only = request.only_looks().then_some(store::ONLY_LOOKS);
-    let store = store::open(place, &StoreOptions { read_only, ..StoreOptions::default() })?;
+    let store = store::open(location, &StoreOptions { read_only, ..StoreOptions::default() })?;
     if store.damaged > 0 {
-        let (damaged, data) = (store.damaged, place.data.display());
+        let damaged = store.damaged;
+        let data = location.data.display();
         eprintln!("keyhole: opening the store found damage in {damaged} places; see `keyhole check {data}`");
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
-    let runtime = runtime.map_err(|error| Failure::io("cannot start the async runtime", error))?;
+    let runtime = runtime.map_err(|error| CommandError::io("cannot start the async runtime", error))?;
     LocalSet::new().block_on(&runtime, answer(&store, request, on_reply))
 }
 
 async fn answer(store: &OpenedStore, request: Request, on_reply: impl FnMut(Reply)) -> Result<Reply> {
-    let disk = Rc::new(store::plain_disk(&store.medium)?);
-    let (log, writer) = keyhole_log::worker(store.shared.clone(), disk.clone());
-    let writer = spawn_local(writer.run());
-    let chores = Chores::start(store.shared.clone(), disk);
+    let disk = store::plain_disk(&store.medium)?;
     let defaults = PolicyDefaults::default();
-    let reply = control::answer(&log, None, &defaults, request, &mut Callback(on_reply)).await;
-    drop(log);
-    let _ = writer.await;
-    if !chores.end().await {
+    let mut replies = Callback(on_reply);
+    let work = async |log: &Log<PlainDisk>| control::answer(log, None, &defaults, request, &mut replies).await;
+    let Finished { result, is_checkpointed } = background::with_log(store.store.clone(), disk, work).await;
+    if !is_checkpointed {
         eprintln!("keyhole: the last checkpoint was not written; the next start takes longer");
     }
-    reply.map_err(|error| Failure::io("cannot answer", error))
+    result.map_err(|error| CommandError::io("cannot answer", error))
 }
 
 /// Returns a progress display, hidden if there is no terminal.
@@ -127,7 +112,7 @@ pub(crate) fn scrub(options: &ScrubOptions) -> Result<()> {
     print(&format!("{} verified, {damaged} damaged\n", size(bytes)));
     match damaged {
         0 => Ok(()),
-        _ => Err(Failure::Damaged(format!(
+        _ => Err(CommandError::Damaged(format!(
             "damaged objects: restore them from a backup or delete them; with the node stopped, `keyhole check {}` \
              lists the damage",
             options.target.data.display()
@@ -152,25 +137,17 @@ pub(super) fn print(text: &str) {
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
-pub(super) use crate::status::say::size;
+pub(super) use crate::status::format::size;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn rates() {
-        assert_eq!(parse_rate("50MB/s"), Ok(50_000_000));
-        assert_eq!(parse_rate("1GiB"), Ok(1 << 30));
-        for bad in ["", "/s", "0", "0MB/s", "fast", "50MB/min"] {
-            assert!(parse_rate(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn damage_is_told_by_whose_it_is() {
+    fn damage_description_begins_with_owner() {
         let damage = |bucket: Option<&str>, key: Option<&str>| {
-            let (bucket, key) = (bucket.map(str::to_owned), key.map(str::to_owned));
+            let bucket = bucket.map(str::to_owned);
+            let key = key.map(str::to_owned);
             describe(&DamageReply { what: "a block".to_owned(), offset: 7, bucket, key })
         };
         assert_eq!(damage(Some("b"), Some("a\nb")), "b/a\\nb: a block, at 7");

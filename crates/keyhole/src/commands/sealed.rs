@@ -1,8 +1,5 @@
 //! `keyhole seal`, `open` and `inspect`: sealed object files.
 
-use std::path::PathBuf;
-
-use clap::Args;
 use keyhole_core::body::{self, Binding, Bodies, open_part_info};
 use keyhole_core::chunked::{Opener, Sealer, message_len, plaintext_len};
 use keyhole_core::file::{BodyEntry, Decoded, ENTRY_LEN, Layout, PREFACE_MAX, Preface, Totals};
@@ -13,77 +10,15 @@ use serde::Serialize;
 use zeroize::Zeroizing;
 
 use super::stream::{FileId, Input, Output, Progress, dash, finish_opened};
-use super::{Failure, Result, key, stream};
-use crate::engine::Chosen;
+use super::{CommandError, Result, key, stream};
+use crate::cli::sealed::{InspectOptions, OpenOptions, SealOptions};
+use crate::engine::AnyEngine;
 use crate::env::random;
 
-const ENGINE: Chosen = Chosen::Accelerated;
+const ENGINE: AnyEngine = AnyEngine::Accelerated;
 
-#[derive(Args, Debug)]
-pub(crate) struct SealOptions {
-    /// The customer key: a file of 32 bytes.
-    #[arg(long, value_name = "FILE")]
-    key: PathBuf,
-    /// The bucket of the object.
-    #[arg(long)]
-    bucket: String,
-    /// The object's key (its name).
-    #[arg(long)]
-    name: String,
-    /// The object's Content-Type.
-    #[arg(long, value_name = "TYPE")]
-    content_type: Option<String>,
-    /// User metadata. May be given several times.
-    #[arg(long, value_name = "NAME=VALUE", value_parser = parse_metadata)]
-    meta: Vec<(String, String)>,
-    /// The plaintext; `-` is standard input.
-    #[arg(default_value = "-")]
-    input: PathBuf,
-    /// The sealed object file; `-` is standard output.
-    #[arg(default_value = "-")]
-    output: PathBuf,
-}
-
-#[derive(Args, Debug)]
-pub(crate) struct OpenOptions {
-    /// The customer key: a file of 32 bytes.
-    #[arg(long, value_name = "FILE")]
-    key: PathBuf,
-    /// The bucket that the file must belong to. Default: the one in the file.
-    #[arg(long)]
-    bucket: Option<String>,
-    /// The object's key (its name) that the file must belong to. Default: the one in the file.
-    #[arg(long)]
-    name: Option<String>,
-    /// Also open an object whose parts were assembled without the key. Only its ETag then shows
-    /// that no part was dropped or replaced by an earlier attempt.
-    #[arg(long)]
-    allow_unbound: bool,
-    /// The sealed object file; `-` is standard input.
-    #[arg(default_value = "-")]
-    input: PathBuf,
-    /// The plaintext; `-` is standard output.
-    #[arg(default_value = "-")]
-    output: PathBuf,
-}
-
-#[derive(Args, Debug)]
-pub(crate) struct InspectOptions {
-    /// The sealed object file; `-` is standard input.
-    #[arg(default_value = "-")]
-    file: PathBuf,
-    /// Print JSON.
-    #[arg(long)]
-    json: bool,
-}
-
-fn parse_metadata(text: &str) -> std::result::Result<(String, String), String> {
-    let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE")?;
-    Ok((name.to_lowercase(), value.to_owned()))
-}
-
-fn malformed(error: impl std::fmt::Display) -> Failure {
-    Failure::Malformed(error.to_string())
+fn malformed(error: impl std::fmt::Display) -> CommandError {
+    CommandError::Malformed(error.to_string())
 }
 
 pub(crate) fn seal(options: &SealOptions) -> Result<()> {
@@ -104,7 +39,7 @@ pub(crate) fn seal(options: &SealOptions) -> Result<()> {
         [&preface[..], &entry.encode(), &sealer.prefix()].iter().try_for_each(|bytes| output.write(bytes))?;
         let sealed = stream::seal(&mut sealer, &mut input, &mut output, &progress)?;
         if sealed != len {
-            return Err(Failure::Other("the input changed while it was read".to_owned()));
+            return Err(CommandError::Other("the input changed while it was read".to_owned()));
         }
         return output.finish();
     }
@@ -137,7 +72,7 @@ fn begin_file(
     data_key: &DataKey,
     len: u64,
 ) -> Result<(Vec<u8>, BodyEntry)> {
-    let usage = |what: &dyn std::fmt::Display| Failure::Usage(what.to_string());
+    let usage = |what: &dyn std::fmt::Display| CommandError::Usage(what.to_string());
     let mut meta: Vec<(&str, &[u8])> =
         options.meta.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
     meta.sort_unstable();
@@ -232,7 +167,7 @@ pub(crate) fn open(options: &OpenOptions) -> Result<()> {
     let preface = front.preface();
     for (given, found, what) in [(&options.bucket, preface.bucket, "bucket"), (&options.name, preface.key, "name")] {
         if let Some(given) = given.as_deref().filter(|given| *given != found) {
-            return Err(Failure::Malformed(format!("the file is for the {what} {found:?}, not {given:?}")));
+            return Err(CommandError::Malformed(format!("the file is for the {what} {found:?}, not {given:?}")));
         }
     }
     let mut sealed_head = Zeroizing::new(preface.sealed_head.to_vec());
@@ -329,10 +264,7 @@ pub(crate) fn inspect(options: &InspectOptions) -> Result<()> {
         sealed_head_length: preface.sealed_head.len(),
         parts: if front.is_whole() { Vec::new() } else { parts.collect() },
     };
-    let text = match options.json {
-        true => serde_json::to_string_pretty(&found).map_err(|error| error.to_string())? + "\n",
-        false => found.to_string(),
-    };
+    let text = if options.json { serde_json::to_string_pretty(&found)? + "\n" } else { found.to_string() };
     let mut output = Output::create(&dash(), &[])?;
     output.write(text.as_bytes())?;
     output.finish()

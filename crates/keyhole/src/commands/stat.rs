@@ -1,31 +1,19 @@
 //! `keyhole stat`: shows the use of space in a store, and the writes to it.
 
-use clap::Args;
 use comfy_table::{CellAlignment, Table, TableComponent};
 use serde::Serialize;
 
+use super::Result;
 use super::operate::{ask, print, size, unexpected};
-use super::{Failure, Result};
-use crate::cli::Target;
-use crate::control::{Reply, Request, Segment, StatReply};
-
-#[derive(Args, Debug)]
-pub(crate) struct StatOptions {
-    #[command(flatten)]
-    target: Target,
-    /// Print one JSON object, with all lengths in bytes.
-    #[arg(long)]
-    json: bool,
-    /// Also show every segment.
-    #[arg(long)]
-    segments: bool,
-}
+use crate::cli::store::StatOptions;
+use crate::control::{Reply, Request, Segment};
+use crate::status::StoreFigures;
 
 /// The structure of `--json`.
 #[derive(Serialize)]
 struct Json<'a> {
     #[serde(flatten)]
-    stat: &'a StatReply,
+    stat: &'a StoreFigures,
     #[serde(skip_serializing_if = "Option::is_none")]
     segments: Option<&'a [Segment]>,
 }
@@ -40,7 +28,7 @@ pub(crate) fn run(options: &StatOptions) -> Result<()> {
     let Reply::Stat(stat) = reply? else { return Err(unexpected()) };
     if options.json {
         let json = Json { stat: &stat, segments: options.segments.then_some(&segments) };
-        let text = serde_json::to_string_pretty(&json).map_err(|error| Failure::Other(error.to_string()))?;
+        let text = serde_json::to_string_pretty(&json)?;
         print(&format!("{text}\n"));
         return Ok(());
     }
@@ -67,7 +55,7 @@ fn share(part: u64, whole: u64) -> String {
     if whole == 0 { "-".to_owned() } else { format!("{:.1} %", 100.0 * part as f64 / whole as f64) }
 }
 
-fn totals(stat: &StatReply) -> Table {
+fn totals(stat: &StoreFigures) -> Table {
     let mut table = table(&["store", "", ""], 1);
     let used = stat.live + stat.dead;
     let mut bytes = |name: &str, bytes: u64, part: String| {
@@ -86,8 +74,9 @@ fn totals(stat: &StatReply) -> Table {
     table
 }
 
-fn written(stat: &StatReply) -> Table {
-    let (written, cleaner) = (&stat.written, &stat.cleaner);
+fn written(stat: &StoreFigures) -> Table {
+    let written = &stat.written;
+    let cleaner = &stat.cleaner;
     let mut table = table(&["written since start", "", ""], 1);
     let amplification = written.amplification.map_or_else(|| "-".to_owned(), |factor| format!("{factor:.2} times"));
     let rows = [
@@ -112,7 +101,7 @@ fn written(stat: &StatReply) -> Table {
     table
 }
 
-fn batches(stat: &StatReply) -> Table {
+fn batches(stat: &StoreFigures) -> Table {
     let mut table = table(&["commits per batch", "batches", ""], 1);
     let all = stat.batches.iter().sum();
     let mut least = 1;
@@ -146,9 +135,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_store_without_anything_has_no_ratios() {
-        let (capacity, allocated, batches_seen) = (1 << 30, 1 << 20, vec![0; 10]);
-        let stat = StatReply { capacity, allocated, batches: batches_seen, ..StatReply::default() };
+    fn empty_store_has_no_ratios() {
+        let capacity = 1 << 30;
+        let allocated = 1 << 20;
+        let batches_seen = vec![0; 10];
+        let stat = StoreFigures { capacity, allocated, batches: batches_seen, ..StoreFigures::default() };
         let text = totals(&stat).to_string();
         assert!(text.contains("1.0 GiB") && text.contains("0.1 %") && text.contains('-'), "{text}");
         assert!(written(&stat).to_string().contains("write amplification"));

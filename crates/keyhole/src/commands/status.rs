@@ -5,40 +5,28 @@ use std::io::{self, IsTerminal};
 use std::thread::sleep;
 use std::time::Duration;
 
-use clap::Args;
 use comfy_table::Table;
 
 use super::operate::{print, size, unexpected};
 use super::stat::table;
-use super::{Failure, Result};
+use super::{CommandError, Result};
 use crate::cli::Target;
+use crate::cli::store::StatusOptions;
 use crate::control::{self, Reply, Request};
 use crate::status::Status;
-use crate::status::say::{count, duration_or_dash, joined, rate, share, span, throughput};
-use crate::store::Place;
-
-#[derive(Args, Debug)]
-pub(crate) struct StatusOptions {
-    #[command(flatten)]
-    target: Target,
-    /// Print one JSON object, the same as /status.json of the admin listener; with --watch, one per
-    /// line.
-    #[arg(long)]
-    json: bool,
-    /// Repeat after this many seconds, until interrupted.
-    #[arg(long, value_name = "SECS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
-    watch: Option<u64>,
-}
+use crate::status::format::{count, duration_or_dash, rate, share, span, throughput};
+use crate::store::StoreLocation;
 
 pub(crate) fn run(options: &StatusOptions) -> Result<()> {
     loop {
         let status = ask(&options.target)?;
-        let text = match options.json {
-            true if options.watch.is_some() => serde_json::to_string(&status),
-            true => serde_json::to_string_pretty(&status),
-            false => Ok(text(&status)),
+        let text = if !options.json {
+            text(&status)
+        } else if options.watch.is_some() {
+            serde_json::to_string(&status)?
+        } else {
+            serde_json::to_string_pretty(&status)?
         };
-        let text = text.map_err(|error| Failure::Other(error.to_string()))?;
         let Some(seconds) = options.watch else {
             print(&format!("{text}\n"));
             return verdict(&status);
@@ -51,12 +39,12 @@ pub(crate) fn run(options: &StatusOptions) -> Result<()> {
 }
 
 fn ask(target: &Target) -> Result<Status> {
-    let place = Place::find(&target.data, target.state.as_deref())?;
-    match control::ask(&place.socket(), &Request::Status {}, &mut |_| {})? {
+    let location = StoreLocation::find(&target.data, target.state.as_deref())?;
+    match control::ask(&location.socket(), &Request::Status {}, &mut |_| {})? {
         Some(Reply::Status(status)) => Ok(*status),
-        Some(Reply::Failed { message }) => Err(Failure::Other(message)),
+        Some(Reply::Failed { message }) => Err(CommandError::Other(message)),
         Some(_) => Err(unexpected()),
-        None => Err(Failure::Other(format!(
+        None => Err(CommandError::Other(format!(
             "no node serves {0}; use `keyhole stat {0}` for the store alone",
             target.data.display()
         ))),
@@ -68,8 +56,8 @@ fn verdict(status: &Status) -> Result<()> {
     let names: Vec<&str> = status.conditions.iter().map(|condition| &condition.name[..]).collect();
     match names[..] {
         [] => Ok(()),
-        _ if names.contains(&"damage") => Err(Failure::Damaged(format!("unhealthy: {}", names.join(", ")))),
-        _ => Err(Failure::Other(format!("unhealthy: {}", names.join(", ")))),
+        _ if names.contains(&"damage") => Err(CommandError::Damaged(format!("unhealthy: {}", names.join(", ")))),
+        _ => Err(CommandError::Other(format!("unhealthy: {}", names.join(", ")))),
     }
 }
 
@@ -104,8 +92,8 @@ fn now(status: &Status) -> Table {
     let mut table = table(&["last 10 seconds", ""], 1);
     let per_second = |number: f64| format!("{} /s", rate(number));
     table.add_row(["requests", &per_second(now.requests_per_s)]);
-    table.add_row(["payload in", &joined(throughput(now.received_per_s))]);
-    table.add_row(["payload out", &joined(throughput(now.sent_per_s))]);
+    table.add_row(["payload in", &throughput(now.received_per_s).to_string()]);
+    table.add_row(["payload out", &throughput(now.sent_per_s).to_string()]);
     let latency = format!("{}, {}", duration_or_dash(now.p50_s), duration_or_dash(now.p99_s));
     table.add_row(["latency, p50 and p99", &latency]);
     table.add_row(["errors, 4xx", &per_second(now.client_errors_per_s)]);
@@ -152,17 +140,20 @@ fn errors(status: &Status) -> Table {
 
 fn store(status: &Status) -> Option<Table> {
     let store = status.store.as_ref()?;
-    let (written, cleaner) = (&store.written, &store.cleaner);
+    let written = &store.figures.written;
+    let cleaner = &store.figures.cleaner;
     let mut table = table(&["store", "", ""], 1);
-    for (name, bytes) in [("live", store.live), ("dead", store.dead), ("reserved", store.reserved)] {
-        table.add_row([name, &size(bytes), &share(bytes, store.capacity)]);
+    for (name, bytes) in [("live", store.figures.live), ("dead", store.figures.dead), ("reserved", store.reserved)] {
+        table.add_row([name, &size(bytes), &share(bytes, store.figures.capacity)]);
     }
-    table.add_row(["capacity", &size(store.capacity), if store.ring { "ring" } else { "" }]);
-    for (name, number) in [("buckets", store.buckets), ("objects", store.objects), ("uploads", store.uploads)] {
+    table.add_row(["capacity", &size(store.figures.capacity), if store.ring { "ring" } else { "" }]);
+    for (name, number) in
+        [("buckets", store.figures.buckets), ("objects", store.figures.objects), ("uploads", store.figures.uploads)]
+    {
         table.add_row([name, &count(number), ""]);
     }
     let amplification = written.amplification.map_or_else(|| "–".to_owned(), |factor| format!("{factor:.2} times"));
-    table.add_row(["index memory", &size(store.index), ""]);
+    table.add_row(["index memory", &size(store.figures.index), ""]);
     table.add_row(["written since start", &size(written.total), &amplification]);
     table.add_row(["syncs, durable writes", &count(store.syncs), &count(store.durable_writes)]);
     table.add_row(["moved by the cleaner", &size(cleaner.bytes_moved), &share(written.moved, written.total)]);
@@ -201,7 +192,9 @@ fn workers(status: &Status) -> Table {
 }
 
 fn process(status: &Status) -> Table {
-    let (process, connections, damage) = (&status.process, &status.connections, &status.damage);
+    let process = &status.process;
+    let connections = &status.connections;
+    let damage = &status.damage;
     let mut table = table(&["node", ""], 1);
     for (name, figure) in [
         ("connections, HTTP and HTTPS", format!("{}, {}", count(connections.http), count(connections.https))),
@@ -222,7 +215,7 @@ mod tests {
     use crate::status::sample_status;
 
     #[test]
-    fn all_that_there_is_is_shown() {
+    fn text_shows_all_sections() {
         let text = text(&sample_status());
         for part in [
             "! full: The store is full",
@@ -239,11 +232,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_well_has_an_exit_code() {
+    fn conditions_decide_exit_code() {
         let mut status = sample_status();
-        assert!(matches!(verdict(&status), Err(Failure::Damaged(text)) if text.contains("damage, full")));
+        assert!(matches!(verdict(&status), Err(CommandError::Damaged(text)) if text.contains("damage, full")));
         status.conditions.retain(|condition| condition.name == "full");
-        assert!(matches!(verdict(&status), Err(Failure::Other(_))));
+        assert!(matches!(verdict(&status), Err(CommandError::Other(_))));
         status.conditions.clear();
         assert!(verdict(&status).is_ok());
     }

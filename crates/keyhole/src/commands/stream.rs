@@ -13,8 +13,8 @@ use keyhole_core::limits::{CHUNK_LEN, PREFIX_LEN, TAG_LEN};
 use tempfile::TempPath;
 use zeroize::Zeroizing;
 
-use super::{Failure, Result};
-use crate::engine::ChosenAead;
+use super::{CommandError, Result};
+use crate::engine::AnyAead;
 
 /// Bytes read and written at once.
 const BUFFER_LEN: usize = 1 << 20;
@@ -41,12 +41,12 @@ impl Input {
             Some("-") => ("standard input".to_owned(), stdio(io::stdin())),
             _ => (path.display().to_string(), File::open(path)),
         };
-        let file = file.map_err(|error| Failure::io(format_args!("cannot read {name}"), error))?;
+        let file = file.map_err(|error| CommandError::io(format_args!("cannot read {name}"), error))?;
         Input::new(name, file)
     }
 
     fn new(name: String, mut file: File) -> Result<Self> {
-        let metadata = file.metadata().map_err(|error| Failure::io(format_args!("cannot read {name}"), error))?;
+        let metadata = file.metadata().map_err(|error| CommandError::io(format_args!("cannot read {name}"), error))?;
         // A file on standard input may have been partly read.
         let begin = if metadata.is_file() { file.stream_position().ok() } else { None };
         let len = begin.map(|at| metadata.len().saturating_sub(at));
@@ -61,7 +61,7 @@ impl Input {
         if self.len.is_some() {
             return Ok(self);
         }
-        let failed = |error| Failure::io("cannot spool the input to a temporary file (see TMPDIR)", error);
+        let failed = |error| CommandError::io("cannot spool the input to a temporary file (see TMPDIR)", error);
         let mut file = tempfile::tempfile().map_err(failed)?;
         io::copy(&mut self.reader, &mut file).and_then(|_| file.rewind()).map_err(failed)?;
         Input::new(self.name, file)
@@ -85,7 +85,9 @@ impl Input {
 
     /// Returns the position in the file.
     pub(crate) fn position(&mut self) -> Result<u64> {
-        self.reader.stream_position().map_err(|error| Failure::io(format_args!("cannot read {}", self.name), error))
+        self.reader
+            .stream_position()
+            .map_err(|error| CommandError::io(format_args!("cannot read {}", self.name), error))
     }
 
     /// Seeks to a position in the file.
@@ -117,16 +119,16 @@ impl Input {
     pub(crate) fn end(&mut self) -> Result<()> {
         match self.fill(&mut [0])? {
             0 => Ok(()),
-            _ => Err(Failure::Malformed(format!("{} has data after the end of the message", self.name))),
+            _ => Err(CommandError::Malformed(format!("{} has data after the end of the message", self.name))),
         }
     }
 
-    fn failed(&self, error: io::Error) -> Failure {
-        Failure::io(format_args!("cannot read {}", self.name), error)
+    fn failed(&self, error: io::Error) -> CommandError {
+        CommandError::io(format_args!("cannot read {}", self.name), error)
     }
 
-    fn ends_early(&self) -> Failure {
-        Failure::Malformed(format!("{} is truncated", self.name))
+    fn ends_early(&self) -> CommandError {
+        CommandError::Malformed(format!("{} is truncated", self.name))
     }
 }
 
@@ -154,13 +156,13 @@ impl FileId {
 pub(crate) struct Output {
     name: String,
     writer: BufWriter<File>,
-    place: Option<Place>,
+    target: Option<FileTarget>,
     /// Bytes written.
     pub(crate) written: u64,
 }
 
 /// The temporary and the final path of a file.
-struct Place {
+struct FileTarget {
     temporary: TempPath,
     path: PathBuf,
     /// Whether a file already exists at the final path.
@@ -170,11 +172,11 @@ struct Place {
 impl Output {
     /// Creates a file, or opens standard output for `-`. The output must not be one of `inputs`.
     pub(crate) fn create(path: &Path, inputs: &[Option<FileId>]) -> Result<Self> {
-        let failed = |name: &str, error| Failure::io(format_args!("cannot write {name}"), error);
+        let failed = |name: &str, error| CommandError::io(format_args!("cannot write {name}"), error);
         let check = |name: &str, metadata: &Metadata| match FileId::of(metadata) {
-            Some(id) if inputs.contains(&Some(id)) => {
-                Err(Failure::Usage(format!("{name} is an input file and would be overwritten; give another output")))
-            }
+            Some(id) if inputs.contains(&Some(id)) => Err(CommandError::Usage(format!(
+                "{name} is an input file and would be overwritten; give another output"
+            ))),
             _ => Ok(()),
         };
         if path.to_str() == Some("-") {
@@ -197,17 +199,17 @@ impl Output {
                 return Ok(Output::new(name, file, None));
             }
         }
-        let (file, place) = beside(path, metadata.as_ref()).map_err(|error| failed(&name, error))?;
-        Ok(Output::new(name, file, Some(place)))
+        let (file, target) = beside(path, metadata.as_ref()).map_err(|error| failed(&name, error))?;
+        Ok(Output::new(name, file, Some(target)))
     }
 
-    fn new(name: String, file: File, place: Option<Place>) -> Self {
-        Output { name, writer: BufWriter::with_capacity(BUFFER_LEN, file), place, written: 0 }
+    fn new(name: String, file: File, target: Option<FileTarget>) -> Self {
+        Output { name, writer: BufWriter::with_capacity(BUFFER_LEN, file), target, written: 0 }
     }
 
     /// Creates an unnamed file that can be read again.
     pub(crate) fn temporary() -> Result<Self> {
-        let file = tempfile::tempfile().map_err(|error| Failure::io("cannot create a temporary file", error))?;
+        let file = tempfile::tempfile().map_err(|error| CommandError::io("cannot create a temporary file", error))?;
         Ok(Output::new("a temporary file".to_owned(), file, None))
     }
 
@@ -224,7 +226,7 @@ impl Output {
     /// Completes the output and renames the file.
     pub(crate) fn finish(mut self) -> Result<()> {
         self.flush()?;
-        let Some(Place { temporary, path, is_taken }) = self.place.take() else { return Ok(()) };
+        let Some(FileTarget { temporary, path, is_taken }) = self.target.take() else { return Ok(()) };
         if is_taken {
             // Replace the old file only after the new one is durable.
             self.writer.get_ref().sync_all().map_err(|error| self.failed(error))?;
@@ -237,18 +239,18 @@ impl Output {
         self.flush()?;
         let Output { name, writer, .. } = self;
         let (mut file, _) = writer.into_parts();
-        file.rewind().map_err(|error| Failure::io(format_args!("cannot read {name}"), error))?;
+        file.rewind().map_err(|error| CommandError::io(format_args!("cannot read {name}"), error))?;
         Input::new(name, file)
     }
 
-    fn failed(&self, error: io::Error) -> Failure {
-        Failure::io(format_args!("cannot write {}", self.name), error)
+    fn failed(&self, error: io::Error) -> CommandError {
+        CommandError::io(format_args!("cannot write {}", self.name), error)
     }
 }
 
 /// Creates a file in the directory of `path`, with the permissions of the existing file, or the
 /// default.
-fn beside(path: &Path, there: Option<&Metadata>) -> io::Result<(File, Place)> {
+fn beside(path: &Path, there: Option<&Metadata>) -> io::Result<(File, FileTarget)> {
     // Keep a symbolic link, and replace the file that it leads to.
     let path = if there.is_some() { path.canonicalize()? } else { path.to_owned() };
     let directory = match path.parent() {
@@ -262,7 +264,7 @@ fn beside(path: &Path, there: Option<&Metadata>) -> io::Result<(File, Place)> {
     if there.is_some() {
         file.set_permissions(Permissions::from_mode(permissions))?;
     }
-    Ok((file, Place { temporary, path, is_taken: there.is_some() }))
+    Ok((file, FileTarget { temporary, path, is_taken: there.is_some() }))
 }
 
 fn stdio(stream: impl std::os::fd::AsFd) -> io::Result<File> {
@@ -310,7 +312,7 @@ impl Drop for Progress {
 
 /// Seals all of `input` as the chunks of one message; returns the length of the plaintext.
 pub(crate) fn seal(
-    sealer: &mut Sealer<ChosenAead>,
+    sealer: &mut Sealer<AnyAead>,
     input: &mut Input,
     output: &mut Output,
     progress: &Progress,
@@ -331,7 +333,7 @@ pub(crate) fn seal(
 /// Opens the chunks of a message of `message_len` bytes, or up to the end of the input. `opener`
 /// has already processed the message's prefix.
 pub(crate) fn open(
-    opener: &mut Opener<ChosenAead>,
+    opener: &mut Opener<AnyAead>,
     input: &mut Input,
     message_len: Option<u64>,
     output: &mut Output,
@@ -342,14 +344,14 @@ pub(crate) fn open(
     for index in 0.. {
         let wanted = left.map_or(sealed.len(), |left| sealed.len().min(usize::try_from(left).unwrap_or(usize::MAX)));
         let len = input.fill(&mut sealed[..wanted])?;
-        let truncated = || Failure::Malformed(format!("{}: the message is truncated", input.name));
+        let truncated = || CommandError::Malformed(format!("{}: the message is truncated", input.name));
         if len < wanted && left.is_some() {
             return Err(truncated());
         }
         let Some((chunk, tag)) = sealed[..len].split_last_chunk_mut::<TAG_LEN>() else { return Err(truncated()) };
         opener
             .open_at(index, chunk, tag)
-            .map_err(|_| Failure::Malformed(format!("{}: chunk {index} does not authenticate", input.name)))?;
+            .map_err(|_| CommandError::Malformed(format!("{}: chunk {index} does not authenticate", input.name)))?;
         output.write(chunk)?;
         progress.add(chunk.len());
         if chunk.len() < CHUNK_LEN {
@@ -364,12 +366,12 @@ pub(crate) fn open(
 /// and reports its length.
 pub(crate) fn finish_opened(opened: Result<()>, output: Output) -> Result<()> {
     match opened {
-        Err(Failure::Malformed(text)) => {
+        Err(CommandError::Malformed(text)) => {
             let written = output.written;
             if written > 0 {
                 output.finish()?;
             }
-            Err(Failure::Malformed(format!("{text}; {written} verified bytes were written")))
+            Err(CommandError::Malformed(format!("{text}; {written} verified bytes were written")))
         }
         Ok(()) => output.finish(),
         other => other,

@@ -4,30 +4,27 @@ use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
 use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
-use clap::{Args, Subcommand};
 use keyhole_node::Services;
 use keyhole_s3::time::iso8601;
 use rcgen::{
     CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose,
     PKCS_ECDSA_P256_SHA256, SanType, date_time_ymd,
 };
+use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, DnsName};
 use tempfile::NamedTempFile;
 use zeroize::Zeroizing;
 
-use super::{Failure, Result};
+use super::{CommandError, Result};
+use crate::cli::tls::{SelfSignedOptions, TlsCommand};
 use crate::env::System;
-use crate::tls::certificate::Facts;
+use crate::net::tls::certificate::CertificateFacts;
 
 /// Limit of names in a self-signed certificate.
 const HOSTS_MAX: usize = 64;
-
-/// Limit of validity in days: ten years.
-const DAYS_MAX: u32 = 3650;
 
 /// Limit of a common name (RFC 5280, ub-common-name).
 const COMMON_NAME_MAX: usize = 64;
@@ -40,39 +37,6 @@ const BEFORE: Duration = DAY;
 const CERTIFICATE: &str = "cert.pem";
 const KEY: &str = "key.pem";
 
-#[derive(Subcommand, Debug)]
-pub(crate) enum TlsCommand {
-    /// Create a self-signed certificate and its key: cert.pem and key.pem.
-    SelfSigned(SelfSignedOptions),
-    /// Show the content of certificates: names, validity, issuer, fingerprint.
-    ///
-    /// Warns of certificates that have expired or expire within 14 days. Does not check whether
-    /// they are trusted.
-    Show {
-        /// A PEM file.
-        file: PathBuf,
-    },
-}
-
-#[derive(Args, Debug)]
-pub(crate) struct SelfSignedOptions {
-    /// Names and addresses that clients use for the node; one host name may begin with *.
-    #[arg(long = "host", value_name = "NAME", required = true, num_args = 1.., value_parser = parse_host)]
-    pub(crate) hosts: Vec<String>,
-
-    /// Validity in days.
-    #[arg(long, value_name = "N", default_value_t = 365, value_parser = clap::value_parser!(u32).range(1..=i64::from(DAYS_MAX)))]
-    pub(crate) days: u32,
-
-    /// The directory for both files, created if it is missing.
-    #[arg(long, value_name = "DIR", default_value = ".")]
-    pub(crate) out: PathBuf,
-
-    /// Replace existing files. A node that uses them reloads them by itself.
-    #[arg(long)]
-    pub(crate) force: bool,
-}
-
 pub(crate) fn run(command: &TlsCommand) -> Result<()> {
     match command {
         TlsCommand::SelfSigned(options) => self_signed(options),
@@ -80,34 +44,25 @@ pub(crate) fn run(command: &TlsCommand) -> Result<()> {
     }
 }
 
-fn parse_host(text: &str) -> std::result::Result<String, String> {
-    let bare = text.strip_prefix("*.").unwrap_or(text);
-    // A wildcard name needs two more labels: clients reject one for a whole top-level domain.
-    let is_name = DnsName::try_from(bare).is_ok() && (bare.len() == text.len() || bare.contains('.'));
-    match is_name || text.parse::<IpAddr>().is_ok() {
-        true => Ok(text.to_ascii_lowercase()),
-        false => Err("expected a host name such as node.example or *.s3.example, or an address".to_owned()),
-    }
-}
-
 fn self_signed(options: &SelfSignedOptions) -> Result<()> {
     if options.hosts.len() > HOSTS_MAX {
-        return Err(Failure::Usage(format!("too many names ({}): the limit is {HOSTS_MAX}", options.hosts.len())));
+        return Err(CommandError::Usage(format!("too many names ({}): the limit is {HOSTS_MAX}", options.hosts.len())));
     }
     let paths = [CERTIFICATE, KEY].map(|name| options.out.join(name));
     if let Some(path) = paths.iter().find(|path| !options.force && path.symlink_metadata().is_ok()) {
         return Err(exists(path));
     }
     let (certificate, der, key) =
-        make(options).map_err(|error| Failure::Other(format!("cannot create a certificate: {error}")))?;
+        make(options).map_err(|error| CommandError::Other(format!("cannot create a certificate: {error}")))?;
     fs::create_dir_all(&options.out)
-        .map_err(|error| Failure::io(format_args!("cannot create {}", options.out.display()), error))?;
+        .map_err(|error| CommandError::io(format_args!("cannot create {}", options.out.display()), error))?;
     let [certificate_path, key_path] = &paths;
     // The key first: a node that uses both reloads once the certificate is there.
     write(key_path, key.as_bytes(), 0o600, options.force)?;
     write(certificate_path, certificate.as_bytes(), 0o644, options.force)?;
-    let facts = Facts::read(&der)?;
-    let (certificate, key) = (quoted(certificate_path), quoted(key_path));
+    let facts = CertificateFacts::read(&der)?;
+    let certificate = quoted(certificate_path);
+    let key = quoted(key_path);
     println!("{certificate} and {key} were written.\n");
     print_facts(&facts);
     println!("\nTo use them:\n");
@@ -163,37 +118,38 @@ fn write(path: &Path, contents: &[u8], mode: u32, force: bool) -> Result<()> {
     match write() {
         Ok(true) => Ok(()),
         Ok(false) => Err(exists(path)),
-        Err(error) => Err(Failure::io(format_args!("cannot write {}", path.display()), error)),
+        Err(error) => Err(CommandError::io(format_args!("cannot write {}", path.display()), error)),
     }
 }
 
-fn exists(path: &Path) -> Failure {
-    Failure::Other(format!("{} exists; give another --out, or --force to replace it", path.display()))
+fn exists(path: &Path) -> CommandError {
+    CommandError::Other(format!("{} exists; give another --out, or --force to replace it", path.display()))
 }
 
 fn show(path: &Path) -> Result<()> {
-    let pem = fs::read(path).map_err(|error| Failure::io(format_args!("cannot read {}", path.display()), error))?;
-    let malformed = |what: String| Failure::Malformed(format!("{}: {what}", path.display()));
+    let pem =
+        fs::read(path).map_err(|error| CommandError::io(format_args!("cannot read {}", path.display()), error))?;
+    let malformed = |what: &dyn std::fmt::Display| CommandError::Malformed(format!("{}: {what}", path.display()));
     let certificates: std::result::Result<Vec<CertificateDer<'_>>, _> = CertificateDer::pem_slice_iter(&pem).collect();
-    let certificates = certificates.map_err(|error| malformed(format!("invalid PEM file: {error}")))?;
+    let certificates = certificates.map_err(|error| malformed(&format_args!("invalid PEM file: {error}")))?;
     if certificates.is_empty() {
-        return Err(malformed("no certificate in it".to_owned()));
+        return Err(malformed(&"no certificate in it"));
     }
-    let facts: std::result::Result<Vec<Facts>, _> =
-        certificates.iter().map(|certificate| Facts::read(certificate)).collect();
-    for (i, facts) in facts.map_err(malformed)?.iter().enumerate() {
+    let facts: std::result::Result<Vec<CertificateFacts>, _> =
+        certificates.iter().map(|certificate| CertificateFacts::read(certificate)).collect();
+    for (i, facts) in facts.map_err(|error| malformed(&error))?.iter().enumerate() {
         if i > 0 {
             println!();
         }
         print_facts(facts);
-        if let Some(concern) = facts.concern(System.now_ms()) {
-            eprintln!("keyhole: WARNING: the certificate of {} {concern}", facts.subject);
+        if let Some(warning) = facts.warning(System.now_ms()) {
+            eprintln!("keyhole: WARNING: the certificate of {} {warning}", facts.subject);
         }
     }
     Ok(())
 }
 
-fn print_facts(facts: &Facts) {
+fn print_facts(facts: &CertificateFacts) {
     let line = |name: &str, value: &str| println!("{name:<11} {value}");
     line("names", &facts.all_names());
     line("subject", &facts.subject);
@@ -227,24 +183,6 @@ fn in_url(host: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn hosts() {
-        for (text, expected) in [
-            ("localhost", "localhost"),
-            ("Node.Example", "node.example"),
-            ("*.s3.example", "*.s3.example"),
-            ("192.0.2.7", "192.0.2.7"),
-            ("2001:db8::7", "2001:db8::7"),
-        ] {
-            assert_eq!(parse_host(text).unwrap(), expected);
-        }
-        for bad in
-            ["", "*", "*.", "*.example", "a.*.example", "a b", "http://a", "[::1]", "a:9443", "-a", "\u{e4}.example"]
-        {
-            assert!(parse_host(bad).is_err(), "{bad}");
-        }
-    }
 
     #[test]
     fn paths_are_quoted_for_a_shell() {

@@ -5,37 +5,15 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
-use super::operate::{parse_rate, size};
-use super::{Failure, Result};
-use crate::control::Scope;
+use super::Result;
+use super::operate::size;
 
 /// Returns whether the path stands for standard input or output.
 pub(super) fn is_dash(path: &Path) -> bool {
     path.as_os_str() == "-"
-}
-
-/// The selection of objects, and the rate limit.
-#[derive(Args, Debug)]
-pub(crate) struct Bounds {
-    /// Only this bucket.
-    #[arg(long, value_name = "NAME")]
-    pub(super) bucket: Option<String>,
-    /// Only objects whose keys have this prefix.
-    #[arg(long, value_name = "PREFIX", default_value = "", hide_default_value = true)]
-    pub(super) prefix: String,
-    /// Limit of the bytes moved per second, such as 50MB/s. Default: unlimited.
-    #[arg(long, value_name = "SIZE/s", value_parser = parse_rate)]
-    pub(super) rate: Option<u64>,
-}
-
-impl Bounds {
-    pub(super) fn scope(&self) -> Scope {
-        Scope { bucket: self.bucket.clone(), prefix: self.prefix.clone() }
-    }
 }
 
 /// Shows the progress on a terminal, and limits the rate.
@@ -100,12 +78,11 @@ pub(super) fn objects(number: u64, bytes: u64) -> String {
 
 /// Returns the final summary of a command, in words or as JSON.
 pub(super) fn summary(json: bool, figures: &impl Serialize, words: &str) -> Result<String> {
-    match json {
-        true => {
-            let text = serde_json::to_string_pretty(figures).map_err(|error| Failure::Other(error.to_string()))?;
-            Ok(format!("{text}\n"))
-        }
-        false => Ok(format!("{words}\n")),
+    if json {
+        let text = serde_json::to_string_pretty(figures)?;
+        Ok(format!("{text}\n"))
+    } else {
+        Ok(format!("{words}\n"))
     }
 }
 
@@ -114,14 +91,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_rate_is_kept() {
+    fn rate_is_limited() {
         let mut pace = Pace::new("moving", Some(1 << 20));
         (0..5).for_each(|_| pace.add(20 << 10));
         assert!(pace.begun.elapsed() >= Duration::from_millis(95), "a tenth of a MiB takes a tenth of a second");
     }
 
     #[test]
-    fn numbers_in_words() {
+    fn counts_have_nouns() {
         assert_eq!(count(1, "upload", "uploads"), "1 upload");
         assert_eq!(objects(2, 3 << 20), "2 objects (3.0 MiB)");
     }

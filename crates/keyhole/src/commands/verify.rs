@@ -1,36 +1,23 @@
 //! `keyhole verify`: verifies an export without a store and without a key.
 
-use std::path::PathBuf;
-
-use clap::Args;
-use keyhole_core::body::Bodies;
+use keyhole_core::body::{BindingError, Bodies};
 use keyhole_core::file::{BodyEntry, Decoded, ENTRY_LEN, FileError, Layout, Preface};
 use keyhole_core::limits::SALT_LEN;
 use serde::Serialize;
+use thiserror::Error;
 
 use super::import::source::{self, Handler, Verdict};
-use super::operate::{parse_rate, print};
+use super::operate::print;
 use super::transfer::{Pace, objects, summary};
-use super::{Failure, Result};
-use crate::transfer::entry::{Bucket, Entry};
+use super::{CommandError, Result};
+use crate::cli::transfer::VerifyOptions;
+use crate::transfer::EntryError;
+use crate::transfer::entry::{BucketEntry, FileName, ObjectEntry};
 use crate::transfer::manifest::End;
-
-#[derive(Args, Debug)]
-pub(crate) struct VerifyOptions {
-    /// The directory of the export; `-` reads a tar stream from standard input.
-    #[arg(value_name = "DIR|-")]
-    from: PathBuf,
-    /// Limit of the bytes read per second, such as 50MB/s. Default: unlimited.
-    #[arg(long, value_name = "SIZE/s", value_parser = parse_rate)]
-    rate: Option<u64>,
-    /// Print a JSON summary at the end.
-    #[arg(long)]
-    json: bool,
-}
 
 /// The structure of `--json`.
 #[derive(Serialize, Default)]
-struct Figures {
+struct VerifyFigures {
     buckets: u64,
     /// Valid objects, and bytes of their files.
     objects: u64,
@@ -46,20 +33,20 @@ struct Figures {
 pub(crate) fn run(options: &VerifyOptions) -> Result<()> {
     let source = source::open(&options.from)?;
     let pace = Pace::new("verifying", options.rate);
-    let mut verifier = Verifier { pace, sealed: None, figures: Figures::default() };
+    let mut verifier = Verifier { pace, sealed: None, figures: VerifyFigures::default() };
     source.read(&mut verifier)?;
     let Verifier { pace, figures, .. } = verifier;
     drop(pace);
-    let Figures { damaged, left_out, complete, .. } = figures;
+    let VerifyFigures { damaged, left_out, complete, .. } = figures;
     let words = format!("{} verified, {damaged} damaged", objects(figures.objects, figures.bytes));
     print(&summary(options.json, &figures, &words)?);
     match (damaged, complete, left_out) {
         (0, true, 0) => Ok(()),
-        (0, true, _) => Err(Failure::Malformed(format!(
+        (0, true, _) => Err(CommandError::Malformed(format!(
             "the export lacks {left_out} objects, which were damaged in the exported store"
         ))),
-        (0, false, _) => Err(Failure::Malformed("the export is incomplete (interrupted or truncated)".to_owned())),
-        _ => Err(Failure::Malformed("the export is damaged".to_owned())),
+        (0, false, _) => Err(CommandError::Malformed("the export is incomplete (interrupted or truncated)".to_owned())),
+        _ => Err(CommandError::Malformed("the export is damaged".to_owned())),
     }
 }
 
@@ -67,11 +54,11 @@ struct Verifier {
     pace: Pace,
     /// The check of the current sealed object file.
     sealed: Option<SealedCheck>,
-    figures: Figures,
+    figures: VerifyFigures,
 }
 
 impl Handler for Verifier {
-    fn bucket(&mut self, bucket: Bucket) -> Result<()> {
+    fn bucket(&mut self, bucket: BucketEntry) -> Result<()> {
         self.figures.buckets += 1;
         if let Err(what) = bucket.settings() {
             self.damaged(&format!("bucket {}: {what}", bucket.bucket.escape_debug()));
@@ -79,7 +66,7 @@ impl Handler for Verifier {
         Ok(())
     }
 
-    fn wants(&mut self, entry: &Entry) -> Result<bool> {
+    fn wants(&mut self, entry: &ObjectEntry) -> Result<bool> {
         self.pace.at(&entry.name());
         self.sealed = entry.sealed.then(SealedCheck::default);
         Ok(true)
@@ -93,12 +80,18 @@ impl Handler for Verifier {
         Ok(())
     }
 
-    fn done(&mut self, entry: &Entry, verdict: Verdict) -> Result<()> {
+    fn done(&mut self, entry: &ObjectEntry, verdict: Verdict) -> Result<()> {
         let what = match verdict {
             Verdict::Damaged(what) => Some(what),
             Verdict::Whole => {
                 let sealed = self.sealed.take().map_or(Ok(()), |sealed| sealed.finish(entry));
-                entry.description().map(drop).and(sealed).err()
+                entry
+                    .description()
+                    .map(drop)
+                    .map_err(ObjectError::Entry)
+                    .and(sealed)
+                    .err()
+                    .map(|error| error.to_string())
             }
         };
         match what {
@@ -116,7 +109,7 @@ impl Handler for Verifier {
         self.figures.damaged += 1;
     }
 
-    fn is_in_scope(&self, _entry: &Entry) -> bool {
+    fn is_in_scope(&self, _entry: &ObjectEntry) -> bool {
         true
     }
 
@@ -126,21 +119,36 @@ impl Handler for Verifier {
     }
 }
 
+/// The reason why an exported object is damaged.
+#[derive(Error, Debug)]
+enum ObjectError {
+    #[error(transparent)]
+    Entry(EntryError),
+    #[error("{file}: {why}")]
+    File { file: FileName, why: FileError },
+    #[error("{file}: {why}")]
+    Body { file: FileName, why: BindingError },
+    #[error("{0} is sealed for another bucket or key")]
+    OtherName(FileName),
+    #[error("{0} belongs to an object with another ETag")]
+    OtherEtag(FileName),
+}
+
 /// The checks of a sealed object file that need no key, on its bytes as they arrive.
 #[derive(Default)]
 struct SealedCheck {
     /// The received bytes before the part infos.
     front: Vec<u8>,
-    layout: Option<Front>,
+    layout: Option<SealedFront>,
     /// Bytes received.
     at: u64,
     /// The received salts of the messages.
     salts: Vec<[u8; SALT_LEN]>,
-    failed: Option<String>,
+    failed: Option<FileError>,
 }
 
 /// The decoded part of a file before the part infos.
-struct Front {
+struct SealedFront {
     bucket: String,
     key: String,
     bodies: Vec<BodyEntry>,
@@ -154,7 +162,7 @@ impl SealedCheck {
     fn update(&mut self, bytes: &[u8]) {
         if self.failed.is_none() && self.layout.is_none() {
             self.front.extend_from_slice(bytes);
-            match Front::read(&self.front) {
+            match SealedFront::read(&self.front) {
                 Ok(None) => {}
                 Ok(Some(front)) => {
                     self.salts = vec![[0; SALT_LEN]; front.bodies.len()];
@@ -164,7 +172,7 @@ impl SealedCheck {
                     self.take_salts(&all);
                     self.at = all.len() as u64;
                 }
-                Err(error) => self.failed = Some(error.to_string()),
+                Err(error) => self.failed = Some(error),
             }
             return;
         }
@@ -182,38 +190,37 @@ impl SealedCheck {
             if *start >= end {
                 break;
             }
-            let (from, to) = ((*start).max(self.at), (start + SALT_LEN as u64).min(end));
+            let from = (*start).max(self.at);
+            let to = (start + SALT_LEN as u64).min(end);
             let place = (from - start) as usize..(to - start) as usize;
             salt[place].copy_from_slice(&bytes[(from - self.at) as usize..(to - self.at) as usize]);
         }
     }
 
     /// Checks that this is the file of the object.
-    fn finish(self, entry: &Entry) -> std::result::Result<(), String> {
-        if let Some(error) = self.failed {
-            return Err(format!("{}: {error}", entry.file));
+    fn finish(self, entry: &ObjectEntry) -> std::result::Result<(), ObjectError> {
+        let file = entry.file;
+        let invalid = |why| ObjectError::File { file, why };
+        if let Some(why) = self.failed {
+            return Err(invalid(why));
         }
-        let front = self.layout.ok_or_else(|| format!("{}: {}", entry.file, FileError::Length))?;
+        let front = self.layout.ok_or_else(|| invalid(FileError::Length))?;
         if (&front.bucket, &front.key) != (&entry.bucket, &entry.key) {
-            return Err(format!("{} is sealed for another bucket or key", entry.file));
+            return Err(ObjectError::OtherName(file));
         }
         if front.file_len != self.at || front.file_len != entry.length || front.size != entry.size {
-            return Err(format!("{}: {}", entry.file, FileError::Length));
+            return Err(invalid(FileError::Length));
         }
         let mut bodies = Bodies::new();
         for (body, salt) in front.bodies.iter().zip(&self.salts) {
-            bodies
-                .push(body.part_number, body.message_len, salt)
-                .map_err(|error| format!("{}: {error}", entry.file))?;
+            let pushed = bodies.push(body.part_number, body.message_len, salt);
+            pushed.map_err(|why| ObjectError::Body { file, why })?;
         }
-        match bodies.etag().to_string() == entry.etag {
-            true => Ok(()),
-            false => Err(format!("{} belongs to an object with another ETag", entry.file)),
-        }
+        if bodies.etag().to_string() == entry.etag { Ok(()) } else { Err(ObjectError::OtherEtag(file)) }
     }
 }
 
-impl Front {
+impl SealedFront {
     /// Decodes the beginning of a file; `None` if more bytes are needed.
     fn read(bytes: &[u8]) -> std::result::Result<Option<Self>, FileError> {
         let Decoded::Whole(preface, len) = Preface::decode(bytes)? else { return Ok(None) };
@@ -230,7 +237,15 @@ impl Front {
             starts.push(at);
             at += body.message_len;
         }
-        let (bucket, key) = (preface.bucket.to_owned(), preface.key.to_owned());
-        Ok(Some(Front { bucket, key, bodies, starts, file_len: totals.file_len(&preface), size: totals.plaintext_len }))
+        let bucket = preface.bucket.to_owned();
+        let key = preface.key.to_owned();
+        Ok(Some(SealedFront {
+            bucket,
+            key,
+            bodies,
+            starts,
+            file_len: totals.file_len(&preface),
+            size: totals.plaintext_len,
+        }))
     }
 }

@@ -10,9 +10,9 @@ use keyhole_node::{OwnPolicy, Policy, PolicyDefaults, Services};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::SEGMENTS_PER_LINE;
-use super::protocol::{Allowed, Anonymous, BucketChange, BucketReply, DamageReply, Reply, Request, SseC, StatReply};
+use super::protocol::{Allowed, Anonymous, BucketChange, BucketReply, DamageReply, Reply, Request, SseC};
 use crate::env::System;
-use crate::status::Monitor;
+use crate::status::{Monitor, StoreFigures};
 
 /// Interval of progress replies, and so the delay until a disconnected client is noticed.
 const TICK: Duration = Duration::from_secs(1);
@@ -50,10 +50,12 @@ pub(crate) async fn answer<D: Disk>(
             Some(monitor) => Ok(Reply::Status(Box::new(monitor.status()))),
             None => return Ok(failed("no node serves this store".to_owned())),
         },
-        Request::Compact {} => compact(log, &mut Pace::new(replies)).await?,
+        Request::Compact {} => compact(log, &mut ProgressTicker::new(replies)).await?,
         Request::Checkpoint {} => log.checkpoint().await.map(|()| Reply::Checkpointed {}),
         Request::Scrub { rate_bytes_per_s: 0 } => return Ok(failed("invalid scrub rate 0: set it above 0".to_owned())),
-        Request::Scrub { rate_bytes_per_s } => scrub(log, monitor, rate_bytes_per_s, &mut Pace::new(replies)).await?,
+        Request::Scrub { rate_bytes_per_s } => {
+            scrub(log, monitor, rate_bytes_per_s, &mut ProgressTicker::new(replies)).await?
+        }
         Request::BucketGet { bucket } => bucket_get(log, defaults, bucket),
         Request::BucketSet(change) => bucket_set(log, defaults, change).await,
         Request::AccessReload {} => return Ok(failed("no running node to reload the access keys".to_owned())),
@@ -75,13 +77,16 @@ async fn stat<D: Disk>(log: &Log<D>, segments: bool, replies: &mut impl Replies)
             replies.send(Reply::Segments { segments: some.iter().map(Into::into).collect() }).await?;
         }
     }
-    Ok(Reply::Stat(StatReply::from(&stats)))
+    Ok(Reply::Stat(StoreFigures::from(&stats)))
 }
 
-async fn compact<D: Disk>(log: &Log<D>, pace: &mut Pace<'_, impl Replies>) -> io::Result<Result<Reply, Error>> {
+async fn compact<D: Disk>(
+    log: &Log<D>,
+    ticker: &mut ProgressTicker<'_, impl Replies>,
+) -> io::Result<Result<Reply, Error>> {
     let moved = || log.store().summary().cleaner.bytes_moved;
     let before = moved();
-    let result = pace.during(log.compact(), || moved() - before).await?;
+    let result = ticker.during(log.compact(), || moved() - before).await?;
     Ok(result.map(|done| Reply::Compacted { segments_freed: done.segments_freed, bytes_moved: done.bytes_moved }))
 }
 
@@ -89,12 +94,14 @@ async fn scrub<D: Disk>(
     log: &Log<D>,
     monitor: Option<&Monitor>,
     rate: u64,
-    pace: &mut Pace<'_, impl Replies>,
+    ticker: &mut ProgressTicker<'_, impl Replies>,
 ) -> io::Result<Result<Reply, Error>> {
-    let (begun, mut bytes, mut damaged) = (Instant::now(), 0, 0);
+    let begun = Instant::now();
+    let mut bytes = 0;
+    let mut damaged = 0;
     let mut next = Some(ScrubCursor::default());
     while let Some(cursor) = next {
-        let step = match pace.during(log.scrub(cursor), || bytes).await? {
+        let step = match ticker.during(log.scrub(cursor), || bytes).await? {
             Ok(step) => step,
             Err(error) => return Ok(Err(error)),
         };
@@ -105,12 +112,12 @@ async fn scrub<D: Disk>(
         for damage in &step.findings {
             damaged += 1;
             tracing::error!("damaged: {damage}");
-            pace.replies.send(Reply::Damage(DamageReply::from(damage))).await?;
+            ticker.replies.send(Reply::Damage(DamageReply::from(damage))).await?;
         }
         next = step.next;
         // Limit the rate: wait until reading this many bytes is due.
         let due = begun + Duration::from_secs_f64(bytes as f64 / rate as f64);
-        pace.during(sleep_until(due), || bytes).await?;
+        ticker.during(sleep_until(due), || bytes).await?;
     }
     if let Some(monitor) = monitor {
         monitor.scrub_ended(damaged);
@@ -146,23 +153,22 @@ async fn bucket_set<D: Disk>(log: &Log<D>, defaults: &PolicyDefaults, change: Bu
     loop {
         match log.change_bucket(&change.bucket, System.now_ms(), |settings| apply(&change, settings)).await {
             Ok(()) => return bucket_get(log, defaults, change.bucket),
-            Err(Refusal::Usage(message)) => return Ok(failed(message)),
             Err(Refusal::Log(Error::Conflict)) if begun.elapsed() < CHANGE_PATIENCE => sleep(CHANGE_AGAIN).await,
             Err(Refusal::Log(error)) => return Err(error),
+            Err(refusal) => return Ok(failed(refusal.to_string())),
         }
     }
 }
 
 /// The reason why settings are not changed.
+#[derive(thiserror::Error, Debug)]
 enum Refusal {
-    Usage(String),
-    Log(Error),
-}
-
-impl From<Error> for Refusal {
-    fn from(error: Error) -> Self {
-        Refusal::Log(error)
-    }
+    #[error("too many keys to pin ({0}): a bucket has at most {max}", max = PINS_MAX)]
+    TooManyPins(usize),
+    #[error("invalid key id {0:?}: expected 32 hex digits, as shown by `keyhole key id`")]
+    InvalidPin(String),
+    #[error(transparent)]
+    Log(#[from] Error),
 }
 
 /// Applies the named changes.
@@ -186,7 +192,7 @@ fn apply(change: &BucketChange, settings: &mut BucketSettings) -> Result<(), Ref
         };
     }
     if let Some(pin) = pin {
-        own.pins = pins(pin).map_err(Refusal::Usage)?;
+        own.pins = pins(pin)?;
     }
     if let Some(allowed) = rekey_by_overwrite {
         own.forbids_rekeying = match allowed {
@@ -209,27 +215,26 @@ fn apply(change: &BucketChange, settings: &mut BucketSettings) -> Result<(), Ref
 }
 
 /// Parses key IDs.
-fn pins(texts: &[String]) -> Result<Vec<[u8; 16]>, String> {
+fn pins(texts: &[String]) -> Result<Vec<[u8; 16]>, Refusal> {
     if texts.len() > PINS_MAX {
-        return Err(format!("too many keys to pin ({}): a bucket has at most {PINS_MAX}", texts.len()));
+        return Err(Refusal::TooManyPins(texts.len()));
     }
     let pin = |text: &String| {
         let mut id = [0; 16];
-        let wrong = |_| format!("invalid key id {text:?}: expected 32 hex digits, as shown by `keyhole key id`");
-        hex::decode_to_slice(text, &mut id).map(|()| id).map_err(wrong)
+        hex::decode_to_slice(text, &mut id).map(|()| id).map_err(|_| Refusal::InvalidPin(text.clone()))
     };
     texts.iter().map(pin).collect()
 }
 
 /// Reports progress every [`TICK`].
-struct Pace<'a, R> {
+struct ProgressTicker<'a, R> {
     replies: &'a mut R,
     next: Instant,
 }
 
-impl<'a, R: Replies> Pace<'a, R> {
+impl<'a, R: Replies> ProgressTicker<'a, R> {
     fn new(replies: &'a mut R) -> Self {
-        Pace { replies, next: Instant::now() + TICK }
+        ProgressTicker { replies, next: Instant::now() + TICK }
     }
 
     /// Awaits some work while reporting progress; drops the work if the client has disconnected.

@@ -3,47 +3,51 @@
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::Duration;
 
+use super::error::ControlError;
 use super::protocol::{Reply, Request};
-use super::{REPLY_MAX, short};
+use super::{PATIENCE, REPLY_MAX, short};
 
-/// Timeout of the node's silence: long operations send progress every second.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// A final reply, and the connection that it came over.
+pub(crate) struct Answered {
+    pub(crate) reply: Reply,
+    /// Positioned after the reply.
+    pub(crate) connection: BufReader<UnixStream>,
+}
 
 /// Sends a request to the node at this socket and returns the final reply, or `None` if no node
 /// runs. Passes earlier replies to `on_reply`.
-pub(crate) fn ask(socket: &Path, request: &Request, on_reply: &mut dyn FnMut(Reply)) -> Result<Option<Reply>, String> {
-    Ok(begin(socket, request, on_reply)?.map(|(reply, _)| reply))
+pub(crate) fn ask(
+    socket: &Path,
+    request: &Request,
+    on_reply: &mut dyn FnMut(Reply),
+) -> Result<Option<Reply>, ControlError> {
+    Ok(begin(socket, request, on_reply)?.map(|answered| answered.reply))
 }
 
-/// As [`ask`]; also returns the connection, positioned after the final reply.
+/// As [`ask`]; also returns the connection.
 pub(crate) fn begin(
     socket: &Path,
     request: &Request,
     on_reply: &mut dyn FnMut(Reply),
-) -> Result<Option<(Reply, BufReader<UnixStream>)>, String> {
+) -> Result<Option<Answered>, ControlError> {
     let stream = match connect(socket) {
         Ok(stream) => stream,
-        Err(error) => match error.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused | io::ErrorKind::NotADirectory => {
-                return Ok(None);
-            }
-            io::ErrorKind::PermissionDenied => {
-                let socket = socket.display();
-                return Err(format!("cannot reach the node at {socket}: {error}; run as the node's user, or as root"));
-            }
-            _ => return Err(format!("cannot reach the node at {}: {error}", socket.display())),
-        },
+        Err(source) => {
+            let socket = socket.to_owned();
+            return match source.kind() {
+                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused | io::ErrorKind::NotADirectory => Ok(None),
+                io::ErrorKind::PermissionDenied => Err(ControlError::Permission { socket, source }),
+                _ => Err(ControlError::Unreachable { socket, source }),
+            };
+        }
     };
     converse(stream, request, on_reply).map(Some).map_err(|error| match error.kind() {
         io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
-            "the node ended before it answered; see its log".to_owned()
+            ControlError::Ended
         }
-        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
-            format!("no answer from the node for {} s; see its log", PATIENCE.as_secs())
-        }
-        _ => format!("invalid answer from the node: {error}"),
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => ControlError::Timeout,
+        _ => ControlError::Invalid(error),
     })
 }
 
@@ -57,26 +61,22 @@ fn connect(socket: &Path) -> io::Result<UnixStream> {
     UnixStream::connect(name)
 }
 
-fn converse(
-    mut stream: UnixStream,
-    request: &Request,
-    on_reply: &mut dyn FnMut(Reply),
-) -> io::Result<(Reply, BufReader<UnixStream>)> {
+fn converse(mut stream: UnixStream, request: &Request, on_reply: &mut dyn FnMut(Reply)) -> io::Result<Answered> {
     stream.set_read_timeout(Some(PATIENCE))?;
     let mut line = serde_json::to_vec(request)?;
     line.push(b'\n');
     stream.write_all(&line)?;
-    let mut replies = BufReader::new(stream);
+    let mut connection = BufReader::new(stream);
     loop {
         line.clear();
-        (&mut replies).take(REPLY_MAX as u64).read_until(b'\n', &mut line)?;
+        (&mut connection).take(REPLY_MAX as u64).read_until(b'\n', &mut line)?;
         if line.last() != Some(&b'\n') {
-            let (cut, long) = (io::ErrorKind::UnexpectedEof, io::ErrorKind::InvalidData);
-            return Err(if line.len() < REPLY_MAX { cut.into() } else { long.into() });
+            let is_cut = line.len() < REPLY_MAX;
+            return Err(if is_cut { io::ErrorKind::UnexpectedEof } else { io::ErrorKind::InvalidData }.into());
         }
         let reply: Reply = serde_json::from_slice(&line)?;
         if !reply.goes_on() {
-            return Ok((reply, replies));
+            return Ok(Answered { reply, connection });
         }
         on_reply(reply);
     }

@@ -1,9 +1,9 @@
 //! The messages of the control socket: one JSON object per line.
 
-use keyhole_log::{CleanerStats, Damage, SegmentKind, SegmentStat, SegmentState, Stats, Written};
+use keyhole_log::{Damage, SegmentKind, SegmentStat, SegmentState};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::status::Status;
+use crate::status::{Status, StoreFigures};
 
 /// A request of a client.
 #[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
@@ -29,7 +29,7 @@ pub(crate) enum Request {
     /// Reloads the file of access keys.
     AccessReload {},
     /// Exports objects. After the reply `ready`, the connection carries frames
-    /// (`transfer/session.rs`).
+    /// (`transfer/protocol.rs`).
     Export(Scope),
     /// Imports objects, likewise.
     Import {},
@@ -158,7 +158,7 @@ pub(crate) enum Reply {
     // Final replies, exactly one of them.
     /// The transfer of objects begins.
     Ready {},
-    Stat(StatReply),
+    Stat(StoreFigures),
     Status(Box<Status>),
     Compacted {
         segments_freed: u64,
@@ -225,94 +225,6 @@ pub(crate) struct BucketReply {
     pub(crate) anonymous_read: Anonymous,
 }
 
-/// Figures of the store. All lengths are in bytes; counters start with the node.
-#[derive(Serialize, Deserialize, Clone, Default, PartialEq, Debug)]
-pub(crate) struct StatReply {
-    pub(crate) capacity: u64,
-    pub(crate) allocated: u64,
-    pub(crate) live: u64,
-    pub(crate) dead: u64,
-    pub(crate) buckets: u64,
-    pub(crate) objects: u64,
-    pub(crate) uploads: u64,
-    pub(crate) bodies: u64,
-    pub(crate) index: u64,
-    pub(crate) written: WrittenReply,
-    /// Batches with up to 1, 2, 4, ..., 512 commits.
-    pub(crate) batches: Vec<u64>,
-    pub(crate) cleaner: CleanerReply,
-}
-
-/// Bytes written, by kind.
-#[derive(Serialize, Deserialize, Clone, Default, PartialEq, Debug)]
-pub(crate) struct WrittenReply {
-    /// Bytes that requests had to write.
-    pub(crate) appended: u64,
-    pub(crate) records: u64,
-    pub(crate) blocks: u64,
-    pub(crate) moved: u64,
-    pub(crate) checkpoints: u64,
-    pub(crate) other: u64,
-    pub(crate) total: u64,
-    /// Bytes written per byte appended; `None` before the first.
-    pub(crate) amplification: Option<f64>,
-}
-
-/// Counters of the cleaner.
-#[derive(Serialize, Deserialize, Clone, Default, PartialEq, Eq, Debug)]
-pub(crate) struct CleanerReply {
-    pub(crate) segments_cleaned: u64,
-    pub(crate) segments_freed: u64,
-    pub(crate) bytes_moved: u64,
-    pub(crate) checkpoints: u64,
-}
-
-impl From<&Stats> for StatReply {
-    fn from(stats: &Stats) -> Self {
-        let Stats { usage, index_bytes, written, batches, cleaner, .. } = stats;
-        StatReply {
-            capacity: usage.capacity,
-            allocated: usage.allocated,
-            live: usage.live,
-            dead: usage.dead,
-            buckets: usage.buckets,
-            objects: usage.objects,
-            uploads: usage.uploads,
-            bodies: usage.bodies,
-            index: *index_bytes,
-            written: written.into(),
-            batches: batches.0.to_vec(),
-            cleaner: cleaner.into(),
-        }
-    }
-}
-
-impl From<&Written> for WrittenReply {
-    fn from(written: &Written) -> Self {
-        WrittenReply {
-            appended: written.appended,
-            records: written.records,
-            blocks: written.blocks,
-            moved: written.moved,
-            checkpoints: written.checkpoints,
-            other: written.other,
-            total: written.total(),
-            amplification: written.amplification(),
-        }
-    }
-}
-
-impl From<&CleanerStats> for CleanerReply {
-    fn from(cleaner: &CleanerStats) -> Self {
-        CleanerReply {
-            segments_cleaned: cleaner.segments_cleaned,
-            segments_freed: cleaner.segments_freed,
-            bytes_moved: cleaner.bytes_moved,
-            checkpoints: cleaner.checkpoints,
-        }
-    }
-}
-
 /// One segment.
 #[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Segment {
@@ -340,7 +252,8 @@ impl From<&SegmentStat> for Segment {
             SegmentState::Condemned => "condemned",
             SegmentState::Damaged => "damaged",
         };
-        let (kind, state) = (kind.to_owned(), state.to_owned());
+        let kind = kind.to_owned();
+        let state = state.to_owned();
         let SegmentStat { number, generation, written, live, .. } = *segment;
         Segment { number, kind, state, generation, written, live }
     }
@@ -351,7 +264,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn requests() {
+    fn requests_round_trip_as_json() {
         let change =
             |quota, expire_days| BucketChange { bucket: "b".to_owned(), quota, expire_days, ..BucketChange::default() };
         let set = |quota, expire_days| Request::BucketSet(change(quota, expire_days));
@@ -407,8 +320,9 @@ mod tests {
     }
 
     #[test]
-    fn a_full_line_of_segments_is_within_the_bound() {
-        let (kind, state) = ("blank".to_owned(), "condemned".to_owned());
+    fn full_line_of_segments_fits_reply() {
+        let kind = "blank".to_owned();
+        let state = "condemned".to_owned();
         let segment =
             Segment { number: u32::MAX, kind, state, generation: u64::MAX, written: u64::MAX, live: u64::MAX };
         let reply = Reply::Segments { segments: vec![segment; super::super::SEGMENTS_PER_LINE] };

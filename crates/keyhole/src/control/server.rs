@@ -17,14 +17,14 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use crate::access::Access;
+use crate::access::{Access, AccessError};
 use crate::reload::Reload;
 
 use super::answer::{Replies, answer, failed};
 use super::protocol::{Reply, Request};
 use super::{REQUEST_MAX, short};
 use crate::status::Monitor;
-use crate::transfer::{self, Way};
+use crate::transfer::{self, Direction};
 
 /// Limit of concurrent connections; further clients are asked to retry later.
 const CONNECTIONS_MAX: usize = 4;
@@ -79,7 +79,7 @@ pub(crate) struct Running {
 
 impl Running {
     /// Reloads the access keys.
-    pub(crate) fn reload_access(&self) -> Result<usize, String> {
+    pub(crate) fn reload_access(&self) -> Result<usize, AccessError> {
         let result = self.access.reload(&self.config);
         match &result {
             Ok(keys) => tracing::info!(keys, "reloaded the access keys"),
@@ -103,7 +103,7 @@ pub(crate) async fn serve<D: Disk>(listener: StdListener, log: Log<D>, running: 
         Err(error) => return tracing::error!(%error, "cannot serve the control socket"),
     };
     let mut connections = JoinSet::new();
-    let moves = Rc::new(Cell::new(0));
+    let transfers = Rc::new(Cell::new(0));
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -111,12 +111,12 @@ pub(crate) async fn serve<D: Disk>(listener: StdListener, log: Log<D>, running: 
         };
         match accepted {
             Ok((stream, _)) if connections.len() < CONNECTIONS_MAX => {
-                connections.spawn_local(connection(Peer(stream), log.clone(), running.clone(), moves.clone()));
+                connections.spawn_local(connection(Client(stream), log.clone(), running.clone(), transfers.clone()));
             }
             Ok((stream, _)) => {
                 let busy = format!("the node is busy with {CONNECTIONS_MAX} other commands: try again later");
                 // A few bytes never block.
-                let _ = Peer(stream).send(failed(busy)).await;
+                let _ = Client(stream).send(failed(busy)).await;
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection on the control socket");
@@ -126,7 +126,7 @@ pub(crate) async fn serve<D: Disk>(listener: StdListener, log: Log<D>, running: 
     }
 }
 
-async fn connection<D: Disk>(mut peer: Peer, log: Log<D>, running: Arc<Running>, moves: Rc<Cell<usize>>) {
+async fn connection<D: Disk>(mut peer: Client, log: Log<D>, running: Arc<Running>, transfers: Rc<Cell<usize>>) {
     let result = async {
         let line = timeout(PATIENCE, peer.line()).await.map_err(|_| io::ErrorKind::TimedOut)??;
         let request = match serde_json::from_slice::<Request>(&line) {
@@ -138,24 +138,24 @@ async fn connection<D: Disk>(mut peer: Peer, log: Log<D>, running: Arc<Running>,
             Request::Stat { .. } | Request::Status {} => tracing::debug!(?request, "control"),
             _ => tracing::info!(?request, "control"),
         }
-        let way = match request {
-            Request::Export(scope) => Way::Give(scope),
-            Request::Import {} => Way::Take,
+        let direction = match request {
+            Request::Export(scope) => Direction::Export(scope),
+            Request::Import {} => Direction::Import,
             Request::AccessReload {} => {
                 let reloaded = running.reload_access().map(|keys| Reply::AccessReloaded { keys: keys as u64 });
-                return peer.send(reloaded.unwrap_or_else(failed)).await;
+                return peer.send(reloaded.unwrap_or_else(|error| failed(error.to_string()))).await;
             }
             request => {
                 let last = answer(&log, Some(&running.monitor), &running.config.defaults, request, &mut peer).await?;
                 return peer.send(last).await;
             }
         };
-        let Some(_place) = transfer::Place::take(&moves) else {
+        let Some(_permit) = transfer::TransferPermit::take(&transfers) else {
             let busy = "too many exports and imports in progress: try again later";
             return peer.send(failed(busy.to_owned())).await;
         };
         peer.send(Reply::Ready {}).await?;
-        transfer::serve(&log, &way, peer.0).await
+        transfer::serve(&log, &direction, peer.0).await
     };
     if let Err(error) = result.await {
         tracing::info!(%error, "a client of the control socket disconnected");
@@ -163,12 +163,13 @@ async fn connection<D: Disk>(mut peer: Peer, log: Log<D>, running: Arc<Running>,
 }
 
 /// One client.
-struct Peer(UnixStream);
+struct Client(UnixStream);
 
-impl Peer {
+impl Client {
     /// Reads the request's line. A line that exceeds the limit is cut and then fails to parse.
     async fn line(&self) -> io::Result<Vec<u8>> {
-        let (mut line, mut len) = (vec![0; REQUEST_MAX], 0);
+        let mut line = vec![0; REQUEST_MAX];
+        let mut len = 0;
         while len < REQUEST_MAX {
             self.0.readable().await?;
             match self.0.try_read(&mut line[len..]) {
@@ -201,7 +202,7 @@ impl Peer {
     }
 }
 
-impl Replies for Peer {
+impl Replies for Client {
     async fn send(&mut self, reply: Reply) -> io::Result<()> {
         let mut line = serde_json::to_vec(&reply)?;
         line.push(b'\n');

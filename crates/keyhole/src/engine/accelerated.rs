@@ -157,12 +157,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_give_the_same_bytes() {
+    fn both_libraries_produce_equal_bytes() {
         let aeads = |key: &[u8; KEY_LEN]| {
             [Gcm::AwsLc(aws_lc(key)), Gcm::Ring(RingKey::new(key))]
                 .map(|gcm| AcceleratedAead { gcm, key: Zeroizing::new(*key) })
         };
-        let (key, nonce) = ([3; KEY_LEN], [5; NONCE_LEN]);
+        let key = [3; KEY_LEN];
+        let nonce = [5; NONCE_LEN];
         for len in [0, 1, 15, 16, 17, 255, 4096, 16384] {
             let [ours, theirs] = aeads(&key).map(|mut aead| {
                 let mut data: Vec<u8> = (0..len).map(|i| i as u8).collect();
@@ -182,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_of_a_key_stays_behind() {
+    fn dropped_key_is_wiped() {
         let mut key = RingKey::new(&[0xa7; KEY_LEN]);
         wipe(&mut key.0);
         // SAFETY: the range is the key's own size, and all of it was written.

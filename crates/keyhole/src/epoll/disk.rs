@@ -11,7 +11,7 @@ use keyhole_log::limits::BUFFER_LEN;
 use keyhole_log::{Disk, Extent};
 use tokio::task::spawn_blocking;
 
-use crate::buffer::{Block, Pools};
+use crate::buffer::{Buffer, Pools};
 use crate::medium::Medium;
 
 /// One thread's handle of the object file or device.
@@ -44,25 +44,25 @@ impl PlainDisk {
 }
 
 impl Disk for PlainDisk {
-    type Buf = Block;
+    type Buf = Buffer;
 
-    fn buffer(&self) -> Block {
+    fn buffer(&self) -> Buffer {
         self.pools.take(BUFFER_LEN)
     }
 
-    fn buffer_with_len(&self, len: usize) -> Block {
+    fn buffer_with_len(&self, len: usize) -> Buffer {
         self.pools.take(len)
     }
 
-    fn slice(buf: &mut Block, at: Range<usize>) -> &mut [u8] {
+    fn slice(buf: &mut Buffer, at: Range<usize>) -> &mut [u8] {
         buf.slice_mut(at)
     }
 
-    fn mark_ciphertext(buf: &mut Block) {
+    fn mark_ciphertext(buf: &mut Buffer) {
         buf.mark_ciphertext();
     }
 
-    async fn read(&self, offset: u64, mut buf: Block, at: Range<usize>) -> (io::Result<()>, Block) {
+    async fn read(&self, offset: u64, mut buf: Buffer, at: Range<usize>) -> (io::Result<()>, Buffer) {
         let len = at.len() as u64;
         let (result, buf) =
             self.call(move |medium| (medium.as_file().read_exact_at(buf.slice_mut(at), offset), buf)).await;
@@ -72,7 +72,7 @@ impl Disk for PlainDisk {
         (result, buf)
     }
 
-    async fn write(&self, offset: u64, buf: Block, at: Range<usize>) -> (io::Result<()>, Block) {
+    async fn write(&self, offset: u64, buf: Buffer, at: Range<usize>) -> (io::Result<()>, Buffer) {
         let direct = self.direct.clone();
         self.call(move |medium| (medium.write(direct.as_deref(), &buf.as_ref()[at], offset), buf)).await
     }

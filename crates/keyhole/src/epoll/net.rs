@@ -7,28 +7,13 @@ use std::rc::{Rc, Weak};
 
 use keyhole_node::Stream;
 use socket2::SockRef;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 
-use crate::activation::Listener;
-use crate::buffer::Block;
-use crate::worker::{Accept, Connections, Idle, LINGER, LINGER_BYTES, Open, Socket, has_come, in_time};
-
-/// A listener that accepts through epoll. Dropping it leaves no operation in flight.
-///
-/// If several workers share a socket, each new connection wakes all that wait, and one accepts it.
-/// The others make one failing call per connection, not per request.
-pub(crate) struct SharedListener(TcpListener);
-
-impl SharedListener {
-    pub(crate) fn new(listener: std::net::TcpListener) -> io::Result<Self> {
-        listener.set_nonblocking(true)?;
-        TcpListener::from_std(listener).map(SharedListener)
-    }
-
-    pub(crate) async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
-        self.0.accept().await
-    }
-}
+use crate::buffer::Buffer;
+use crate::net::{
+    Accept, ConnectionState, Connections, LINGER, LINGER_BYTES, Listener, SharedListener, Socket, Supervised,
+    has_pending_bytes, in_time,
+};
 
 pub(super) struct EpollListener(SharedListener);
 
@@ -44,8 +29,8 @@ impl Accept for EpollListener {
     async fn accept(&self, connections: &Rc<Connections>) -> io::Result<EpollStream> {
         let (tcp, peer) = self.0.accept().await?;
         tcp.set_nodelay(true)?;
-        let inner = Rc::new(Inner { tcp, peer, open: connections.open() });
-        let weak: Weak<dyn Idle> = Rc::downgrade(&inner) as Weak<dyn Idle>;
+        let inner = Rc::new(Inner { tcp, peer, state: connections.open() });
+        let weak: Weak<dyn Supervised> = Rc::downgrade(&inner) as Weak<dyn Supervised>;
         connections.register(weak);
         Ok(EpollStream(inner))
     }
@@ -59,12 +44,12 @@ pub(crate) struct EpollStream(Rc<Inner>);
 struct Inner {
     tcp: TcpStream,
     peer: SocketAddr,
-    open: Open,
+    state: ConnectionState,
 }
 
-impl Idle for Inner {
-    fn open(&self) -> &Open {
-        &self.open
+impl Supervised for Inner {
+    fn state(&self) -> &ConnectionState {
+        &self.state
     }
 
     fn shut_down(&self, how: Shutdown) {
@@ -85,7 +70,7 @@ impl Inner {
                 }
             }
         };
-        self.open.timed_read(reading).await.0
+        self.state.timed_read(reading).await.0
     }
 
     /// Sends everything; the timeout applies to each piece that the kernel accepts.
@@ -102,7 +87,7 @@ impl Inner {
                     }
                 }
             };
-            match self.open.timed(writing).await.0? {
+            match self.state.timed(writing).await.0? {
                 0 => return Err(io::ErrorKind::WriteZero.into()),
                 len => from = &from[len..],
             }
@@ -112,24 +97,25 @@ impl Inner {
 }
 
 impl Socket for EpollStream {
-    fn open(&self) -> &Open {
-        &self.0.open
+    fn state(&self) -> &ConnectionState {
+        &self.0.state
     }
 
-    fn has_come(&self) -> bool {
-        has_come(&SockRef::from(&self.0.tcp))
+    fn has_pending_bytes(&self) -> bool {
+        has_pending_bytes(&SockRef::from(&self.0.tcp))
     }
 }
 
 impl Stream for EpollStream {
-    type Buf = Block;
+    type Buf = Buffer;
 
-    fn slice(buf: &mut Block, at: Range<usize>) -> &mut [u8] {
+    fn slice(buf: &mut Buffer, at: Range<usize>) -> &mut [u8] {
         buf.slice_mut(at)
     }
 
-    async fn read_block(&self, mut buf: Block, at: Range<usize>) -> (io::Result<usize>, Block) {
-        let (start, before) = (at.start, buf.receive(at.end));
+    async fn read_block(&self, mut buf: Buffer, at: Range<usize>) -> (io::Result<usize>, Buffer) {
+        let start = at.start;
+        let before = buf.receive(at.end);
         let result = self.0.read(buf.slice_mut(at)).await;
         if let Ok(len) = result {
             buf.received(before, start + len);
@@ -137,13 +123,14 @@ impl Stream for EpollStream {
         (result, buf)
     }
 
-    async fn write_block(&self, buf: Block, at: Range<usize>) -> (io::Result<()>, Block) {
+    async fn write_block(&self, buf: Buffer, at: Range<usize>) -> (io::Result<()>, Buffer) {
         let result = self.0.write(&buf.as_ref()[at]).await;
         (result, buf)
     }
 
     async fn read_bytes(&self, mut bytes: Vec<u8>) -> (io::Result<usize>, Vec<u8>) {
-        let (len, capacity) = (bytes.len(), bytes.capacity());
+        let len = bytes.len();
+        let capacity = bytes.capacity();
         bytes.resize(capacity, 0);
         let result = self.0.read(&mut bytes[len..]).await;
         bytes.truncate(len + result.as_ref().map_or(0, |len| *len));
@@ -155,7 +142,7 @@ impl Stream for EpollStream {
     }
 
     fn is_ending(&self) -> bool {
-        self.0.open.is_draining()
+        self.0.state.is_draining()
     }
 
     async fn write_bytes(&self, bytes: Vec<u8>) -> (io::Result<()>, Vec<u8>) {
@@ -174,7 +161,8 @@ impl Stream for EpollStream {
     async fn close(&self) {
         self.0.shut_down(Shutdown::Write);
         let discarding = async {
-            let (mut buf, mut left) = (vec![0; 64 * 1024], LINGER_BYTES);
+            let mut buf = vec![0; 64 * 1024];
+            let mut left = LINGER_BYTES;
             while left > 0 {
                 match self.0.read(&mut buf).await {
                     Ok(len) if len > 0 => left = left.saturating_sub(len),

@@ -44,12 +44,14 @@ fn bin(ns: u64) -> usize {
     if ns <= FIRST_NS {
         return 0;
     }
-    let (mut unit, mut first) = (FIRST_NS / 10, 1);
+    let mut unit = FIRST_NS / 10;
+    let mut first = 1;
     while first < BINS - 1 {
         if ns <= 100 * unit {
             return first + ((ns - 1) / unit) as usize - 10;
         }
-        (unit, first) = (unit * 10, first + PER_DECADE);
+        unit *= 10;
+        first += PER_DECADE;
     }
     BINS - 1
 }
@@ -59,7 +61,8 @@ fn upper(bin: usize) -> Option<u64> {
     match bin {
         0 => Some(FIRST_NS),
         _ if bin < BINS - 1 => {
-            let (decade, step) = ((bin - 1) / PER_DECADE, (bin - 1) % PER_DECADE);
+            let decade = (bin - 1) / PER_DECADE;
+            let step = (bin - 1) % PER_DECADE;
             Some(FIRST_NS / 10 * 10u64.pow(decade as u32) * (step as u64 + 11))
         }
         _ => None,
@@ -81,14 +84,16 @@ pub(crate) fn quantile(counts: &[u64], q: f64) -> Option<f64> {
         return None;
     }
     let rank = ((q * all as f64).ceil() as u64).clamp(1, all);
-    let (mut before, mut lower_ns) = (0, 0);
+    let mut before = 0;
+    let mut lower_ns = 0;
     for (bin, &count) in counts.iter().enumerate() {
         let upper_ns = upper(bin).unwrap_or(lower_ns);
         if before + count >= rank {
             let part = ((rank - before) as f64 - 0.5) / count as f64;
             return Some((lower_ns as f64 + part * (upper_ns - lower_ns) as f64) / 1e9);
         }
-        (before, lower_ns) = (before + count, upper_ns);
+        before += count;
+        lower_ns = upper_ns;
     }
     None
 }
@@ -98,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bounds_are_of_the_bins_below_them() {
+    fn bounds_belong_to_lower_bin() {
         assert_eq!((bin(0), bin(10_000), bin(10_001), bin(11_000), bin(11_001)), (0, 0, 1, 1, 2));
         assert_eq!((bin(100_000), bin(100_001), bin(110_000)), (90, 91, 91));
         assert_eq!((bin(100_000_000_000), bin(100_000_000_001), bin(u64::MAX)), (BINS - 2, BINS - 1, BINS - 1));
@@ -110,22 +115,25 @@ mod tests {
     }
 
     #[test]
-    fn no_bin_is_wider_than_a_tenth_of_what_is_in_it() {
+    fn bins_are_at_most_a_tenth_wide() {
         for bin in 1..BINS - 1 {
-            let (lower, upper) = (upper(bin - 1).unwrap(), upper(bin).unwrap());
+            let lower = upper(bin - 1).unwrap();
+            let upper = upper(bin).unwrap();
             assert!((upper - lower) * 10 <= lower, "{lower} to {upper}");
         }
     }
 
     fn counted(durations: impl IntoIterator<Item = Duration>) -> Vec<u64> {
-        let (bins, mut counts, mut sum) = (Bins::new(), vec![0; BINS], 0);
+        let bins = Bins::new();
+        let mut counts = vec![0; BINS];
+        let mut sum = 0;
         durations.into_iter().for_each(|took| bins.count(took));
         bins.add_to(&mut counts, &mut sum);
         counts
     }
 
     #[test]
-    fn quantiles() {
+    fn quantiles_are_within_five_percent() {
         let none = counted([]);
         assert_eq!(quantile(&none, 0.5), None);
         let one = counted([Duration::from_millis(3)]);
@@ -144,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_longer_than_a_bound_is_counted_exactly() {
+    fn cumulative_counts_are_exact_at_bounds() {
         let counts = counted([
             Duration::from_micros(100),
             Duration::from_nanos(100_001),

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use keyhole_node::AccessKey;
 
-use crate::access::Origin;
+use crate::access::KeyOrigin;
 use crate::service;
 
 /// The addresses that the node listens on.
@@ -25,21 +25,21 @@ impl Addresses {
     }
 
     /// Prints the addresses, the origin of the access keys, and commands to try.
-    pub(super) fn greet(&self, origin: &Origin, region: &str) {
+    pub(super) fn greet(&self, origin: &KeyOrigin, region: &str) {
         let mut text = String::new();
         let mut line = |line: &str| {
             text.push_str(line);
             text.push('\n');
         };
         match origin {
-            Origin::Environment => line("credential: from KEYHOLE_ACCESS_KEY and KEYHOLE_SECRET_KEY"),
-            Origin::File(path) => line(&format!("credential: from {}", path.display())),
+            KeyOrigin::Environment => line("credential: from KEYHOLE_ACCESS_KEY and KEYHOLE_SECRET_KEY"),
+            KeyOrigin::File(path) => line(&format!("credential: from {}", path.display())),
             // A service's output is kept in a journal that others than the owner may read: never
             // print the secret there.
-            Origin::Made(path, _) if service::is_managed() => {
+            KeyOrigin::Made(path, _) if service::is_managed() => {
                 line(&format!("created a credential in {}", path.display()));
             }
-            Origin::Made(path, key) => show_key(&mut line, path, self.plain, key, region),
+            KeyOrigin::Made(path, key) => show_key(&mut line, path, self.plain, key, region),
         }
         if let Some(address) = self.admin {
             line(&format!("status page on http://{address}/"));

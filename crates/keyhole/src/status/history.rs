@@ -115,7 +115,8 @@ impl History {
         self.seconds_in_minute += 1;
         if self.seconds_in_minute == PER_MINUTE {
             push(&mut self.minutes, MINUTES, mark.since(&self.minute));
-            (self.minute, self.seconds_in_minute) = (Mark::new(now, totals), 0);
+            self.minute = Mark::new(now, totals);
+            self.seconds_in_minute = 0;
         }
         push(&mut self.marks, LATELY + 1, mark);
     }
@@ -177,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn seconds_and_minutes() {
+    fn samples_cover_seconds_and_minutes() {
         let metrics = Metrics::new(1);
         let counting = Counting(metrics.clone());
         let start = Instant::now();
@@ -207,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_grows() {
+    fn history_memory_is_constant() {
         let metrics = Metrics::new(1);
         let start = Instant::now();
         let mut history = History::new(start, &metrics.totals());

@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_system_says() {
+    fn process_status_is_read() {
         assert_eq!(kib("Name:\tx\nVmHWM:\t    2 kB\nVmRSS:\t 123456 kB\n", "VmRSS:"), 123_456);
         assert_eq!(kib("VmRSS:\n", "VmRSS:"), 0);
         let now = ProcessStatus::read();

@@ -11,8 +11,13 @@ use std::time::Instant;
 use keyhole_log::Format;
 use keyhole_log::limits::{PAGE, SEGMENTS_START, SUPERBLOCK_AT};
 
+use super::create::new_format;
+use super::error::StoreError;
+use super::lock::{LOCK_RETRY, lock};
+use super::options::{Make, StoreOptions};
+use super::plain::{block_on, plain_disk};
 use super::signature::{LOOKED_AT, Signature};
-use super::{LOCK_RETRY, Make, StoreOptions, block_on, lock, new_format, plain_disk};
+use crate::error::FileError;
 use crate::medium::Medium;
 
 /// Bytes at the end of a device that formatting overwrites: the backup partition table of GPT and
@@ -27,7 +32,7 @@ pub(super) struct Opened {
 }
 
 /// Opens a device exclusively; formats it if requested.
-pub(super) fn open(path: &Path, options: &StoreOptions) -> Result<Opened, String> {
+pub(super) fn open(path: &Path, options: &StoreOptions) -> Result<Opened, StoreError> {
     let read_only = match options.read_only {
         Some(why) => Some(why.to_owned()),
         None => is_read_only(path).then(|| "the device is read-only".to_owned()),
@@ -47,47 +52,32 @@ fn is_read_only(path: &Path) -> bool {
     fs::read_to_string(flag).is_ok_and(|flag| flag.trim() == "1")
 }
 
-fn open_medium(path: &Path, options: &StoreOptions, write: bool) -> Result<Medium, String> {
+fn open_medium(path: &Path, options: &StoreOptions, write: bool) -> Result<Medium, StoreError> {
     let file = open_alone(path, options, write)?;
     lock(&file, path, options.patience, !write)?;
-    let failed = |error: io::Error| format!("cannot read {}: {error}", path.display());
+    let failed = |error| FileError::new("cannot read", path, error);
     let signature = Signature::of(&file).map_err(failed)?;
     let medium = Medium::device(file).map_err(failed)?;
     let len = medium.len().map_err(failed)?;
     if let Some(capacity) = options.capacity.filter(|capacity| *capacity > len) {
-        let path = path.display();
-        return Err(format!(
-            "--capacity {capacity} exceeds the {len} bytes of {path}; leave it out to use all of them"
-        ));
+        return Err(StoreError::CapacityTooLarge { capacity, len, path: path.to_owned() });
     }
     match (signature, options.make) {
-        (Signature::Keyhole, Make::Format) => {
-            let path = path.display();
-            Err(format!(
-                "{path} has a Keyhole store already: start without --format to serve it; to make a new one, erase it first \
-                 (dd if=/dev/zero of={path} bs=1M count=1)"
-            ))
-        }
+        (Signature::Keyhole, Make::Format) => Err(StoreError::AlreadyFormatted(path.to_owned())),
         (Signature::Keyhole, _) => Ok(medium),
-        (_, Make::Format) if !write => Err(format!("cannot format {}: the device is read-only", path.display())),
+        (_, Make::Format) if !write => Err(StoreError::ReadOnlyDevice(path.to_owned())),
         (found, Make::Format) => {
             format(&medium, path, len, options)?;
             tracing::info!(over = found.describe(), "formatted {}", path.display());
             Ok(medium)
         }
-        (found, _) => {
-            let (path, found) = (path.display(), found.describe());
-            Err(format!(
-                "{path} has no Keyhole store: it has {found}. Give another --data, or start once with \
-                 `keyhole serve --data {path} --format`, which erases the device"
-            ))
-        }
+        (found, _) => Err(StoreError::NotFormatted { path: path.to_owned(), found: found.describe() }),
     }
 }
 
 /// Opens a device exclusively. O_EXCL is the lock of a device, and also excludes mounts; readers
 /// share it.
-fn open_alone(path: &Path, options: &StoreOptions, write: bool) -> Result<File, String> {
+fn open_alone(path: &Path, options: &StoreOptions, write: bool) -> Result<File, StoreError> {
     let deadline = Instant::now() + options.patience;
     loop {
         match OpenOptions::new().read(true).write(write).custom_flags(if write { libc::O_EXCL } else { 0 }).open(path) {
@@ -97,30 +87,23 @@ fn open_alone(path: &Path, options: &StoreOptions, write: bool) -> Result<File, 
                     thread::sleep(LOCK_RETRY);
                     continue;
                 }
-                return Err(format!(
-                    "{} is in use: mounted, part of another device, or open in another keyhole process; unmount it or \
-                     stop the process, or give another --data",
-                    path.display()
-                ));
+                return Err(StoreError::DeviceInUse(path.to_owned()));
             }
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                return Err(format!(
-                    "cannot open {}: {error}; run as root, or as a user who may use the device (often the group disk)",
-                    path.display()
-                ));
+                return Err(StoreError::DevicePermission { path: path.to_owned(), error });
             }
-            Err(error) => return Err(format!("cannot open {}: {error}", path.display())),
+            Err(error) => return Err(FileError::new("cannot open", path, error).into()),
         }
     }
 }
 
 /// Creates a store, and erases the signatures of other formats.
-fn format(medium: &Medium, path: &Path, len: u64, options: &StoreOptions) -> Result<(), String> {
-    let failed = |error: &dyn std::fmt::Display| format!("cannot format {}: {error}", path.display());
+fn format(medium: &Medium, path: &Path, len: u64, options: &StoreOptions) -> Result<(), StoreError> {
     let format: Format = new_format(options.capacity.unwrap_or(len), options.workers);
     // First of all, since it refuses impossible formats before data is lost.
-    block_on(keyhole_log::create(&plain_disk(medium)?, &format))?.map_err(|error| failed(&error))?;
-    wipe(medium, len).map_err(|error| failed(&error))?;
+    block_on(keyhole_log::create(&plain_disk(medium)?, &format))?
+        .map_err(|error| StoreError::Format { path: path.to_owned(), error })?;
+    wipe(medium, len).map_err(|error| FileError::new("cannot format", path, error))?;
     tracing::info!(capacity = format.capacity, segment_len = format.segment_len, "created {}", path.display());
     Ok(())
 }

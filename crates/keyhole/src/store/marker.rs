@@ -13,7 +13,12 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Held, Make, Place, StoreOptions, block_on, plain_disk};
+use super::error::{StoreError, StoreMismatch};
+use super::location::StoreLocation;
+use super::options::{Make, ONLY_LOOKS, StoreOptions};
+use super::plain::{block_on, plain_disk};
+use crate::error::FileError;
+use crate::medium::Medium;
 
 /// The name of the file.
 const FILE: &str = "store.toml";
@@ -32,22 +37,17 @@ struct Marker {
 }
 
 /// Returns the paths of a store's markers.
-fn paths(place: &Place) -> Vec<PathBuf> {
-    let data = (!place.is_device).then(|| place.data.join(FILE));
-    let state = (place.is_device || place.state != place.data).then(|| place.state.join(FILE));
+fn paths(location: &StoreLocation) -> Vec<PathBuf> {
+    let data = (!location.is_device).then(|| location.data.join(FILE));
+    let state = (location.is_device || location.state != location.data).then(|| location.state.join(FILE));
     data.into_iter().chain(state).collect()
 }
 
 /// Refuses to start without an object file if a marker names one.
-pub(super) fn refuse_missing(place: &Place) -> Result<(), String> {
-    for path in paths(place) {
+pub(super) fn refuse_missing(location: &StoreLocation) -> Result<(), StoreError> {
+    for path in paths(location) {
         if let Some(Marker { store, created }) = read(&path)? {
-            return Err(format!(
-                "{object} is missing: {marker} names store {store}, created {created}; mount the disk that has it, or \
-                 restore the file; to start with an empty store, remove {marker}",
-                object = place.medium().display(),
-                marker = path.display(),
-            ));
+            return Err(StoreError::ObjectFileMissing { object: location.medium(), marker: path, store, created });
         }
     }
     Ok(())
@@ -55,56 +55,57 @@ pub(super) fn refuse_missing(place: &Place) -> Result<(), String> {
 
 /// Refuses an object file that its markers do not name, and writes missing markers. A read-only
 /// command only warns.
-pub(super) fn check(place: &Place, held: &Held, options: &StoreOptions) -> Result<(), String> {
+pub(super) fn check(
+    location: &StoreLocation,
+    medium: &Medium,
+    is_read_only: bool,
+    options: &StoreOptions,
+) -> Result<(), StoreError> {
     // Opening reports why the store cannot be identified.
-    let Ok(identity) = block_on(keyhole_log::identity(&plain_disk(&held.medium)?))? else { return Ok(()) };
+    let Ok(identity) = block_on(keyhole_log::identity(&plain_disk(medium)?))? else { return Ok(()) };
     let found = Marker {
         store: hex::encode(identity.store_id),
         created: Timestamp::from_millisecond(i64::try_from(identity.created_ms).unwrap_or(0)).unwrap_or_default(),
     };
-    for path in paths(place) {
+    for path in paths(location) {
         let marker = if options.make == Make::Format { None } else { read(&path)? };
         match marker {
             Some(marker) if marker.store == found.store => {}
             Some(marker) => {
-                let message = format!(
-                    "{object} is store {is}, created {created}, but {marker_path} names store {expected}, created \
-                     {then}: mount the right disk, or restore the right file; to use this one, remove {marker_path}",
-                    object = place.medium().display(),
-                    is = found.store,
-                    created = found.created,
-                    marker_path = path.display(),
-                    expected = marker.store,
-                    then = marker.created,
-                );
-                match options.read_only == Some(super::ONLY_LOOKS) {
-                    true => eprintln!("keyhole: {message}"),
-                    false => return Err(message),
+                let mismatch = StoreMismatch {
+                    object: location.medium(),
+                    is: found.store.clone(),
+                    created: found.created,
+                    marker: path,
+                    expected: marker.store,
+                    then: marker.created,
+                };
+                if options.read_only != Some(ONLY_LOOKS) {
+                    return Err(StoreError::OtherStore(Box::new(mismatch)));
                 }
+                eprintln!("keyhole: {mismatch}");
             }
             // A command without a node creates no state directory.
-            None if held.read_only.is_some() || path.parent().is_none_or(|parent| !parent.exists()) => {}
-            None => write(&path, &found).map_err(|error| format!("cannot write {}: {error}", path.display()))?,
+            None if is_read_only || path.parent().is_none_or(|parent| !parent.exists()) => {}
+            None => write(&path, &found).map_err(|error| FileError::new("cannot write", &path, error))?,
         }
     }
     Ok(())
 }
 
 /// Reads a marker; `None` if there is none or its disk does not respond.
-fn read(path: &Path) -> Result<Option<Marker>, String> {
-    let failed = |why: &dyn std::fmt::Display| {
-        format!("cannot read {path}: {why}; remove it to have it recreated", path = path.display())
-    };
+fn read(path: &Path) -> Result<Option<Marker>, StoreError> {
+    let invalid = |why: String| StoreError::InvalidMarker { path: path.to_owned(), why };
     match fs::metadata(path) {
         Err(error) if is_missing(&error) => return Ok(None),
         Ok(metadata) if metadata.len() > LEN_MAX => {
-            return Err(failed(&format!("it has more than {LEN_MAX} bytes")));
+            return Err(invalid(format!("it has more than {LEN_MAX} bytes")));
         }
         _ => {}
     }
     match fs::read_to_string(path) {
-        Ok(text) => toml::from_str(&text).map(Some).map_err(|error| failed(&error.message())),
-        Err(error) if error.kind() == io::ErrorKind::InvalidData => Err(failed(&error)),
+        Ok(text) => toml::from_str(&text).map(Some).map_err(|error| invalid(error.message().to_owned())),
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => Err(invalid(error.to_string())),
         Err(error) => {
             tracing::warn!(%error, "cannot read {}: skipping the check of the store's identity", path.display());
             Ok(None)
@@ -131,20 +132,20 @@ fn write(path: &Path, marker: &Marker) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::{StoreOptions, open};
+    use crate::store::open;
 
     fn options() -> StoreOptions {
         StoreOptions { make: Make::File, capacity: Some(64 << 20), ..StoreOptions::default() }
     }
 
-    fn place(data: &Path) -> Place {
-        Place::find(data, None).unwrap()
+    fn place(data: &Path) -> StoreLocation {
+        StoreLocation::find(data, None).unwrap()
     }
 
-    fn refusal(place: &Place, options: &StoreOptions) -> String {
+    fn refusal(place: &StoreLocation, options: &StoreOptions) -> String {
         match open(place, options) {
             Ok(_) => panic!("it is opened"),
-            Err(error) => error,
+            Err(error) => error.to_string(),
         }
     }
 
@@ -153,17 +154,18 @@ mod tests {
         let data = tempfile::tempdir().unwrap();
         let store = open(&place(data.path()), &options()).unwrap();
         let marker = read(&data.path().join(FILE)).unwrap().unwrap();
-        assert_eq!(marker.store, hex::encode(store.shared.store_id()));
+        assert_eq!(marker.store, hex::encode(store.store.store_id()));
         assert!(marker.created <= Timestamp::now());
     }
 
     #[test]
-    fn store_of_before_gets_marker_and_reading_command_makes_none() {
+    fn unmarked_store_gets_marker_except_from_reader() {
         let data = tempfile::tempdir().unwrap();
-        let (place, marker) = (place(data.path()), data.path().join(FILE));
+        let place = place(data.path());
+        let marker = data.path().join(FILE);
         drop(open(&place, &options()).unwrap());
         fs::remove_file(&marker).unwrap();
-        let looking = StoreOptions { make: Make::Never, read_only: Some(super::super::ONLY_LOOKS), ..options() };
+        let looking = StoreOptions { make: Make::Never, read_only: Some(ONLY_LOOKS), ..options() };
         drop(open(&place, &looking).unwrap());
         assert!(!marker.exists());
         drop(open(&place, &options()).unwrap());
@@ -188,22 +190,24 @@ mod tests {
 
     #[test]
     fn object_file_of_another_store_is_refused() {
-        let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let one = tempfile::tempdir().unwrap();
+        let other = tempfile::tempdir().unwrap();
         drop(open(&place(one.path()), &options()).unwrap());
         drop(open(&place(other.path()), &options()).unwrap());
         fs::copy(place(other.path()).medium(), place(one.path()).medium()).unwrap();
         let error = refusal(&place(one.path()), &options());
         assert!(error.contains("names store") && error.contains("right disk"), "{error}");
         // The content can still be inspected.
-        let looking = StoreOptions { make: Make::Never, read_only: Some(super::super::ONLY_LOOKS), ..options() };
+        let looking = StoreOptions { make: Make::Never, read_only: Some(ONLY_LOOKS), ..options() };
         drop(open(&place(one.path()), &looking).unwrap());
     }
 
     #[test]
     fn state_elsewhere_has_marker_too() {
         let home = tempfile::tempdir().unwrap();
-        let (data, state) = (home.path().join("mount/data"), home.path().join("state"));
-        let place = Place::find(&data, Some(&state)).unwrap();
+        let data = home.path().join("mount/data");
+        let state = home.path().join("state");
+        let place = StoreLocation::find(&data, Some(&state)).unwrap();
         drop(open(&place, &options()).unwrap());
         // The data disk is not mounted.
         fs::remove_dir_all(home.path().join("mount")).unwrap();
@@ -212,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn marker_that_is_none_is_refused() {
+    fn invalid_marker_is_refused() {
         let data = tempfile::tempdir().unwrap();
         let place = place(data.path());
         drop(open(&place, &options()).unwrap());

@@ -61,7 +61,8 @@ const MARKS: &[(&str, usize, &[u8])] = &[
 impl Signature {
     /// Inspects a device, up to its length.
     pub(crate) fn of(file: &File) -> io::Result<Self> {
-        let (mut start, mut len) = (vec![0; LOOKED_AT], 0);
+        let mut start = vec![0; LOOKED_AT];
+        let mut len = 0;
         while len < LOOKED_AT {
             match file.read_at(&mut start[len..], len as u64) {
                 Ok(0) => break,
@@ -100,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn marks_are_found_where_they_are() {
+    fn signatures_are_found_at_their_offsets() {
         assert_eq!(Signature::parse(&[]), Signature::Zeros);
         assert_eq!(Signature::parse(&[0; LOOKED_AT]), Signature::Zeros);
         for (name, at, mark) in MARKS {

@@ -12,6 +12,8 @@ use keyhole_s3::checksum::{type_name, type_of};
 use keyhole_s3::ops::Tags;
 use serde::{Deserialize, Serialize};
 
+use super::invalid::EntryError;
+
 /// Length of a SHA-256 in bytes.
 pub(crate) const DIGEST_LEN: usize = digest::SHA256_OUTPUT_LEN;
 
@@ -21,7 +23,7 @@ pub(crate) type Digest = [u8; DIGEST_LEN];
 /// A bucket.
 #[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Bucket {
+pub(crate) struct BucketEntry {
     pub(crate) bucket: String,
     pub(crate) created_ms: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -36,15 +38,16 @@ pub(crate) struct Bucket {
     pub(crate) lifecycle: String,
 }
 
-impl Bucket {
+impl BucketEntry {
     pub(crate) fn new(bucket: String, created_ms: u64, settings: &BucketSettings) -> Self {
         let BucketSettings { quota, expire_ms, policy, lifecycle } = settings;
-        let (policy, lifecycle) = (Base64::encode_string(policy), Base64::encode_string(lifecycle));
-        Bucket { bucket, created_ms, quota: *quota, expire_ms: *expire_ms, policy, lifecycle }
+        let policy = Base64::encode_string(policy);
+        let lifecycle = Base64::encode_string(lifecycle);
+        BucketEntry { bucket, created_ms, quota: *quota, expire_ms: *expire_ms, policy, lifecycle }
     }
 
     /// Decodes the settings of the bucket.
-    pub(crate) fn settings(&self) -> Result<BucketSettings, String> {
+    pub(crate) fn settings(&self) -> Result<BucketSettings, EntryError> {
         Ok(BucketSettings {
             quota: self.quota,
             expire_ms: self.expire_ms,
@@ -57,7 +60,7 @@ impl Bucket {
 /// An object, and the file that contains it.
 #[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Entry {
+pub(crate) struct ObjectEntry {
     pub(crate) bucket: String,
     pub(crate) key: String,
     /// The path of its file, relative to the top of the export.
@@ -138,7 +141,7 @@ impl From<&[u8]> for Text {
 }
 
 impl Text {
-    fn bytes(&self) -> Result<Vec<u8>, String> {
+    fn bytes(&self) -> Result<Vec<u8>, EntryError> {
         match self {
             Text::Utf8(text) => Ok(text.clone().into_bytes()),
             Text::Bytes { base64 } => from_base64(base64, "the value of a header"),
@@ -146,8 +149,8 @@ impl Text {
     }
 }
 
-fn from_base64(text: &str, what: &str) -> Result<Vec<u8>, String> {
-    Base64::decode_vec(text).map_err(|_| format!("{what} is not base64"))
+fn from_base64(text: &str, what: &'static str) -> Result<Vec<u8>, EntryError> {
+    Base64::decode_vec(text).map_err(|_| EntryError::Base64(what))
 }
 
 /// A SHA-256, serialized in hex.
@@ -156,14 +159,14 @@ fn from_base64(text: &str, what: &str) -> Result<Vec<u8>, String> {
 pub(crate) struct Sha256(pub(crate) Digest);
 
 impl TryFrom<String> for Sha256 {
-    type Error = String;
+    type Error = EntryError;
 
-    fn try_from(text: String) -> Result<Self, String> {
+    fn try_from(text: String) -> Result<Self, EntryError> {
         let mut bytes = [0; DIGEST_LEN];
         let is_canonical = text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
         match hex::decode_to_slice(&text, &mut bytes) {
             Ok(()) if is_canonical => Ok(Sha256(bytes)),
-            _ => Err("not a SHA-256 in lower-case hex".to_owned()),
+            _ => Err(EntryError::Sha256),
         }
     }
 }
@@ -213,10 +216,10 @@ impl std::fmt::Display for FileName {
 }
 
 impl TryFrom<String> for FileName {
-    type Error = String;
+    type Error = EntryError;
 
-    fn try_from(text: String) -> Result<Self, String> {
-        FileName::parse(&text).ok_or_else(|| format!("{text:?} is not the place of an object's file"))
+    fn try_from(text: String) -> Result<Self, EntryError> {
+        FileName::parse(&text).ok_or(EntryError::FileName(text))
     }
 }
 
@@ -247,12 +250,12 @@ pub(crate) fn finish(hash: digest::Context) -> Digest {
     hash.finish().as_ref().try_into().expect("SHA-256 has 32 bytes")
 }
 
-impl Entry {
+impl ObjectEntry {
     /// Describes an object with the stored object head `head` and a file of `length` bytes.
-    pub(crate) fn new(description: &Description, head: &[u8], length: u64) -> Result<Self, String> {
+    pub(crate) fn new(description: &Description, head: &[u8], length: u64) -> Result<Self, EntryError> {
         let Description { bucket, key, sealed, bound, size, time_ms, etag, tags, .. } = description;
         let plain = if *sealed { None } else { Some(Plain::new(description)?) };
-        Ok(Entry {
+        Ok(ObjectEntry {
             bucket: bucket.clone(),
             key: key.clone(),
             file: FileName { id: identity(description, head), sealed: *sealed },
@@ -269,23 +272,23 @@ impl Entry {
     }
 
     /// Decodes the description of the object.
-    pub(crate) fn description(&self) -> Result<Description, String> {
-        let Entry { bucket, key, sealed, bound, size, modified_ms, plain, .. } = self;
-        let etag: Etag = self.etag.parse().map_err(|_| "invalid ETag".to_owned())?;
+    pub(crate) fn description(&self) -> Result<Description, EntryError> {
+        let ObjectEntry { bucket, key, sealed, bound, size, modified_ms, plain, .. } = self;
+        let etag: Etag = self.etag.parse().map_err(|_| EntryError::Etag)?;
         let mut tags = Tags::default();
         for (key, value) in &self.tags {
-            tags.push(key.clone(), value.clone()).map_err(|error| format!("its tags: {}", error.message))?;
+            tags.push(key.clone(), value.clone()).map_err(|error| EntryError::Tags(error.message.to_string()))?;
         }
         if self.file.sealed != *sealed {
-            return Err("its file has the name of another kind".to_owned());
+            return Err(EntryError::FileKind);
         }
         if !sealed && self.length != *size {
-            return Err("its file is not as long as it is".to_owned());
+            return Err(EntryError::FileLength);
         }
         let (head, parts) = match plain {
             None if *sealed => (Vec::new(), Vec::new()),
             Some(plain) if !*sealed => (plain.head()?, plain.parts(*size, etag)?),
-            _ => return Err("expected a description for plaintext objects, and none for sealed objects".to_owned()),
+            _ => return Err(EntryError::Plain),
         };
         let description = Description {
             bucket: bucket.clone(),
@@ -299,7 +302,9 @@ impl Entry {
             head,
             parts,
         };
-        description.check().map(|()| description)
+        let invalid = |error: &dyn std::fmt::Display| EntryError::Description(error.to_string());
+        description.check().map_err(|error| invalid(&error))?;
+        Ok(description)
     }
 
     /// Returns its bucket and key for display.
@@ -309,8 +314,8 @@ impl Entry {
 }
 
 impl Plain {
-    fn new(description: &Description) -> Result<Self, String> {
-        let head = Head::decode(&description.head).map_err(|error| format!("its head: {error}"))?;
+    fn new(description: &Description) -> Result<Self, EntryError> {
+        let head = Head::decode(&description.head).map_err(EntryError::Head)?;
         let headers = Field::ALL.into_iter().zip(head.fields);
         let headers = headers.filter_map(|(field, value)| Some((field.header_name().to_owned(), Text::from(value?))));
         let metadata = head.user_metadata.iter().map(|(name, value)| (name.to_owned(), Text::from(value)));
@@ -329,14 +334,14 @@ impl Plain {
     }
 
     /// Encodes the object head.
-    fn head(&self) -> Result<Vec<u8>, String> {
+    fn head(&self) -> Result<Vec<u8>, EntryError> {
         let mut fields: [Option<Vec<u8>>; Field::ALL.len()] = Default::default();
         for (name, value) in &self.headers {
             let place = Field::ALL.into_iter().position(|field| field.header_name() == name);
-            fields[place.ok_or_else(|| format!("unknown stored header {name:?}"))?] = Some(value.bytes()?);
+            fields[place.ok_or_else(|| EntryError::UnknownHeader(name.clone()))?] = Some(value.bytes()?);
         }
         let metadata = self.metadata.iter().map(|(name, value)| Ok((name.as_str(), value.bytes()?)));
-        let metadata: Vec<(&str, Vec<u8>)> = metadata.collect::<Result<_, String>>()?;
+        let metadata: Vec<(&str, Vec<u8>)> = metadata.collect::<Result<_, EntryError>>()?;
         let metadata: Vec<(&str, &[u8])> = metadata.iter().map(|(name, value)| (*name, &value[..])).collect();
         let declared = match &self.declared {
             None => None,
@@ -351,7 +356,7 @@ impl Plain {
         })
     }
 
-    fn parts(&self, size: u64, etag: Etag) -> Result<Vec<PartDescription>, String> {
+    fn parts(&self, size: u64, etag: Etag) -> Result<Vec<PartDescription>, EntryError> {
         if self.parts.is_empty() {
             return Ok(vec![PartDescription { number: 0, size, etag: etag.digest, checksums: None }]);
         }
@@ -360,12 +365,12 @@ impl Plain {
 }
 
 impl PlainPart {
-    fn new(part: &PartDescription) -> Result<Self, String> {
+    fn new(part: &PartDescription) -> Result<Self, EntryError> {
         let checksums = match part.checksums.as_deref() {
             None => None,
             Some([]) => Some(BTreeMap::new()),
             Some(info) => {
-                let head = Head::decode(info).map_err(|error| format!("invalid description of a part: {error}"))?;
+                let head = Head::decode(info).map_err(EntryError::Part)?;
                 Some(texts(&head.checksums))
             }
         };
@@ -373,9 +378,9 @@ impl PlainPart {
         Ok(PlainPart { number: part.number, size: part.size, etag, checksums })
     }
 
-    fn description(&self) -> Result<PartDescription, String> {
+    fn description(&self) -> Result<PartDescription, EntryError> {
         let etag = self.etag.parse().ok().filter(|etag: &Etag| etag.parts == 0);
-        let Etag { digest: etag, .. } = etag.ok_or("invalid ETag of a part")?;
+        let Etag { digest: etag, .. } = etag.ok_or(EntryError::PartEtag)?;
         let info = match &self.checksums {
             None => None,
             Some(none) if none.is_empty() => Some(Vec::new()),
@@ -385,9 +390,9 @@ impl PlainPart {
     }
 }
 
-fn encode(head: &Head<'_>) -> Result<Vec<u8>, String> {
+fn encode(head: &Head<'_>) -> Result<Vec<u8>, EntryError> {
     let mut bytes = vec![0; HEAD_MAX];
-    let len = head.encode(&mut bytes).map_err(|error| format!("its head: {error}"))?;
+    let len = head.encode(&mut bytes).map_err(EntryError::Head)?;
     bytes.truncate(len);
     Ok(bytes)
 }
@@ -398,24 +403,24 @@ fn name(algorithm: ChecksumAlgorithm) -> &'static str {
     header.strip_prefix("x-amz-checksum-").unwrap_or(header)
 }
 
-fn algorithm_of(text: &str) -> Result<ChecksumAlgorithm, String> {
+fn algorithm_of(text: &str) -> Result<ChecksumAlgorithm, EntryError> {
     let found = ChecksumAlgorithm::ALL.into_iter().find(|algorithm| name(*algorithm) == text);
-    found.ok_or_else(|| format!("unknown checksum algorithm {text:?}"))
+    found.ok_or_else(|| EntryError::UnknownAlgorithm(text.to_owned()))
 }
 
-fn kind_of(text: &str) -> Result<ChecksumType, String> {
-    type_of(text).ok_or_else(|| format!("unknown checksum type {text:?}"))
+fn kind_of(text: &str) -> Result<ChecksumType, EntryError> {
+    type_of(text).ok_or_else(|| EntryError::UnknownChecksumType(text.to_owned()))
 }
 
 fn texts(checksums: &Checksums) -> BTreeMap<String, String> {
     checksums.iter().map(|(algorithm, digest)| (name(algorithm).to_owned(), Base64::encode_string(digest))).collect()
 }
 
-fn checksums(texts: &BTreeMap<String, String>) -> Result<Checksums, String> {
+fn checksums(texts: &BTreeMap<String, String>) -> Result<Checksums, EntryError> {
     let mut checksums = Checksums::default();
     for (name, text) in texts {
         let digest = from_base64(text, "a checksum")?;
-        checksums.set(algorithm_of(name)?, &digest).map_err(|error| format!("a checksum: {error}"))?;
+        checksums.set(algorithm_of(name)?, &digest).map_err(EntryError::Checksum)?;
     }
     Ok(checksums)
 }
@@ -432,7 +437,8 @@ pub(crate) mod tests {
         sums.set(ChecksumAlgorithm::Sha256, &[3; 32]).unwrap();
         sums.set(ChecksumAlgorithm::ContentMd5, &[4; 16]).unwrap();
         let mut fields: [Option<&[u8]>; 6] = [None; 6];
-        (fields[0], fields[5]) = (Some(&b"text/plain"[..]), Some(&b"\xff not UTF-8"[..]));
+        fields[0] = Some(&b"text/plain"[..]);
+        fields[5] = Some(&b"\xff not UTF-8"[..]);
         let user = [("a-name", &b"a \"value\""[..]), ("b", "\u{e9}".as_bytes())];
         let head = encode(&Head {
             fields,
@@ -477,14 +483,14 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn an_object_is_described_and_understood() {
+    fn object_description_round_trips() {
         for sizes in [&[][..], &[5 << 20, 1], &[0]] {
             for key in ["k", "../../etc/passwd", "a//b/\u{1F511}\n\"", &"\u{1}".repeat(1024)] {
                 let description = description(key, sizes);
-                let entry = Entry::new(&description, &description.head, description.size).unwrap();
+                let entry = ObjectEntry::new(&description, &description.head, description.size).unwrap();
                 let text = serde_json::to_string(&entry).unwrap();
                 assert!(!text.contains('\n'), "{text}");
-                let read: Entry = serde_json::from_str(&text).unwrap();
+                let read: ObjectEntry = serde_json::from_str(&text).unwrap();
                 assert_eq!(read, entry);
                 assert_eq!(read.description().unwrap(), description);
                 assert_eq!(FileName::parse(&entry.file.to_string()), Some(entry.file));
@@ -492,13 +498,13 @@ pub(crate) mod tests {
         }
         let sealed =
             Description { sealed: true, bound: true, head: Vec::new(), parts: Vec::new(), ..description("k", &[]) };
-        let entry = Entry::new(&sealed, b"sealed head", 700).unwrap();
+        let entry = ObjectEntry::new(&sealed, b"sealed head", 700).unwrap();
         assert_eq!(entry.plain, None);
         assert_eq!(entry.description().unwrap(), sealed);
     }
 
     #[test]
-    fn a_bucket_is_described_and_understood() {
+    fn bucket_description_round_trips() {
         let settings = BucketSettings {
             quota: Some(7),
             expire_ms: Some(8),
@@ -506,14 +512,14 @@ pub(crate) mod tests {
             lifecycle: vec![1, 0].into(),
         };
         for settings in [settings, BucketSettings::default()] {
-            let bucket = Bucket::new("b".to_owned(), 5, &settings);
-            let read: Bucket = serde_json::from_str(&serde_json::to_string(&bucket).unwrap()).unwrap();
+            let bucket = BucketEntry::new("b".to_owned(), 5, &settings);
+            let read: BucketEntry = serde_json::from_str(&serde_json::to_string(&bucket).unwrap()).unwrap();
             assert_eq!((read.settings().unwrap(), &read), (settings, &bucket));
         }
     }
 
     #[test]
-    fn names_of_files_lead_nowhere_else() {
+    fn file_names_outside_the_export_are_rejected() {
         let name = FileName { id: [0xab; 32], sealed: true };
         let text = name.to_string();
         assert_eq!(text, format!("objects/ab/{}.sealed", "ab".repeat(32)));
@@ -536,7 +542,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_version_is_told_from_others() {
+    fn identity_differs_between_versions() {
         let base = description("k", &[]);
         let id = |description: &Description| identity(description, &description.head);
         let others = [

@@ -5,7 +5,8 @@ use std::io::{self, BufRead, Read};
 use aws_lc_rs::digest;
 use serde::{Deserialize, Serialize};
 
-use super::entry::{Bucket, Entry, FileName, Sha256};
+use super::entry::{BucketEntry, FileName, ObjectEntry, Sha256};
+use super::invalid::LineError;
 
 /// The version of the format.
 pub(crate) const VERSION: u32 = 1;
@@ -44,9 +45,9 @@ pub(crate) enum Line {
     /// The header: the first line of every piece.
     Export(Export),
     /// A bucket, followed by its objects.
-    Bucket(Bucket),
+    Bucket(BucketEntry),
     /// An object.
-    Object(Box<Entry>),
+    Object(Box<ObjectEntry>),
     /// The digest of an object's file, if the object's own line has none.
     Digest(FileDigest),
     /// Marks the file of such an object as invalid, because it could not be read to its end.
@@ -112,19 +113,18 @@ impl Line {
     /// Decodes a line without its line feed.
     ///
     /// # Errors
-    /// A description of the error.
-    pub(crate) fn decode(line: &[u8]) -> Result<Self, String> {
-        let damaged = || "it is damaged".to_owned();
-        let rest = line.strip_suffix(CHECK_END.as_bytes()).ok_or_else(damaged)?;
-        let (rest, found) = rest.split_at_checked(rest.len().saturating_sub(CHECK_LEN)).ok_or_else(damaged)?;
-        let said = rest.strip_suffix(CHECK.as_bytes()).ok_or_else(damaged)?;
+    /// The line is damaged, or of another version.
+    pub(crate) fn decode(line: &[u8]) -> Result<Self, LineError> {
+        let rest = line.strip_suffix(CHECK_END.as_bytes()).ok_or(LineError::Damaged)?;
+        let (rest, found) = rest.split_at_checked(rest.len().saturating_sub(CHECK_LEN)).ok_or(LineError::Damaged)?;
+        let said = rest.strip_suffix(CHECK.as_bytes()).ok_or(LineError::Damaged)?;
         if check(said).as_bytes() != found {
-            return Err(damaged());
+            return Err(LineError::Damaged);
         }
         let whole = [said, b"}"].concat();
-        match serde_json::from_slice(&whole).map_err(|error| error.to_string())? {
+        match serde_json::from_slice(&whole)? {
             Line::Export(Export { version }) if version != VERSION => {
-                Err(format!("unsupported export version {version}: this program reads version {VERSION}"))
+                Err(LineError::Version { found: version, expected: VERSION })
             }
             line => Ok(line),
         }
@@ -138,7 +138,7 @@ fn check(said: &[u8]) -> String {
 
 /// An item read from a piece.
 #[derive(Debug)]
-pub(crate) enum Found {
+pub(crate) enum ManifestItem {
     /// A line.
     Line(Line),
     /// An invalid line, and the reason.
@@ -165,21 +165,21 @@ impl<R: BufRead> Lines<R> {
     ///
     /// # Errors
     /// An error of the input.
-    pub(crate) fn next(&mut self) -> io::Result<Found> {
+    pub(crate) fn next(&mut self) -> io::Result<ManifestItem> {
         self.line.clear();
         self.number += 1;
         (&mut self.input).take(LINE_MAX as u64).read_until(b'\n', &mut self.line)?;
         let number = self.number;
         let Some(line) = self.line.strip_suffix(b"\n") else {
             return Ok(match self.line.len() {
-                0 => Found::End,
-                LINE_MAX if self.skip()? => Found::Bad(format!("line {number} is too long")),
-                _ => Found::Torn,
+                0 => ManifestItem::End,
+                LINE_MAX if self.skip()? => ManifestItem::Bad(format!("line {number} is too long")),
+                _ => ManifestItem::Torn,
             });
         };
         Ok(match Line::decode(line) {
-            Ok(line) => Found::Line(line),
-            Err(what) => Found::Bad(format!("line {number}: {what}")),
+            Ok(line) => ManifestItem::Line(line),
+            Err(what) => ManifestItem::Bad(format!("line {number}: {what}")),
         })
     }
 
@@ -188,7 +188,8 @@ impl<R: BufRead> Lines<R> {
         loop {
             let there = self.input.fill_buf()?;
             let end = there.iter().position(|byte| *byte == b'\n');
-            let (len, is_end) = (end.map_or(there.len(), |end| end + 1), there.is_empty());
+            let len = end.map_or(there.len(), |end| end + 1);
+            let is_end = there.is_empty();
             self.input.consume(len);
             if end.is_some() || is_end {
                 return Ok(end.is_some());
@@ -205,14 +206,14 @@ mod tests {
     fn lines() -> Vec<Line> {
         let entry = |key: &str, sizes: &[u64]| {
             let description = description(key, sizes);
-            Entry::new(&description, &description.head, description.size).unwrap()
+            ObjectEntry::new(&description, &description.head, description.size).unwrap()
         };
         let whole = entry("a \"key\"\n", &[]);
         let sha256 = Sha256([5; 32]);
         vec![
             Line::first(),
-            Line::Bucket(Bucket::new("bucket".to_owned(), 1, &Default::default())),
-            Line::Object(Box::new(Entry { sha256: Some(sha256), ..whole.clone() })),
+            Line::Bucket(BucketEntry::new("bucket".to_owned(), 1, &Default::default())),
+            Line::Object(Box::new(ObjectEntry { sha256: Some(sha256), ..whole.clone() })),
             Line::Object(Box::new(entry("parts", &[5 << 20, 7]))),
             Line::Digest(FileDigest { file: whole.file, sha256 }),
             Line::Failed(Failed { file: whole.file, what: "a block that does not verify".to_owned() }),
@@ -222,19 +223,21 @@ mod tests {
 
     /// Returns the lines of a piece, the count of invalid ones, and whether it is torn.
     fn read(bytes: &[u8]) -> (Vec<Line>, usize, bool) {
-        let (mut lines, mut good, mut bad) = (Lines::new(bytes), Vec::new(), 0);
+        let mut lines = Lines::new(bytes);
+        let mut good = Vec::new();
+        let mut bad = 0;
         loop {
             match lines.next().unwrap() {
-                Found::Line(line) => good.push(line),
-                Found::Bad(_) => bad += 1,
-                Found::Torn => return (good, bad, true),
-                Found::End => return (good, bad, false),
+                ManifestItem::Line(line) => good.push(line),
+                ManifestItem::Bad(_) => bad += 1,
+                ManifestItem::Torn => return (good, bad, true),
+                ManifestItem::End => return (good, bad, false),
             }
         }
     }
 
     #[test]
-    fn lines_are_written_and_read() {
+    fn lines_round_trip() {
         let bytes: Vec<u8> = lines().iter().flat_map(Line::encode).collect();
         assert_eq!(read(&bytes), (lines(), 0, false));
         for line in bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
@@ -244,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_line_is_within_the_bound() {
+    fn longest_line_is_within_limit() {
         let parts = vec![5u64 << 30; keyhole_log::limits::PARTS_MAX - 1];
         let mut description = description(&"\u{1}".repeat(1024), &parts);
         let mut sums = keyhole_core::head::Checksums::default();
@@ -253,13 +256,13 @@ mod tests {
         let len = keyhole_core::head::Head { checksums: sums, ..Default::default() }.encode(&mut info).unwrap();
         info.truncate(len);
         description.parts.iter_mut().for_each(|part| part.checksums = Some(info.clone()));
-        let entry = Entry::new(&description, &description.head, description.size).unwrap();
+        let entry = ObjectEntry::new(&description, &description.head, description.size).unwrap();
         let line = Line::Object(Box::new(entry)).encode();
         assert!(line.len() > 1 << 20 && line.len() <= LINE_MAX / 2, "{}", line.len());
     }
 
     #[test]
-    fn lines_have_a_bound() {
+    fn line_length_is_bounded() {
         let first = Line::first().encode();
         let long = |len: usize| [&first[..], &vec![b'x'; len], b"\n", &first].concat();
         assert_eq!(read(&long(LINE_MAX - 1)), (vec![Line::first(); 2], 1, false));
@@ -269,14 +272,14 @@ mod tests {
     }
 
     #[test]
-    fn another_version_is_told() {
+    fn other_version_is_rejected() {
         let other = Line::Export(Export { version: VERSION + 1 }).encode();
-        let said = Line::decode(other.strip_suffix(b"\n").unwrap()).unwrap_err();
+        let said = Line::decode(other.strip_suffix(b"\n").unwrap()).unwrap_err().to_string();
         assert!(said.contains("version 2") && said.contains("version 1"), "{said}");
     }
 
     #[test]
-    fn names_of_pieces() {
+    fn piece_names_have_digits_and_suffix() {
         assert!(is_piece(&piece(1)) && is_piece(&piece(123_456_789)));
         for bad in ["manifest/1.jsonl", "manifest/../00000001.jsonl", "manifest/00000001.partial", "00000001.jsonl", ""]
         {
@@ -286,7 +289,7 @@ mod tests {
 
     /// A manifest with any damage is read to its end, and yields no line that was not written.
     #[test]
-    fn damage_is_noticed() {
+    fn damaged_lines_are_rejected() {
         let mut seed = [0; 8];
         crate::env::random(&mut seed);
         for seed in [1, 2, 3, u64::from_le_bytes(seed)] {

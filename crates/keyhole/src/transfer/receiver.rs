@@ -8,13 +8,17 @@ use keyhole_node::transfer::{Description, Import, ImportError, ImportSource};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
-use super::entry::{Bucket, Entry, identity};
-use super::session::{Existing, FileEnd, Kind, Offer, Peer, STORING_MAX, Taken, out_of_turn};
+use super::entry::{BucketEntry, ObjectEntry, identity};
+use super::peer::Peer;
+use super::protocol::{Existing, FileEnd, FrameKind, ImportOffer, ImportOutcome, STORING_MAX, out_of_turn};
 use crate::control::{CHANGE_AGAIN, CHANGE_PATIENCE};
 use crate::env::System;
 
 /// The result of storing an object.
-type Outcome = (u64, Result<(), Error>);
+struct Outcome {
+    number: u64,
+    result: Result<(), Error>,
+}
 
 /// Receives offers until the end of the import.
 pub(crate) async fn receive<D: Disk>(log: &Log<D>, peer: &Peer) -> io::Result<()> {
@@ -29,48 +33,53 @@ pub(crate) async fn receive<D: Disk>(log: &Log<D>, peer: &Peer) -> io::Result<()
             }
             readable = peer.readable(), if !is_full => readable?,
         }
-        match peer.message::<Offer>().await? {
-            Offer::Bucket { bucket, is_last, existing } => {
+        match peer.message::<ImportOffer>().await? {
+            ImportOffer::Bucket { bucket, is_last, existing } => {
                 // Pending objects first: the bucket's settings, such as a quota, could reject them.
                 while let Some(outcome) = storing.join_next().await {
                     report(peer, outcome).await?;
                 }
                 peer.send(&receive_bucket(log, &bucket, is_last, existing).await).await?;
             }
-            Offer::Object { entry, number, existing } => {
+            ImportOffer::Object { entry, number, existing } => {
                 receive_object(log, peer, &entry, number, existing, &mut storing).await?;
             }
-            Offer::End {} => break,
+            ImportOffer::End {} => break,
         }
     }
     while let Some(outcome) = storing.join_next().await {
         report(peer, outcome).await?;
     }
-    peer.send(&Taken::End {}).await
+    peer.send(&ImportOutcome::End {}).await
 }
 
 async fn report(peer: &Peer, outcome: Result<Outcome, tokio::task::JoinError>) -> io::Result<()> {
-    let (number, result) = outcome.map_err(io::Error::other)?;
+    let Outcome { number, result } = outcome.map_err(io::Error::other)?;
     let taken = match result {
-        Ok(()) => Taken::Stored { number },
+        Ok(()) => ImportOutcome::Stored { number },
         Err(Error::ConditionFailed | Error::NoSuchKey | Error::Conflict) => {
-            Taken::NotStored { number, message: "the key was written concurrently".to_owned() }
+            ImportOutcome::NotStored { number, message: "the key was written concurrently".to_owned() }
         }
-        Err(error) => Taken::NotStored { number, message: error.to_string() },
+        Err(error) => ImportOutcome::NotStored { number, message: error.to_string() },
     };
     peer.send(&taken).await
 }
 
 /// Restores a bucket: first everything but its quota, which the objects may exceed, and the quota
 /// once they exist.
-async fn receive_bucket<D: Disk>(log: &Log<D>, bucket: &Bucket, is_last: bool, existing: Existing) -> Taken {
-    let refused = |message: String| Taken::Refused { message };
+async fn receive_bucket<D: Disk>(
+    log: &Log<D>,
+    bucket: &BucketEntry,
+    is_last: bool,
+    existing: Existing,
+) -> ImportOutcome {
+    let refused = |message: String| ImportOutcome::Refused { message };
     if keyhole_s3::ops::check_bucket(&bucket.bucket).is_err() {
         return refused("invalid bucket name".to_owned());
     }
     let wanted = match bucket.settings() {
         Ok(settings) => settings,
-        Err(message) => return refused(message),
+        Err(error) => return refused(error.to_string()),
     };
     let unbounded = BucketSettings { quota: None, ..wanted.clone() };
     let next = if is_last { &wanted } else { &unbounded };
@@ -82,26 +91,28 @@ async fn receive_bucket<D: Disk>(log: &Log<D>, bucket: &Bucket, is_last: bool, e
                 .await
         };
         match result.await {
-            Ok(()) => return Taken::Wanted {},
-            Err(Settled::Stays) => return Taken::Equal {},
-            Err(Settled::Other) => return Taken::Other {},
-            Err(Settled::Log(Error::Conflict)) if begun.elapsed() < CHANGE_PATIENCE => sleep(CHANGE_AGAIN).await,
-            Err(Settled::Log(error)) => return refused(error.to_string()),
+            Ok(()) => return ImportOutcome::Wanted {},
+            Err(Unchanged::Equal) => return ImportOutcome::Equal {},
+            Err(Unchanged::Other) => return ImportOutcome::Other {},
+            Err(Unchanged::Log(Error::Conflict)) if begun.elapsed() < CHANGE_PATIENCE => sleep(CHANGE_AGAIN).await,
+            Err(Unchanged::Log(error)) => return refused(error.to_string()),
         }
     }
 }
 
 /// The reason why settings are not changed.
 #[derive(Debug)]
-enum Settled {
-    Stays,
+enum Unchanged {
+    /// They are as wanted.
+    Equal,
+    /// Others are set.
     Other,
     Log(Error),
 }
 
-impl From<Error> for Settled {
+impl From<Error> for Unchanged {
     fn from(error: Error) -> Self {
-        Settled::Log(error)
+        Unchanged::Log(error)
     }
 }
 
@@ -111,16 +122,16 @@ fn settle(
     wanted: &BucketSettings,
     next: &BucketSettings,
     existing: Existing,
-) -> Result<(), Settled> {
+) -> Result<(), Unchanged> {
     if settings == next {
-        return Err(Settled::Stays);
+        return Err(Unchanged::Equal);
     }
     // A bucket that was just created, or by an interrupted import, has default settings. A
     // completely imported one may be over its quota and still lack objects.
     let unbounded = BucketSettings { quota: None, ..wanted.clone() };
     let is_ours = [&BucketSettings::default(), &unbounded, wanted].contains(&&*settings);
     if !is_ours && existing != Existing::Replace {
-        return Err(Settled::Other);
+        return Err(Unchanged::Other);
     }
     settings.clone_from(next);
     Ok(())
@@ -129,7 +140,7 @@ fn settle(
 async fn receive_object<D: Disk>(
     log: &Log<D>,
     peer: &Peer,
-    entry: &Entry,
+    entry: &ObjectEntry,
     number: u64,
     existing: Existing,
     storing: &mut JoinSet<Outcome>,
@@ -138,7 +149,7 @@ async fn receive_object<D: Disk>(
         Ok(decided) => decided,
         Err(taken) => return peer.send(&taken).await,
     };
-    peer.send(&Taken::Wanted {}).await?;
+    peer.send(&ImportOutcome::Wanted {}).await?;
     let mut id = [0; 16];
     id.copy_from_slice(&entry.file.id[..16]);
     let mut frames = Frames { peer, left: 0, end: None };
@@ -152,12 +163,12 @@ async fn receive_object<D: Disk>(
     match (received, end) {
         (Ok(received), Ok(FileEnd::Whole)) => {
             let log = log.clone();
-            storing.spawn_local(async move { (number, received.commit(&log).await) });
+            storing.spawn_local(async move { Outcome { number, result: received.commit(&log).await } });
             Ok(())
         }
         (Ok(received), Ok(FileEnd::Failed { what })) => {
             received.give_up(log).await;
-            peer.send(&Taken::NotStored { number, message: what }).await
+            peer.send(&ImportOutcome::NotStored { number, message: what }).await
         }
         (Ok(received), Err(error)) => {
             received.give_up(log).await;
@@ -167,28 +178,32 @@ async fn receive_object<D: Disk>(
         // A wrong digest of the file is the more specific reason.
         (Err(ImportError::Refused(_)), Ok(FileEnd::Failed { what: message }))
         | (Err(ImportError::Refused(message)), Ok(FileEnd::Whole)) => {
-            peer.send(&Taken::NotStored { number, message }).await
+            peer.send(&ImportOutcome::NotStored { number, message }).await
         }
     }
 }
 
 /// Decides whether an object is wanted, and the condition of its commit.
-async fn decide<D: Disk>(log: &Log<D>, entry: &Entry, existing: Existing) -> Result<(Description, Condition), Taken> {
-    let description = entry.description().map_err(|message| Taken::Refused { message })?;
+async fn decide<D: Disk>(
+    log: &Log<D>,
+    entry: &ObjectEntry,
+    existing: Existing,
+) -> Result<(Description, Condition), ImportOutcome> {
+    let description = entry.description().map_err(|error| ImportOutcome::Refused { message: error.to_string() })?;
     let condition = match log.object(&entry.bucket, &entry.key).await {
         Ok(None) => Condition::IfAbsent,
-        Ok(Some(object)) if is_equal(&object, entry) => return Err(Taken::Equal {}),
+        Ok(Some(object)) if is_equal(&object, entry) => return Err(ImportOutcome::Equal {}),
         Ok(Some(object)) if existing == Existing::Replace => Condition::IfSame(object.seq),
         // Replacing unreadable objects may be the purpose of the import.
         Err(Error::Damaged(_)) if existing == Existing::Replace => Condition::None,
-        Ok(Some(_)) | Err(Error::Damaged(_)) => return Err(Taken::Other {}),
-        Err(error) => return Err(Taken::Refused { message: error.to_string() }),
+        Ok(Some(_)) | Err(Error::Damaged(_)) => return Err(ImportOutcome::Other {}),
+        Err(error) => return Err(ImportOutcome::Refused { message: error.to_string() }),
     };
     Ok((description, condition))
 }
 
 /// Returns whether an object is the version that an entry describes, with the same tags.
-fn is_equal(object: &Object, entry: &Entry) -> bool {
+fn is_equal(object: &Object, entry: &ObjectEntry) -> bool {
     let Ok(description) = Description::of(&entry.bucket, &entry.key, object) else { return false };
     let tags = description.tags.iter().map(|(key, value)| (key.to_owned(), value.to_owned()));
     identity(&description, &object.head) == entry.file.id && tags.eq(entry.tags.iter().cloned())
@@ -211,9 +226,9 @@ impl Frames<'_> {
                 return Ok(false);
             }
             match self.peer.head().await? {
-                (Kind::Data, len) => self.left = len,
-                (Kind::End, len) => self.end = Some(self.peer.rest(len).await?),
-                (Kind::Message, _) => return Err(out_of_turn()),
+                (FrameKind::Data, len) => self.left = len,
+                (FrameKind::End, len) => self.end = Some(self.peer.rest(len).await?),
+                (FrameKind::Message, _) => return Err(out_of_turn()),
             }
         }
         Ok(true)
@@ -224,7 +239,8 @@ impl Frames<'_> {
         while filled < to.len() && self.advance().await? {
             let len = self.left.min(to.len() - filled);
             self.peer.read(&mut to[filled..filled + len]).await?;
-            (filled, self.left) = (filled + len, self.left - len);
+            filled += len;
+            self.left -= len;
         }
         Ok(filled)
     }
@@ -252,7 +268,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn settings_of_a_bucket_that_is_there() {
+    fn existing_bucket_settings_are_kept_unless_replaced() {
         let wanted = BucketSettings { quota: Some(5), expire_ms: Some(7), ..BucketSettings::default() };
         let unbounded = BucketSettings { quota: None, ..wanted.clone() };
         let other = BucketSettings { quota: Some(6), ..BucketSettings::default() };
@@ -266,11 +282,11 @@ mod tests {
             assert_eq!(set(&fresh, &unbounded).unwrap(), unbounded);
             assert_eq!(set(&unbounded, &wanted).unwrap(), wanted);
             assert_eq!(set(&wanted, &unbounded).unwrap(), unbounded);
-            assert!(matches!(set(&unbounded, &unbounded), Err(Settled::Stays)));
-            assert!(matches!(set(&wanted, &wanted), Err(Settled::Stays)));
+            assert!(matches!(set(&unbounded, &unbounded), Err(Unchanged::Equal)));
+            assert!(matches!(set(&wanted, &wanted), Err(Unchanged::Equal)));
         }
-        assert!(matches!(set(&other, &unbounded, Existing::Fail), Err(Settled::Other)));
-        assert!(matches!(set(&other, &wanted, Existing::Skip), Err(Settled::Other)));
+        assert!(matches!(set(&other, &unbounded, Existing::Fail), Err(Unchanged::Other)));
+        assert!(matches!(set(&other, &wanted, Existing::Skip), Err(Unchanged::Other)));
         assert_eq!(set(&other, &wanted, Existing::Replace).unwrap(), wanted);
     }
 }

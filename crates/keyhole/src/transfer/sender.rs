@@ -6,31 +6,32 @@ use keyhole_log::limits::LIST_MAX;
 use keyhole_log::{Disk, Error, ListObjects, ListUploads, Listed, ListedUpload, Log};
 use keyhole_node::transfer::{Description, Export, ReadError};
 
-use super::entry::{Bucket, Entry};
-use super::session::{Answer, FileEnd, Given, Peer};
+use super::entry::{BucketEntry, ObjectEntry};
+use super::peer::Peer;
+use super::protocol::{ExportAnswer, ExportMessage, FileEnd};
 use crate::control::{DamageReply, Scope};
 
 /// Sends everything in scope, ordered by bucket and key, bytewise.
 pub(crate) async fn send<D: Disk>(log: &Log<D>, scope: &Scope, peer: &Peer) -> io::Result<()> {
-    peer.send(&Given::Store { id: hex::encode(log.store().store_id()) }).await?;
+    peer.send(&ExportMessage::Store { id: hex::encode(log.store().store_id()) }).await?;
     let mut uploads = 0;
     let buckets = log.buckets().into_iter().filter(|bucket| scope.has_bucket(&bucket.name));
     let buckets: Vec<_> = buckets.collect();
     if let Some(wanted) = &scope.bucket
         && buckets.is_empty()
     {
-        return peer.send(&Given::Failed { message: format!("no bucket {wanted}") }).await;
+        return peer.send(&ExportMessage::Failed { message: format!("no bucket {wanted}") }).await;
     }
     for bucket in buckets {
         // The bucket may have been deleted meanwhile.
         let Some((settings, _)) = log.bucket_settings(&bucket.name) else { continue };
-        peer.send(&Given::Bucket(Bucket::new(bucket.name.clone(), bucket.time_ms, &settings))).await?;
+        peer.send(&ExportMessage::Bucket(BucketEntry::new(bucket.name.clone(), bucket.time_ms, &settings))).await?;
         if let Err(error) = send_objects(log, &bucket.name, &scope.prefix, peer).await? {
-            return peer.send(&Given::Failed { message: error.to_string() }).await;
+            return peer.send(&ExportMessage::Failed { message: error.to_string() }).await;
         }
         uploads += count_uploads(log, &bucket.name, &scope.prefix);
     }
-    peer.send(&Given::End { uploads }).await
+    peer.send(&ExportMessage::End { uploads }).await
 }
 
 /// Sends the objects of a bucket. The inner error is of the store and ends the transfer.
@@ -48,7 +49,7 @@ async fn send_objects<D: Disk>(
             let Listed::Object { key, .. } = listed else { continue };
             if let Err(error) = send_object(log, bucket, key, peer).await? {
                 match damage(&error, bucket, key) {
-                    Some(damage) => peer.send(&Given::Damaged(damage)).await?,
+                    Some(damage) => peer.send(&ExportMessage::Damaged(damage)).await?,
                     None => return Ok(Err(error)),
                 }
             }
@@ -69,17 +70,18 @@ async fn send_object<D: Disk>(log: &Log<D>, bucket: &str, key: &str, peer: &Peer
     };
     let described = Description::of(bucket, key, &object).and_then(|description| {
         let outgoing = Export::new(log, bucket, key, &object)?;
-        let entry = Entry::new(&description, &object.head, outgoing.file_len()).map_err(ReadError::Damaged)?;
+        let entry = ObjectEntry::new(&description, &object.head, outgoing.file_len())
+            .map_err(|error| ReadError::Damaged(error.to_string()))?;
         Ok((entry, outgoing))
     });
     let (entry, mut outgoing) = match described {
         Ok(described) => described,
         Err(error) => return Ok(Err(error)),
     };
-    peer.send(&Given::Object(Box::new(entry))).await?;
-    match peer.message::<Answer>().await? {
-        Answer::Skip => return Ok(Ok(())),
-        Answer::Send => {}
+    peer.send(&ExportMessage::Object(Box::new(entry))).await?;
+    match peer.message::<ExportAnswer>().await? {
+        ExportAnswer::Skip => return Ok(Ok(())),
+        ExportAnswer::Send => {}
     }
     loop {
         match outgoing.next().await {
@@ -114,7 +116,8 @@ fn damage(error: &ReadError, bucket: &str, key: &str) -> Option<DamageReply> {
 
 /// Counts the multipart uploads in progress.
 fn count_uploads<D: Disk>(log: &Log<D>, bucket: &str, prefix: &str) -> u64 {
-    let (mut count, mut after) = (0, None);
+    let mut count = 0;
+    let mut after = None;
     loop {
         let list = ListUploads { prefix: prefix.to_owned(), after, limit: LIST_MAX, ..ListUploads::default() };
         let Ok(listing) = log.list_uploads(bucket, &list) else { return count };

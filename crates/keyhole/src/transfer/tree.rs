@@ -58,7 +58,7 @@ mod tests {
     use crate::transfer::manifest::piece;
 
     #[test]
-    fn pieces_and_journals_are_found_in_their_order() {
+    fn pieces_and_journals_are_found_in_order() {
         let top = tempfile::tempdir().unwrap();
         assert!(manifests(top.path()).unwrap().pieces.is_empty(), "there is none");
         fs::create_dir(top.path().join(MANIFEST)).unwrap();

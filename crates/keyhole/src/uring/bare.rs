@@ -13,7 +13,7 @@ use tokio_uring::buf::fixed::FixedBufRegistry;
 use tokio_uring::fs::File;
 
 use super::disk::write_once;
-use crate::buffer::{Block, Pool};
+use crate::buffer::{Buffer, Pool};
 use crate::medium::Medium;
 
 /// Records that wait to be written, each with its client's channel.
@@ -61,7 +61,8 @@ impl BareFile {
         let queue = Rc::new((RefCell::new(Vec::new()), Notify::new()));
         let left = Rc::new(Cell::new(commits));
         for _ in 0..clients {
-            let (queue, left) = (queue.clone(), left.clone());
+            let queue = queue.clone();
+            let left = left.clone();
             spawn_local(async move {
                 let bytes = vec![7; record];
                 while let Some(less) = left.get().checked_sub(1) {
@@ -80,7 +81,7 @@ impl BareFile {
 
     /// Writes as the engine writes a batch: with `O_DIRECT` and durable by itself, if the file
     /// system allows it.
-    async fn write_durable(&self, buf: Block, len: usize, at: u64) -> io::Result<Block> {
+    async fn write_durable(&self, buf: Buffer, len: usize, at: u64) -> io::Result<Buffer> {
         if let Some(direct) = &self.direct {
             let (result, buf) = write_once(direct, at, buf, &(0..len), libc::RWF_DSYNC).await;
             return match result? {
@@ -95,7 +96,8 @@ impl BareFile {
     }
 
     async fn commit(mut self, queue: Rc<Queue>, commits: usize, record: usize) -> io::Result<Self> {
-        let (mut buf, mut written) = (Pool::default().take(), 0);
+        let mut buf = Pool::default().take();
+        let mut written = 0;
         while written < commits {
             let batch: Vec<(Vec<u8>, oneshot::Sender<()>)> = {
                 let mut waiting = queue.0.borrow_mut();
@@ -124,7 +126,7 @@ impl BareFile {
 }
 
 /// Registered buffers of a block's length, as many as the engine has in flight for one body.
-pub(crate) struct Fixed(Rc<FixedBufRegistry<Block>>);
+pub(crate) struct Fixed(Rc<FixedBufRegistry<Buffer>>);
 
 impl Fixed {
     pub(crate) fn register() -> io::Result<Self> {
@@ -148,7 +150,9 @@ impl Fixed {
         }
         let places = Rc::new(RefCell::new(places.into_iter()));
         for index in 0..BLOCKS_IN_FLIGHT {
-            let (file, places, registry) = (to.file.clone(), places.clone(), self.0.clone());
+            let file = to.file.clone();
+            let places = places.clone();
+            let registry = self.0.clone();
             writes.push(spawn_local(async move {
                 loop {
                     let Some(at) = places.borrow_mut().next() else { return io::Result::Ok(()) };

@@ -15,7 +15,7 @@ use tokio::task::spawn_blocking;
 use tokio_uring::buf::BoundedBuf;
 use tokio_uring::{OneshotOutputTransform, UnsubmittedOneshot};
 
-use crate::buffer::{Block, Pools};
+use crate::buffer::{Buffer, Pools};
 use crate::medium::{self, Medium};
 
 /// Longest read that is first tried in the page cache without the ring: a round trip through the
@@ -49,7 +49,7 @@ impl UringDisk {
 
     /// Writes everything: directly as far as the kernel accepts it, the rest through the page
     /// cache. Returns whether all of it was direct.
-    async fn write_all(&self, offset: u64, buf: Block, at: Range<usize>, flags: i32) -> (io::Result<bool>, Block) {
+    async fn write_all(&self, offset: u64, buf: Buffer, at: Range<usize>, flags: i32) -> (io::Result<bool>, Buffer) {
         let (result, buf) = self.write_direct(offset, buf, &at, flags).await;
         match result {
             Ok(len) if len == at.len() => (Ok(true), buf),
@@ -63,7 +63,13 @@ impl UringDisk {
     }
 
     /// Writes directly as far as the kernel accepts it; returns the count of bytes.
-    async fn write_direct(&self, offset: u64, buf: Block, at: &Range<usize>, flags: i32) -> (io::Result<usize>, Block) {
+    async fn write_direct(
+        &self,
+        offset: u64,
+        buf: Buffer,
+        at: &Range<usize>,
+        flags: i32,
+    ) -> (io::Result<usize>, Buffer) {
         let file = self.direct.as_ref().filter(|_| !self.refused.get());
         let Some(file) = file else { return (Ok(0), buf) };
         let (result, buf) = write_once(file, offset, buf, at, flags).await;
@@ -81,14 +87,14 @@ impl UringDisk {
 /// The resources of an operation in flight: they keep the file open and the buffer in place.
 struct InFlight {
     _file: Rc<File>,
-    buf: Block,
+    buf: Buffer,
 }
 
 /// Returns the buffer with the count of bytes moved.
 struct Moved;
 
 impl OneshotOutputTransform for Moved {
-    type Output = (io::Result<usize>, Block);
+    type Output = (io::Result<usize>, Buffer);
     type StoredData = InFlight;
 
     fn transform_oneshot_output(self, data: InFlight, cqe: cqueue::Entry) -> Self::Output {
@@ -101,10 +107,10 @@ impl OneshotOutputTransform for Moved {
 pub(super) async fn write_once(
     file: &Rc<File>,
     offset: u64,
-    buf: Block,
+    buf: Buffer,
     at: &Range<usize>,
     flags: i32,
-) -> (io::Result<usize>, Block) {
+) -> (io::Result<usize>, Buffer) {
     let from = &buf.as_ref()[at.clone()];
     let len = u32::try_from(from.len()).expect("a write within a buffer");
     let entry =
@@ -114,25 +120,25 @@ pub(super) async fn write_once(
 }
 
 impl Disk for UringDisk {
-    type Buf = Block;
+    type Buf = Buffer;
 
-    fn buffer(&self) -> Block {
+    fn buffer(&self) -> Buffer {
         self.pools.take(BUFFER_LEN)
     }
 
-    fn buffer_with_len(&self, len: usize) -> Block {
+    fn buffer_with_len(&self, len: usize) -> Buffer {
         self.pools.take(len)
     }
 
-    fn slice(buf: &mut Block, at: Range<usize>) -> &mut [u8] {
+    fn slice(buf: &mut Buffer, at: Range<usize>) -> &mut [u8] {
         buf.slice_mut(at)
     }
 
-    fn mark_ciphertext(buf: &mut Block) {
+    fn mark_ciphertext(buf: &mut Buffer) {
         buf.mark_ciphertext();
     }
 
-    async fn read(&self, offset: u64, mut buf: Block, at: Range<usize>) -> (io::Result<()>, Block) {
+    async fn read(&self, offset: u64, mut buf: Buffer, at: Range<usize>) -> (io::Result<()>, Buffer) {
         if at.is_empty() {
             return (Ok(()), buf);
         }
@@ -141,7 +147,7 @@ impl Disk for UringDisk {
         (result, slice.into_inner())
     }
 
-    async fn read_short(&self, offset: u64, mut buf: Block, at: Range<usize>) -> (io::Result<()>, Block) {
+    async fn read_short(&self, offset: u64, mut buf: Buffer, at: Range<usize>) -> (io::Result<()>, Buffer) {
         if at.len() <= READ_AT_ONCE_MAX {
             match self.medium.read_cached(buf.slice_mut(at.clone()), offset) {
                 Ok(len) if len == at.len() => return (Ok(()), buf),
@@ -152,12 +158,12 @@ impl Disk for UringDisk {
         self.read(offset, buf, at).await
     }
 
-    async fn write(&self, offset: u64, buf: Block, at: Range<usize>) -> (io::Result<()>, Block) {
+    async fn write(&self, offset: u64, buf: Buffer, at: Range<usize>) -> (io::Result<()>, Buffer) {
         let (result, buf) = self.write_all(offset, buf, at, 0).await;
         (result.map(|_| ()), buf)
     }
 
-    async fn write_durable(&self, offset: u64, buf: Block, at: Range<usize>) -> (io::Result<()>, Block) {
+    async fn write_durable(&self, offset: u64, buf: Buffer, at: Range<usize>) -> (io::Result<()>, Buffer) {
         if cfg!(feature = "skip-sync") {
             return self.write(offset, buf, at).await;
         }

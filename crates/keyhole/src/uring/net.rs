@@ -11,10 +11,11 @@ use socket2::SockRef;
 use tokio_uring::buf::{BoundedBuf, BoundedBufMut, IoBuf};
 use tokio_uring::net::{TcpListener, TcpStream};
 
-use crate::activation::Listener;
-use crate::buffer::Block;
-use crate::epoll::SharedListener;
-use crate::worker::{Accept, Connections, Idle, LINGER, LINGER_BYTES, Open, Socket, has_come, in_time};
+use crate::buffer::Buffer;
+use crate::net::{
+    Accept, ConnectionState, Connections, LINGER, LINGER_BYTES, Listener, SharedListener, Socket, Supervised,
+    has_pending_bytes, in_time,
+};
 
 pub(super) enum UringListener {
     /// Of this process alone. An accept may be in flight when it is closed, so it is shut down.
@@ -53,8 +54,8 @@ impl Accept for UringListener {
     async fn accept(&self, connections: &Rc<Connections>) -> io::Result<UringStream> {
         let (tcp, peer) = self.accept_tcp().await?;
         tcp.set_nodelay(true)?;
-        let inner = Rc::new(Inner { tcp, peer, open: connections.open() });
-        let weak: Weak<dyn Idle> = Rc::downgrade(&inner) as Weak<dyn Idle>;
+        let inner = Rc::new(Inner { tcp, peer, state: connections.open() });
+        let weak: Weak<dyn Supervised> = Rc::downgrade(&inner) as Weak<dyn Supervised>;
         connections.register(weak);
         Ok(UringStream(inner))
     }
@@ -71,12 +72,12 @@ pub(crate) struct UringStream(Rc<Inner>);
 struct Inner {
     tcp: TcpStream,
     peer: SocketAddr,
-    open: Open,
+    state: ConnectionState,
 }
 
-impl Idle for Inner {
-    fn open(&self) -> &Open {
-        &self.open
+impl Supervised for Inner {
+    fn state(&self) -> &ConnectionState {
+        &self.state
     }
 
     fn shut_down(&self, how: Shutdown) {
@@ -86,7 +87,7 @@ impl Idle for Inner {
 
 impl Inner {
     async fn read<B: BoundedBufMut>(&self, buf: B) -> (io::Result<usize>, B) {
-        self.open.timed_read(self.tcp.read(buf)).await
+        self.state.timed_read(self.tcp.read(buf)).await
     }
 
     /// Sends everything; the timeout applies to each piece that the kernel accepts.
@@ -94,7 +95,7 @@ impl Inner {
         let mut start = at.start;
         while start < at.end {
             let writing = self.tcp.write(BoundedBuf::slice(buf, start..at.end)).submit();
-            let (result, slice) = self.open.timed(writing).await;
+            let (result, slice) = self.state.timed(writing).await;
             buf = slice.into_inner();
             match result {
                 Ok(0) => return (Err(io::ErrorKind::WriteZero.into()), buf),
@@ -107,26 +108,27 @@ impl Inner {
 }
 
 impl Socket for UringStream {
-    fn open(&self) -> &Open {
-        &self.0.open
+    fn state(&self) -> &ConnectionState {
+        &self.0.state
     }
 
-    fn has_come(&self) -> bool {
+    fn has_pending_bytes(&self) -> bool {
         // SAFETY: the stream owns the descriptor and outlives the borrow.
         let tcp = unsafe { BorrowedFd::borrow_raw(self.0.tcp.as_raw_fd()) };
-        has_come(&SockRef::from(&tcp))
+        has_pending_bytes(&SockRef::from(&tcp))
     }
 }
 
 impl Stream for UringStream {
-    type Buf = Block;
+    type Buf = Buffer;
 
-    fn slice(buf: &mut Block, at: Range<usize>) -> &mut [u8] {
+    fn slice(buf: &mut Buffer, at: Range<usize>) -> &mut [u8] {
         buf.slice_mut(at)
     }
 
-    async fn read_block(&self, mut buf: Block, at: Range<usize>) -> (io::Result<usize>, Block) {
-        let (start, before) = (at.start, buf.receive(at.end));
+    async fn read_block(&self, mut buf: Buffer, at: Range<usize>) -> (io::Result<usize>, Buffer) {
+        let start = at.start;
+        let before = buf.receive(at.end);
         let (result, slice) = self.0.read(BoundedBuf::slice(buf, at)).await;
         let mut buf = slice.into_inner();
         if let Ok(len) = result {
@@ -135,7 +137,7 @@ impl Stream for UringStream {
         (result, buf)
     }
 
-    async fn write_block(&self, buf: Block, at: Range<usize>) -> (io::Result<()>, Block) {
+    async fn write_block(&self, buf: Buffer, at: Range<usize>) -> (io::Result<()>, Buffer) {
         self.0.write(buf, at).await
     }
 
@@ -150,7 +152,7 @@ impl Stream for UringStream {
     }
 
     fn is_ending(&self) -> bool {
-        self.0.open.is_draining()
+        self.0.state.is_draining()
     }
 
     async fn write_bytes(&self, bytes: Vec<u8>) -> (io::Result<()>, Vec<u8>) {
@@ -171,7 +173,8 @@ impl Stream for UringStream {
             return;
         }
         let discarding = async {
-            let (mut buf, mut left) = (Vec::with_capacity(64 * 1024), LINGER_BYTES);
+            let mut buf = Vec::with_capacity(64 * 1024);
+            let mut left = LINGER_BYTES;
             while left > 0 {
                 buf.clear();
                 let (result, back) = self.0.tcp.read(buf).await;

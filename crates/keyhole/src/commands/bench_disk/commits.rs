@@ -6,9 +6,10 @@ use std::time::Instant;
 
 use keyhole_log::Durability;
 
-use super::super::{Failure, Result};
-use super::rig::{self, Engine, Kind, failed, in_parallel};
-use super::{Directory, Limit, Report, median};
+use super::super::{CommandError, Result};
+use super::directory::ScratchDirectory;
+use super::report::{DiskReport, Limit, median};
+use super::rig::{self, Engine, StoreKind, failed, in_parallel};
 use crate::uring::BareFile;
 
 const LEN: usize = 4096;
@@ -20,11 +21,13 @@ const NAMES: usize = 20_000;
 const CAPACITY: u64 = 8 << 30;
 const SEGMENT: u64 = keyhole_log::limits::SEGMENT_LEN;
 
-pub(super) fn run(directory: &Directory, turns: u64, report: &mut Report) -> Result<()> {
-    let kind = Kind { capacity: CAPACITY, durability: Durability::Always };
+pub(super) fn run(directory: &ScratchDirectory, turns: u64, report: &mut DiskReport) -> Result<()> {
+    let kind = StoreKind { capacity: CAPACITY, durability: Durability::Always };
     let file = File::options().read(true).write(true).create_new(true).open(directory.path("bare"));
-    let file = file.map_err(|error| Failure::io("cannot make a file", error))?;
-    let (mut ours, mut theirs, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+    let file = file.map_err(|error| CommandError::io("cannot make a file", error))?;
+    let mut ours = Vec::new();
+    let mut theirs = Vec::new();
+    let mut ratios = Vec::new();
     let (record, batch) = rig::with_engine(&directory.path("commits"), kind, async |log| {
         let mut bare = BareFile::new(file, SEGMENT);
         // The first turn, which does not count, determines the length of records and of batches.
@@ -35,7 +38,7 @@ pub(super) fn run(directory: &Directory, turns: u64, report: &mut Report) -> Res
         let written = after.written.records - before.written.records;
         // A batch has half a page of padding on average.
         let record = (written - batches * 2048) as usize / TURN;
-        let write_failed = |error| Failure::io("cannot write", error);
+        let write_failed = |error| CommandError::io("cannot write", error);
         bare = bare.commits(AT_ONCE, TURN, record).await.map_err(write_failed)?;
         for _ in 0..turns {
             let begun = Instant::now();
@@ -51,7 +54,7 @@ pub(super) fn run(directory: &Directory, turns: u64, report: &mut Report) -> Res
         Ok((record, TURN as f64 / batches as f64))
     })?;
     directory.remove("commits")?;
-    std::fs::remove_file(directory.path("bare")).map_err(|error| Failure::io("cannot remove a file", error))?;
+    std::fs::remove_file(directory.path("bare")).map_err(|error| CommandError::io("cannot remove a file", error))?;
     report.add("durable 4 KiB objects, 64 at a time: bytes of records of each", record as f64, "B", None);
     report.add("durable 4 KiB objects: commits that share a batch", batch, "", None);
     report.add("durable 4 KiB objects: the engine", median(ours), "1/s", None);

@@ -7,9 +7,11 @@ use std::time::Instant;
 use keyhole_log::{Condition, Durability, Error};
 use keyhole_node::Services;
 
-use super::super::{Failure, Result};
-use super::rig::{self, BUCKET, Engine, Kind, failed, in_parallel};
-use super::{Directory, Limit, Report, node};
+use super::super::{CommandError, Result};
+use super::directory::ScratchDirectory;
+use super::node;
+use super::report::{DiskReport, Limit};
+use super::rig::{self, BUCKET, Engine, StoreKind, failed, in_parallel};
 use crate::env::System;
 
 const LEN: usize = 64 << 10;
@@ -20,8 +22,8 @@ const ROUNDS: usize = 10;
 const LIVE: f64 = 0.8;
 const OVERWRITTEN: u64 = 4;
 
-pub(super) fn run(directory: &Directory, capacity: u64, report: &mut Report) -> Result<()> {
-    let kind = Kind { capacity, durability: Durability::Always };
+pub(super) fn run(directory: &ScratchDirectory, capacity: u64, report: &mut DiskReport) -> Result<()> {
+    let kind = StoreKind { capacity, durability: Durability::Always };
     let begun = Instant::now();
     let (fits, amplification, segments) = rig::with_engine(&directory.path("fill"), kind, rounds)?;
     report.add("filled, half deleted, filled again: segments", segments as f64, "", None);
@@ -59,9 +61,11 @@ fn key(number: usize) -> String {
 
 /// Stores new objects until the store is full. Any other error is a failure.
 async fn fill(log: &Engine, first: usize, stored: &Rc<RefCell<Vec<usize>>>) -> Result<()> {
-    let (log, stored) = (log.clone(), stored.clone());
+    let log = log.clone();
+    let stored = stored.clone();
     let put = move |index: usize| {
-        let (log, stored) = (log.clone(), stored.clone());
+        let log = log.clone();
+        let stored = stored.clone();
         async move {
             match rig::put(&log, key(first + index), LEN).await {
                 Ok(()) => {
@@ -79,7 +83,8 @@ async fn fill(log: &Engine, first: usize, stored: &Rc<RefCell<Vec<usize>>>) -> R
 /// Returns the objects that fit in each round, the write amplification, and the segments.
 async fn rounds(log: &Engine) -> Result<(Vec<f64>, f64, usize)> {
     let stored = Rc::new(RefCell::new(Vec::new()));
-    let (mut fits, mut first) = (Vec::new(), 0);
+    let mut fits = Vec::new();
+    let mut first = 0;
     for _ in 0..ROUNDS {
         fill(log, first, &stored).await?;
         first = stored.borrow().iter().max().map_or(0, |last| last + 1 + AT_ONCE);
@@ -90,9 +95,12 @@ async fn rounds(log: &Engine) -> Result<(Vec<f64>, f64, usize)> {
         }
         shuffle(&mut stored.borrow_mut());
         let gone = stored.borrow_mut().split_off(count / 2);
-        let (log, gone, count) = (log.clone(), Rc::new(gone), count - count / 2);
+        let log = log.clone();
+        let gone = Rc::new(gone);
+        let count = count - count / 2;
         let delete = move |index: usize| {
-            let (log, gone) = (log.clone(), gone.clone());
+            let log = log.clone();
+            let gone = gone.clone();
             async move {
                 let deleted = log.delete_object(BUCKET, &key(gone[index]), System.now_ms(), Condition::None).await;
                 deleted.map_err(|error| failed(&error))
@@ -123,20 +131,23 @@ async fn overwrite(log: &Engine) -> Result<(f64, f64, [f64; 3])> {
     };
     let names = in_parallel(AT_ONCE, usize::MAX, put).await?;
     if names == 0 {
-        return Err(Failure::Other("the store is too small for a single object".to_owned()));
+        return Err(CommandError::Other("the store is too small for a single object".to_owned()));
     }
     let count = (OVERWRITTEN * log.store().usage().capacity) as usize / LEN;
     let random = Rc::new(Cell::new(0x9e37_79b9_7f4a_7c15));
     let overwrite = async |count: usize| {
-        let (log, random) = (log.clone(), random.clone());
+        let log = log.clone();
+        let random = random.clone();
         let put = move |_| {
-            let (log, name) = (log.clone(), below(&random, names));
+            let log = log.clone();
+            let name = below(&random, names);
             async move { rig::put(&log, key(name), LEN).await.map(|()| true).map_err(|error| failed(&error)) }
         };
         in_parallel(AT_ONCE, count, put).await
     };
     overwrite(count / 2).await?;
-    let (before, live) = (log.store().stats().written, share(log));
+    let before = log.store().stats().written;
+    let live = share(log);
     overwrite(count / 2).await?;
     let after = log.store().stats().written;
     let first = (after.records + after.blocks - before.records - before.blocks) as f64;

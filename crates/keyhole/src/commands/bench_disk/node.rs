@@ -10,7 +10,7 @@ use std::time::Instant;
 use aws_lc_rs::{digest, hmac};
 use keyhole_node::Services;
 
-use super::super::{Failure, Result};
+use super::super::{CommandError, Result};
 use super::rig::BUCKET;
 use crate::env::System;
 
@@ -32,7 +32,7 @@ pub(super) struct Node {
 
 impl Node {
     pub(super) fn start(data: &Path, options: &[&str]) -> Result<Self> {
-        let failed = |error| Failure::io("cannot start a node", error);
+        let failed = |error| CommandError::io("cannot start a node", error);
         let begun = Instant::now();
         let mut child = Command::new(std::env::current_exe().map_err(failed)?)
             .arg("serve")
@@ -54,7 +54,7 @@ impl Node {
             Some(address) => Ok(Node { child, address, begun }),
             None => {
                 let _ = child.wait();
-                Err(Failure::Other("the node does not start; see above".to_owned()))
+                Err(CommandError::Other("the node does not start; see above".to_owned()))
             }
         }
     }
@@ -63,7 +63,7 @@ impl Node {
     pub(super) fn first_get(&self, key: &str) -> Result<f64> {
         match self.request("GET", &format!("/{BUCKET}/{key}"), &[])? {
             200 => Ok(self.begun.elapsed().as_secs_f64()),
-            status => Err(Failure::Other(format!("the node answers a GET with {status}"))),
+            status => Err(CommandError::Other(format!("the node answers a GET with {status}"))),
         }
     }
 
@@ -78,13 +78,13 @@ impl Node {
         let begun = Instant::now();
         match self.exchange("GET", &format!("/{BUCKET}"), query, &[])? {
             (200, reply) => Ok((begun.elapsed().as_secs_f64(), String::from_utf8_lossy(&reply).into_owned())),
-            (status, _) => Err(Failure::Other(format!("the node answers a listing with {status}"))),
+            (status, _) => Err(CommandError::Other(format!("the node answers a listing with {status}"))),
         }
     }
 
     /// Sends a request and reads the whole reply; returns its status and its bytes.
     fn exchange(&self, method: &str, path: &str, query: &str, body: &[u8]) -> Result<(u16, Vec<u8>)> {
-        let failed = |error| Failure::io("a request to the node", error);
+        let failed = |error| CommandError::io("a request to the node", error);
         let mut connection = TcpStream::connect(self.address).map_err(failed)?;
         let head = self.signed_head(method, path, query, body.len());
         // A refusal may arrive before the body is read.
@@ -93,7 +93,7 @@ impl Node {
         let mut reply = Vec::new();
         let _ = connection.read_to_end(&mut reply);
         let status = std::str::from_utf8(reply.get(9..12).unwrap_or_default()).ok().and_then(|text| text.parse().ok());
-        let status = status.ok_or_else(|| Failure::Other("the node gives no answer".to_owned()))?;
+        let status = status.ok_or_else(|| CommandError::Other("the node gives no answer".to_owned()))?;
         Ok((status, reply))
     }
 
@@ -102,7 +102,9 @@ impl Node {
     fn signed_head(&self, method: &str, path: &str, query: &str, len: usize) -> String {
         let date: String =
             keyhole_s3::time::iso8601(System.now_ms() / 1000 * 1000).replace(".000", "").replace(['-', ':'], "");
-        let (host, payload, day) = (self.address, "UNSIGNED-PAYLOAD", &date[..8]);
+        let host = self.address;
+        let payload = "UNSIGNED-PAYLOAD";
+        let day = &date[..8];
         let signed = "host;x-amz-content-sha256;x-amz-date";
         let lines = format!("host:{host}\nx-amz-content-sha256:{payload}\nx-amz-date:{date}\n");
         let canonical = format!("{method}\n{path}\n{query}\n{lines}\n{signed}\n{payload}");
@@ -122,10 +124,11 @@ impl Node {
     /// Returns the resident memory in bytes.
     pub(super) fn resident(&self) -> Result<u64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()));
-        let status = status.map_err(|error| Failure::io("cannot see the node's memory", error))?;
+        let status = status.map_err(|error| CommandError::io("cannot see the node's memory", error))?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
         let kib = line.and_then(|rest| rest.trim().trim_end_matches(" kB").parse::<u64>().ok());
-        kib.map(|kib| kib << 10).ok_or_else(|| Failure::Other("the system does not say the node's memory".to_owned()))
+        kib.map(|kib| kib << 10)
+            .ok_or_else(|| CommandError::Other("the system does not say the node's memory".to_owned()))
     }
 
     /// Stops the node with SIGTERM.
@@ -134,13 +137,13 @@ impl Node {
         // SAFETY: the call takes only numbers; the child was not waited for, so the ID is still its
         // own.
         unsafe { libc::kill(id, libc::SIGTERM) };
-        let status = self.child.wait().map_err(|error| Failure::io("cannot wait for the node", error))?;
-        if status.success() { Ok(()) } else { Err(Failure::Other(format!("the node ends with {status}"))) }
+        let status = self.child.wait().map_err(|error| CommandError::io("cannot wait for the node", error))?;
+        if status.success() { Ok(()) } else { Err(CommandError::Other(format!("the node ends with {status}"))) }
     }
 
     pub(super) fn kill(mut self) -> Result<()> {
         let killed = self.child.kill().and_then(|()| self.child.wait());
-        killed.map(drop).map_err(|error| Failure::io("cannot kill the node", error))
+        killed.map(drop).map_err(|error| CommandError::io("cannot kill the node", error))
     }
 }
 
@@ -160,7 +163,8 @@ fn mac(key: &[u8], text: &str) -> Vec<u8> {
 pub(super) fn refusals(data: &Path, len: usize) -> Result<usize> {
     let node = Node::start(data, &["--threads", "1"])?;
     let body = vec![3; len];
-    let (mut refused, mut others) = (0, 0);
+    let mut refused = 0;
+    let mut others = 0;
     for number in 0..LAST_OBJECTS {
         match node.request("PUT", &format!("/{BUCKET}/more-{number}"), &body)? {
             200 => {}
@@ -172,5 +176,5 @@ pub(super) fn refusals(data: &Path, len: usize) -> Result<usize> {
             return Ok(others);
         }
     }
-    Err(Failure::Other("a store that is full takes thousands of objects".to_owned()))
+    Err(CommandError::Other("a store that is full takes thousands of objects".to_owned()))
 }

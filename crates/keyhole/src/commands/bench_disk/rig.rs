@@ -10,11 +10,11 @@ use keyhole_log::{Condition, Content, Disk, Durability, Error, Etag, Log, PutObj
 use keyhole_node::Services;
 use tokio::task::spawn_local;
 
-use super::super::{Failure, Result};
+use super::super::{CommandError, Result};
+use crate::background::{self, Finished};
 use crate::buffer::Pools;
-use crate::chores::Chores;
 use crate::env::System;
-use crate::store::{self, Make, Place, StoreOptions};
+use crate::store::{self, Make, StoreLocation, StoreOptions};
 use crate::uring::{self, UringDisk};
 
 pub(super) const BUCKET: &str = "bench";
@@ -28,48 +28,44 @@ pub(super) type Engine = Log<UringDisk>;
 
 /// The options of a measured store.
 #[derive(Clone, Copy)]
-pub(super) struct Kind {
+pub(super) struct StoreKind {
     pub(super) capacity: u64,
     pub(super) durability: Durability,
 }
 
 /// Opens or creates a store and runs `work`: one worker and the maintenance on one ring, as in a
 /// node with one thread.
-pub(super) fn with_engine<T>(path: &Path, kind: Kind, work: impl AsyncFnOnce(&Engine) -> Result<T>) -> Result<T> {
+pub(super) fn with_engine<T>(path: &Path, kind: StoreKind, work: impl AsyncFnOnce(&Engine) -> Result<T>) -> Result<T> {
     // A store below /dev, where /dev/shm is, must already have its directory.
-    fs::create_dir_all(path).map_err(|error| Failure::io(path.display(), error))?;
-    let place = Place::find(path, None)?;
+    fs::create_dir_all(path).map_err(|error| CommandError::io(path.display(), error))?;
+    let location = StoreLocation::find(path, None)?;
     let options = StoreOptions {
         make: Make::File,
         capacity: Some(kind.capacity),
         durability: kind.durability,
         ..StoreOptions::default()
     };
-    let store = store::open(&place, &options)?;
+    let store = store::open(&location, &options)?;
     let measured = uring::measure(async {
-        let medium = store.medium.try_clone().map_err(|error| Failure::io("cannot share the object file", error))?;
+        let medium =
+            store.medium.try_clone().map_err(|error| CommandError::io("cannot share the object file", error))?;
         let disk =
-            UringDisk::new(medium, Pools::default()).map_err(|error| Failure::io("cannot use the ring", error))?;
-        let disk = Rc::new(disk);
-        let (log, writer) = keyhole_log::worker(store.shared.clone(), disk.clone());
-        let writer = spawn_local(writer.run());
-        let chores = Chores::start(store.shared.clone(), disk);
-        let result = match log.create_bucket(BUCKET, System.now_ms()).await {
-            Ok(_) => work(&log).await,
+            UringDisk::new(medium, Pools::default()).map_err(|error| CommandError::io("cannot use the ring", error))?;
+        let work = async |log: &Engine| match log.create_bucket(BUCKET, System.now_ms()).await {
+            Ok(_) => work(log).await,
             Err(error) => Err(failed(&error)),
         };
-        drop(log);
-        let _ = writer.await;
-        if !chores.end().await {
-            return Err(Failure::Other("the maintenance does not end".to_owned()));
+        let Finished { result, is_checkpointed } = background::with_log(store.store.clone(), disk, work).await;
+        if !is_checkpointed {
+            return Err(CommandError::Other("the maintenance does not end".to_owned()));
         }
         result
     });
-    measured.map_err(|error| Failure::io("the system refuses io_uring, which is what is measured", error))?
+    measured.map_err(|error| CommandError::io("the system refuses io_uring, which is what is measured", error))?
 }
 
-pub(super) fn failed(error: &Error) -> Failure {
-    Failure::Other(format!("the engine fails: {error}"))
+pub(super) fn failed(error: &Error) -> CommandError {
+    CommandError::Other(format!("the engine fails: {error}"))
 }
 
 /// Stores an object of this length.
@@ -102,11 +98,17 @@ pub(super) async fn in_parallel<F>(at_once: usize, end: usize, step: impl Fn(usi
 where
     F: Future<Output = Result<bool>> + 'static,
 {
-    let (next, done, stop) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)), Rc::new(Cell::new(false)));
-    let (step, failure) = (Rc::new(step), Rc::new(RefCell::new(None)));
+    let next = Rc::new(Cell::new(0));
+    let done = Rc::new(Cell::new(0));
+    let stop = Rc::new(Cell::new(false));
+    let step = Rc::new(step);
+    let failure = Rc::new(RefCell::new(None));
     let run = || {
-        let (next, done, stop) = (next.clone(), done.clone(), stop.clone());
-        let (step, failure) = (step.clone(), failure.clone());
+        let next = next.clone();
+        let done = done.clone();
+        let stop = stop.clone();
+        let step = step.clone();
+        let failure = failure.clone();
         spawn_local(async move {
             while !stop.get() && next.get() < end {
                 let index = next.replace(next.get() + 1);
@@ -123,7 +125,7 @@ where
     };
     let tasks: Vec<_> = (0..at_once).map(|_| run()).collect();
     for task in tasks {
-        task.await.map_err(|error| Failure::Other(error.to_string()))?;
+        task.await.map_err(|error| CommandError::Other(error.to_string()))?;
     }
     match failure.take() {
         Some(error) => Err(error),

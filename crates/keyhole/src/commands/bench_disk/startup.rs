@@ -13,12 +13,14 @@ use keyhole_log::Durability;
 use keyhole_log::limits::{CHECKPOINT_AFTER_MAX, CHECKPOINT_AFTER_MIN};
 
 use super::super::operate::ask;
-use super::super::{Failure, Result};
+use super::super::{CommandError, Result};
+use super::directory::ScratchDirectory;
 use super::node::Node;
-use super::rig::{self, BUCKET, Engine, Kind, failed, in_parallel};
-use super::{Directory, Limit, Report, median, percentile_99};
+use super::report::{DiskReport, Limit, median, percentile_99};
+use super::rig::{self, BUCKET, Engine, StoreKind, failed, in_parallel};
 use crate::cli::Target;
-use crate::control::{Reply, Request, StatReply};
+use crate::control::{Reply, Request};
+use crate::status::StoreFigures;
 
 /// Starts of each kind, of which the median is reported.
 const STARTS: usize = 3;
@@ -27,7 +29,7 @@ const LARGE: usize = 64 << 20;
 /// The object that is requested first.
 const FIRST: &str = "first";
 
-pub(super) fn run(directory: &Directory, objects: usize, large: u64, report: &mut Report) -> Result<()> {
+pub(super) fn run(directory: &ScratchDirectory, objects: usize, large: u64, report: &mut DiskReport) -> Result<()> {
     let data = directory.path("small");
     let capacity = (objects as u64 * (6 << 10)).max(4 << 30);
     let empty = begin(&data, capacity)?;
@@ -48,7 +50,8 @@ pub(super) fn run(directory: &Directory, objects: usize, large: u64, report: &mu
     list(&data, objects, report)?;
     directory.remove("small")?;
 
-    let (data, objects) = (directory.path("large"), (large / LARGE as u64) as usize);
+    let data = directory.path("large");
+    let objects = (large / LARGE as u64) as usize;
     let capacity = large / 2 * 3 + (1 << 30);
     begin(&data, capacity)?;
     let what = format!("{:.1} GiB in objects of 64 MiB", (objects * LARGE) as f64 / (1u64 << 30) as f64);
@@ -64,7 +67,7 @@ fn begin(data: &Path, capacity: u64) -> Result<u64> {
     for (path, body) in [(format!("/{BUCKET}"), &b""[..]), (format!("/{BUCKET}/{FIRST}"), b"first")] {
         match node.request("PUT", &path, body)? {
             200 => {}
-            status => return Err(Failure::Other(format!("the node answers PUT {path} with {status}"))),
+            status => return Err(CommandError::Other(format!("the node answers PUT {path} with {status}"))),
         }
     }
     node.stop()?;
@@ -79,12 +82,19 @@ fn begin(data: &Path, capacity: u64) -> Result<u64> {
 struct Seen {
     seconds: f64,
     resident: u64,
-    stat: StatReply,
+    stat: StoreFigures,
 }
 
 /// Fills the store, kills the filling process, and measures starts after SIGKILL and after a clean
 /// stop.
-fn start(data: &Path, objects: usize, len: usize, capacity: u64, report: &mut Report, what: &str) -> Result<[Seen; 2]> {
+fn start(
+    data: &Path,
+    objects: usize,
+    len: usize,
+    capacity: u64,
+    report: &mut DiskReport,
+    what: &str,
+) -> Result<[Seen; 2]> {
     fill_and_kill(data, objects, len, capacity, report, what)?;
     let killed = observe(data, Node::kill)?;
     // The last node was killed as well: run one that stops cleanly.
@@ -94,7 +104,8 @@ fn start(data: &Path, objects: usize, len: usize, capacity: u64, report: &mut Re
 }
 
 fn observe(data: &Path, end: impl Fn(Node) -> Result<()>) -> Result<Seen> {
-    let (mut seconds, mut seen) = (Vec::new(), None);
+    let mut seconds = Vec::new();
+    let mut seen = None;
     for _ in 0..STARTS {
         drop_cache(&data.join("objects.keyhole"))?;
         let node = Node::start(data, &[])?;
@@ -107,16 +118,18 @@ fn observe(data: &Path, end: impl Fn(Node) -> Result<()>) -> Result<Seen> {
         seen = Some((resident, stat));
         end(node)?;
     }
-    let (resident, stat) = seen.ok_or_else(|| Failure::Other("no node was started".to_owned()))?;
+    let (resident, stat) = seen.ok_or_else(|| CommandError::Other("no node was started".to_owned()))?;
     Ok(Seen { seconds: median(seconds), resident, stat })
 }
 
 /// Lists all objects page by page, and then with a delimiter that rolls up all but one of them.
-fn list(data: &Path, objects: usize, report: &mut Report) -> Result<()> {
+fn list(data: &Path, objects: usize, report: &mut DiskReport) -> Result<()> {
     const PAGE: usize = 1000;
     const ROLLED_UP: usize = 100;
-    let (node, limit) = (Node::start(data, &[])?, Some(Limit::AtMost(20.0)));
-    let (mut pages, mut listed) = (Vec::new(), 0);
+    let node = Node::start(data, &[])?;
+    let limit = Some(Limit::AtMost(20.0));
+    let mut pages = Vec::new();
+    let mut listed = 0;
     for page in 0..objects.div_ceil(PAGE) {
         let after = if page > 0 { key(page * PAGE - 1).replace('/', "%2F") } else { String::new() };
         let (seconds, reply) =
@@ -125,13 +138,13 @@ fn list(data: &Path, objects: usize, report: &mut Report) -> Result<()> {
         pages.push(seconds * 1e3);
     }
     if listed != objects {
-        return Err(Failure::Other(format!("{listed} of {objects} objects were listed")));
+        return Err(CommandError::Other(format!("{listed} of {objects} objects were listed")));
     }
     let mut rolled_up = Vec::new();
     for _ in 0..ROLLED_UP {
         let (seconds, reply) = node.list("delimiter=%2F&list-type=2")?;
         if !reply.contains("<KeyCount>2</KeyCount>") {
-            return Err(Failure::Other("a listing by a delimiter is another one".to_owned()));
+            return Err(CommandError::Other("a listing by a delimiter is another one".to_owned()));
         }
         rolled_up.push(seconds * 1e3);
     }
@@ -145,7 +158,7 @@ fn list(data: &Path, objects: usize, report: &mut Report) -> Result<()> {
 
 /// Evicts the file from the page cache, as after a reboot.
 fn drop_cache(path: &Path) -> Result<()> {
-    let failed = |error| Failure::io(path.display(), error);
+    let failed = |error| CommandError::io(path.display(), error);
     let file = File::open(path).map_err(failed)?;
     file.sync_all().map_err(failed)?;
     // SAFETY: the call takes only numbers, and the descriptor is open.
@@ -159,10 +172,10 @@ fn fill_and_kill(
     objects: usize,
     len: usize,
     capacity: u64,
-    report: &mut Report,
+    report: &mut DiskReport,
     what: &str,
 ) -> Result<()> {
-    let failed = |error| Failure::io("cannot start another process", error);
+    let failed = |error| CommandError::io("cannot start another process", error);
     let mut child = Command::new(std::env::current_exe().map_err(failed)?)
         .arg("bench-disk")
         .arg(data)
@@ -176,7 +189,8 @@ fn fill_and_kill(
     let line = BufReader::new(out).lines().next().and_then(|line| line.ok());
     child.kill().and_then(|()| child.wait()).map_err(failed)?;
     let replayed = line.and_then(|line| line.strip_prefix("filled ").and_then(|rest| rest.parse::<u64>().ok()));
-    let replayed = replayed.ok_or_else(|| Failure::Other("the store could not be filled; see above".to_owned()))?;
+    let replayed =
+        replayed.ok_or_else(|| CommandError::Other("the store could not be filled; see above".to_owned()))?;
     report.add(format!("{what}: records since the last checkpoint"), replayed as f64 / f64::from(1 << 20), "MiB", None);
     Ok(())
 }
@@ -188,11 +202,14 @@ fn key(index: usize) -> String {
 /// Runs in the other process and never returns.
 pub(super) fn populate(data: &Path, what: &str) -> Result<()> {
     let numbers: Vec<u64> = what.split(':').filter_map(|number| number.parse().ok()).collect();
-    let [objects, len, capacity] = numbers[..] else { return Err(Failure::Usage("give N:BYTES:CAPACITY".to_owned())) };
-    let kind = Kind { capacity, durability: Durability::Deferred };
+    let [objects, len, capacity] = numbers[..] else {
+        return Err(CommandError::Usage("give N:BYTES:CAPACITY".to_owned()));
+    };
+    let kind = StoreKind { capacity, durability: Durability::Deferred };
     rig::with_engine(data, kind, async |log| {
         let at_once = if len > 1 << 20 { 2 } else { 64 };
-        let (objects, len) = (objects as usize, len as usize);
+        let objects = objects as usize;
+        let len = len as usize;
         let since = Since::default();
         since.observe(log);
         put_all(log, at_once, objects, len, since.clone(), false).await?;
@@ -213,7 +230,8 @@ async fn put_all(log: &Engine, at_once: usize, count: usize, len: usize, since: 
     let objects = log.store().usage().objects.max(1) as usize;
     let log = log.clone();
     let put = move |index: usize| {
-        let (log, since) = (log.clone(), since.clone());
+        let log = log.clone();
+        let since = since.clone();
         async move {
             if index.is_multiple_of(4096) {
                 since.observe(&log);
@@ -242,8 +260,10 @@ struct Seed {
 
 impl Since {
     fn observe(&self, log: &Engine) {
-        let (stats, seed) = (log.store().stats(), self.0.get());
-        let (checkpoints, bytes) = (stats.cleaner.checkpoints, stats.written.checkpoints);
+        let stats = log.store().stats();
+        let seed = self.0.get();
+        let checkpoints = stats.cleaner.checkpoints;
+        let bytes = stats.written.checkpoints;
         if checkpoints > seed.checkpoints {
             let last_len = (bytes - seed.checkpoint_bytes) / (checkpoints - seed.checkpoints);
             let records = stats.written.records;
@@ -256,7 +276,8 @@ impl Since {
     }
 
     fn is_nearly_due(&self, log: &Engine) -> bool {
-        let (stats, seed) = (log.store().stats(), self.0.get());
+        let stats = log.store().stats();
+        let seed = self.0.get();
         let after = (4 * seed.last_len).clamp(CHECKPOINT_AFTER_MIN, CHECKPOINT_AFTER_MAX);
         let after = after.min(stats.usage.capacity / 8);
         seed.checkpoints > 0 && self.records(log) > after / 10 * 9

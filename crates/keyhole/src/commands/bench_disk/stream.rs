@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 use keyhole_log::limits::{BLOCK_DATA, SEGMENT_LEN};
 use keyhole_log::{Condition, Durability};
 
-use super::super::{Failure, Result};
-use super::rig::{self, BUCKET, Engine, Kind, failed};
-use super::{Directory, Limit, Report, median};
+use super::super::{CommandError, Result};
+use super::directory::ScratchDirectory;
+use super::report::{DiskReport, Limit, median};
+use super::rig::{self, BUCKET, Engine, StoreKind, failed};
 use crate::uring::{BareFile, Fixed};
 
 const LEN: usize = 64 << 20;
@@ -18,21 +19,24 @@ const CAPACITY: u64 = 16 << 30;
 /// Bodies per turn.
 const TURN: usize = 4;
 
-pub(super) fn run(directory: &Directory, turns: u64, report: &mut Report) -> Result<()> {
-    let kind = Kind { capacity: CAPACITY, durability: Durability::Always };
+pub(super) fn run(directory: &ScratchDirectory, turns: u64, report: &mut DiskReport) -> Result<()> {
+    let kind = StoreKind { capacity: CAPACITY, durability: Durability::Always };
     let file = |name: &str, flags: i32| {
         let file =
             File::options().read(true).write(true).create_new(true).custom_flags(flags).open(directory.path(name));
-        file.map_err(|error| Failure::io("cannot make a file", error))
+        file.map_err(|error| CommandError::io("cannot make a file", error))
     };
-    let (cached, direct) = (file("bare", 0)?, file("direct", libc::O_DIRECT).ok());
+    let cached = file("bare", 0)?;
+    let direct = file("direct", libc::O_DIRECT).ok();
     let mut rates = [[const { Vec::new() }; 3], [const { Vec::new() }; 3]];
-    let (mut ratios, mut fresh) = ([Vec::new(), Vec::new()], 0);
+    let mut ratios = [Vec::new(), Vec::new()];
+    let mut fresh = 0;
     rig::with_engine(&directory.path("stream"), kind, async |log| {
-        let write_failed = |error| Failure::io("cannot write", error);
+        let write_failed = |error| CommandError::io("cannot write", error);
         let mut bare = BareFile::new(cached, SEGMENT_LEN);
         let mut direct = direct.map(|file| BareFile::new(file, SEGMENT_LEN));
-        let fixed = Fixed::register().map_err(|error| Failure::io("cannot register buffers (ulimit -l)", error))?;
+        let fixed =
+            Fixed::register().map_err(|error| CommandError::io("cannot register buffers (ulimit -l)", error))?;
         engine(log, "first").await?;
         // First into growing files, then over blocks that were written before.
         for (again, (rates, ratios)) in [false, true].into_iter().zip(rates.iter_mut().zip(&mut ratios)) {
@@ -68,23 +72,28 @@ pub(super) fn run(directory: &Directory, turns: u64, report: &mut Report) -> Res
             }
         }
         fresh = fresh_segments(log) - fresh;
-        fixed.unregister().map_err(|error| Failure::io("cannot unregister buffers", error))
+        fixed.unregister().map_err(|error| CommandError::io("cannot unregister buffers", error))
     })?;
     directory.remove("stream")?;
     for name in ["bare", "direct"] {
         let _ = std::fs::remove_file(directory.path(name));
     }
     for ((rates, ratios), of) in rates.into_iter().zip(ratios).zip(["a growing file", "blocks written before"]) {
-        let [ours, theirs, direct] = rates;
-        report.add(format!("64 MiB into {of}: the engine"), median(ours), "MiB/s", None);
-        report.add(format!("64 MiB into {of}: bare write_fixed"), median(theirs), "MiB/s", None);
-        report.add(format!("64 MiB into {of}: the same with O_DIRECT"), median(direct), "MiB/s", None);
-        let limit = Some(Limit::AtLeast(0.9));
-        report.add(format!("64 MiB into {of}: the engine over bare write_fixed"), median(ratios), "", limit);
+        add_rates(report, of, rates, ratios);
     }
     // If this is not zero, the engine did not write over blocks that were written before.
     report.add("64 MiB into blocks written before: segments allocated or given back", fresh as f64, "", None);
     Ok(())
+}
+
+/// Adds the rates of engine, bare writes and bare direct writes, and the ratios of the first two.
+fn add_rates(report: &mut DiskReport, of: &str, rates: [Vec<f64>; 3], ratios: Vec<f64>) {
+    let [ours, theirs, direct] = rates;
+    report.add(format!("64 MiB into {of}: the engine"), median(ours), "MiB/s", None);
+    report.add(format!("64 MiB into {of}: bare write_fixed"), median(theirs), "MiB/s", None);
+    report.add(format!("64 MiB into {of}: the same with O_DIRECT"), median(direct), "MiB/s", None);
+    let limit = Some(Limit::AtLeast(0.9));
+    report.add(format!("64 MiB into {of}: the engine over bare write_fixed"), median(ratios), "", limit);
 }
 
 /// Returns the count of segments added to the file or returned to the file system.

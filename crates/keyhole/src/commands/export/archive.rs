@@ -8,9 +8,9 @@ use std::io::{self, Read, Write};
 
 use tar::{Builder, EntryType, Header};
 
-use super::{Bytes, Sink};
-use crate::commands::{Failure, Result};
-use crate::transfer::entry::{Bucket, Entry};
+use super::sink::{FileBytes, FileFailure, Sink};
+use crate::commands::{CommandError, Result};
+use crate::transfer::entry::{BucketEntry, ObjectEntry};
 use crate::transfer::manifest::{End, Failed, FileDigest, Line, piece};
 
 /// Limit of a collected file's length in bytes.
@@ -28,7 +28,7 @@ pub(super) struct Archive<W: Write> {
     /// Lines of the next piece.
     lines: Vec<u8>,
     /// Files that follow the next piece.
-    files: Vec<(Entry, Vec<u8>)>,
+    files: Vec<(ObjectEntry, Vec<u8>)>,
     gathered: usize,
 }
 
@@ -73,10 +73,10 @@ impl<W: Write> Archive<W> {
     }
 }
 
-fn failed(error: io::Error) -> Failure {
+fn failed(error: io::Error) -> CommandError {
     match error.kind() {
-        io::ErrorKind::BrokenPipe => Failure::Other("the reader of the export has closed the pipe".to_owned()),
-        _ => Failure::io("cannot write to standard output", error),
+        io::ErrorKind::BrokenPipe => CommandError::Other("the reader of the export has closed the pipe".to_owned()),
+        _ => CommandError::io("cannot write to standard output", error),
     }
 }
 
@@ -85,7 +85,7 @@ impl<W: Write> Sink for Archive<W> {
         Ok(())
     }
 
-    fn bucket(&mut self, bucket: &Bucket) -> Result<()> {
+    fn bucket(&mut self, bucket: &BucketEntry) -> Result<()> {
         // Write the files of one bucket before the next bucket's line.
         if !self.files.is_empty() {
             self.flush()?;
@@ -94,15 +94,16 @@ impl<W: Write> Sink for Archive<W> {
         Ok(())
     }
 
-    fn has(&mut self, _entry: &Entry) -> Result<bool> {
+    fn has(&mut self, _entry: &ObjectEntry) -> Result<bool> {
         Ok(false)
     }
 
-    fn object(&mut self, mut entry: Entry, bytes: &mut Bytes<'_>) -> Result<Option<String>> {
+    fn object(&mut self, mut entry: ObjectEntry, bytes: &mut FileBytes<'_>) -> Result<Option<String>> {
         if entry.length > SHORT_MAX {
             self.line(&Line::Object(Box::new(entry.clone())));
             self.flush()?;
-            let (file, mut reader) = (entry.file, Padded { bytes, at: 0, left: entry.length, failure: None });
+            let file = entry.file;
+            let mut reader = Padded { bytes, at: 0, left: entry.length, failure: None };
             let written = self.file(&file.to_string(), entry.modified_ms, entry.length, &mut reader);
             if let Some(failure) = reader.failure {
                 return Err(failure);
@@ -115,7 +116,7 @@ impl<W: Write> Sink for Archive<W> {
                     self.line(&Line::Digest(FileDigest { file, sha256 }));
                     None
                 }
-                Err(what) => {
+                Err(FileFailure(what)) => {
                     self.line(&Line::Failed(Failed { file, what: what.clone() }));
                     Some(what)
                 }
@@ -127,7 +128,7 @@ impl<W: Write> Sink for Archive<W> {
         }
         match bytes.digest() {
             Ok(sha256) => entry.sha256 = Some(sha256),
-            Err(what) => return Ok(Some(what)),
+            Err(FileFailure(what)) => return Ok(Some(what)),
         }
         self.line(&Line::Object(Box::new(entry.clone())));
         self.gathered += content.len();
@@ -148,11 +149,11 @@ impl<W: Write> Sink for Archive<W> {
 /// The bytes of a file, padded with zeros if they end early: a file in the stream must have the
 /// announced length.
 struct Padded<'p, 'b> {
-    bytes: &'p mut Bytes<'b>,
+    bytes: &'p mut FileBytes<'b>,
     at: usize,
     left: u64,
     /// The failure that ends the export.
-    failure: Option<Failure>,
+    failure: Option<CommandError>,
 }
 
 impl Read for Padded<'_, '_> {
@@ -177,7 +178,8 @@ impl Read for Padded<'_, '_> {
         }
         let len = len.min(self.bytes.buf.len() - self.at);
         to[..len].copy_from_slice(&self.bytes.buf[self.at..self.at + len]);
-        (self.at, self.left) = (self.at + len, self.left - len as u64);
+        self.at += len;
+        self.left -= len as u64;
         Ok(len)
     }
 }

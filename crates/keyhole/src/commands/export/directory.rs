@@ -13,12 +13,13 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
+use thiserror::Error;
 
-use super::{Bytes, Sink};
-use crate::commands::{Failure, Result};
+use super::sink::{FileBytes, FileFailure, Sink};
+use crate::commands::{CommandError, Result};
 use crate::control::Scope;
-use crate::transfer::entry::{Bucket, Entry, FileName, OBJECTS, Sha256};
-use crate::transfer::manifest::{End, Found, Line, Lines, MANIFEST, VERSION, piece};
+use crate::transfer::entry::{BucketEntry, FileName, OBJECTS, ObjectEntry, Sha256};
+use crate::transfer::manifest::{End, Line, Lines, MANIFEST, ManifestItem, VERSION, piece};
 use crate::transfer::tree::{is_journal, journal, manifests};
 
 /// The name of the state file, which identifies the directory's export.
@@ -35,7 +36,7 @@ const BATCH_PERIOD: Duration = Duration::from_secs(1);
 
 /// The content of the state file. A directory holds one export.
 #[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
-struct State {
+struct ExportState {
     version: u32,
     store: String,
     #[serde(flatten)]
@@ -63,14 +64,31 @@ pub(super) struct Directory {
     flushed: Instant,
 }
 
+/// The reason why a directory cannot hold this export.
+#[derive(Error, Debug)]
+enum ClaimError {
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error("another export is writing to it")]
+    InUse,
+    #[error("it has an export of version {0}, but this program writes {version}", version = VERSION)]
+    Version(u32),
+    #[error("it has an export of another store")]
+    OtherStore,
+    #[error("it has an export of another --bucket or --prefix")]
+    OtherScope,
+    #[error("its {} cannot be read", STATE)]
+    Unreadable,
+}
+
 impl Directory {
     /// Creates the directory if it is missing; refuses one with other content.
     pub(super) fn open(path: &Path, scope: &Scope) -> Result<Self> {
-        let failed = |error| Failure::io(format_args!("cannot use {}", path.display()), error);
+        let failed = |error| CommandError::io(format_args!("cannot use {}", path.display()), error);
         make(path).map_err(failed)?;
         let is_empty = fs::read_dir(path).map_err(failed)?.next().is_none();
         if !is_empty && !path.join(STATE).exists() {
-            return Err(Failure::Other(format!(
+            return Err(CommandError::Other(format!(
                 "{} has files that are not from an export; give another directory",
                 path.display()
             )));
@@ -90,40 +108,36 @@ impl Directory {
         })
     }
 
-    fn failed(&self, error: io::Error) -> Failure {
-        Failure::io(format_args!("cannot write to {}", self.path.display()), error)
+    fn failed(&self, error: io::Error) -> CommandError {
+        CommandError::io(format_args!("cannot write to {}", self.path.display()), error)
     }
 
     /// Claims the directory for this run: an existing export must have the same store and scope.
-    fn claim(&mut self, store: &str) -> io::Result<std::result::Result<(), String>> {
+    fn claim(&mut self, store: &str) -> std::result::Result<(), ClaimError> {
         let path = self.path.join(STATE);
-        let state = State { version: VERSION, store: store.to_owned(), scope: self.scope.clone() };
+        let state = ExportState { version: VERSION, store: store.to_owned(), scope: self.scope.clone() };
         if !path.exists() {
             let new = path.with_extension(NEW);
             let mut file = create(&new)?;
-            file.write_all(&serde_json::to_vec(&state)?)?;
+            file.write_all(&serde_json::to_vec(&state).map_err(io::Error::from)?)?;
             file.sync_all()?;
             fs::rename(&new, &path)?;
         }
         let mut file = File::open(&path)?;
         match file.try_lock() {
             Ok(()) => {}
-            Err(fs::TryLockError::WouldBlock) => {
-                return Ok(Err("another export is writing to it".to_owned()));
-            }
-            Err(fs::TryLockError::Error(error)) => return Err(error),
+            Err(fs::TryLockError::WouldBlock) => return Err(ClaimError::InUse),
+            Err(fs::TryLockError::Error(error)) => return Err(error.into()),
         }
         let mut text = String::new();
         file.read_to_string(&mut text)?;
         self.lock = Some(file);
-        match serde_json::from_str::<State>(&text) {
-            Ok(found) if found == state => Ok(Ok(())),
-            Ok(found) if found.version != VERSION => {
-                Ok(Err(format!("it has an export of version {}, but this program writes {VERSION}", found.version)))
-            }
-            Ok(found) if found.store != state.store => Ok(Err("it has an export of another store".to_owned())),
-            Ok(_) => Ok(Err("it has an export of another --bucket or --prefix".to_owned())),
-            Err(_) => Ok(Err(format!("its {STATE} cannot be read"))),
+        match serde_json::from_str::<ExportState>(&text) {
+            Ok(found) if found == state => Ok(()),
+            Ok(found) if found.version != VERSION => Err(ClaimError::Version(found.version)),
+            Ok(found) if found.store != state.store => Err(ClaimError::OtherStore),
+            Ok(_) => Err(ClaimError::OtherScope),
+            Err(_) => Err(ClaimError::Unreadable),
         }
     }
 
@@ -134,13 +148,13 @@ impl Directory {
             let mut lines = Lines::new(BufReader::new(File::open(path)?));
             loop {
                 match lines.next()? {
-                    Found::Line(Line::Object(entry)) => {
+                    ManifestItem::Line(Line::Object(entry)) => {
                         if let Some(sha256) = entry.sha256 {
                             self.known.insert(entry.file, (sha256, entry.length));
                         }
                     }
-                    Found::Line(_) | Found::Bad(_) => {}
-                    Found::Torn | Found::End => break,
+                    ManifestItem::Line(_) | ManifestItem::Bad(_) => {}
+                    ManifestItem::Torn | ManifestItem::End => break,
                 }
             }
         }
@@ -187,7 +201,11 @@ impl Directory {
     }
 
     /// Writes the bytes of a file under a temporary name; returns their digest or their error.
-    fn write(&mut self, entry: &Entry, bytes: &mut Bytes<'_>) -> Result<std::result::Result<Sha256, String>> {
+    fn write(
+        &mut self,
+        entry: &ObjectEntry,
+        bytes: &mut FileBytes<'_>,
+    ) -> Result<std::result::Result<Sha256, FileFailure>> {
         let path = self.path.join(entry.file.to_string());
         let new = self.path.join(format!("{}.{NEW}", entry.file));
         let directory = entry.file.directory();
@@ -262,38 +280,38 @@ fn create(path: &Path) -> io::Result<File> {
 
 impl Sink for Directory {
     fn begin(&mut self, store: &str) -> Result<()> {
-        if let Err(why) = self.claim(store).map_err(|error| self.failed(error))? {
-            return Err(Failure::Other(format!(
-                "cannot export to {}: {why}; give another directory",
-                self.path.display()
-            )));
-        }
+        self.claim(store).map_err(|error| match error {
+            ClaimError::Io(error) => self.failed(error),
+            why => {
+                CommandError::Other(format!("cannot export to {}: {why}; give another directory", self.path.display()))
+            }
+        })?;
         self.recall().map_err(|error| self.failed(error))
     }
 
-    fn bucket(&mut self, bucket: &Bucket) -> Result<()> {
+    fn bucket(&mut self, bucket: &BucketEntry) -> Result<()> {
         self.line(&Line::Bucket(bucket.clone()));
         Ok(())
     }
 
-    fn has(&mut self, entry: &Entry) -> Result<bool> {
+    fn has(&mut self, entry: &ObjectEntry) -> Result<bool> {
         let Some((sha256, length)) = self.known.get(&entry.file) else { return Ok(false) };
         let there = fs::metadata(self.path.join(entry.file.to_string()));
         if *length != entry.length || !there.is_ok_and(|there| there.is_file() && there.len() == *length) {
             return Ok(false);
         }
         self.named.insert(entry.file);
-        self.line(&Line::Object(Box::new(Entry { sha256: Some(*sha256), ..entry.clone() })));
+        self.line(&Line::Object(Box::new(ObjectEntry { sha256: Some(*sha256), ..entry.clone() })));
         if self.lines.len() > 1 << 20 {
             self.flush().map_err(|error| self.failed(error))?;
         }
         Ok(true)
     }
 
-    fn object(&mut self, mut entry: Entry, bytes: &mut Bytes<'_>) -> Result<Option<String>> {
+    fn object(&mut self, mut entry: ObjectEntry, bytes: &mut FileBytes<'_>) -> Result<Option<String>> {
         match self.write(&entry, bytes)? {
             Ok(sha256) => entry.sha256 = Some(sha256),
-            Err(what) => return Ok(Some(what)),
+            Err(FileFailure(what)) => return Ok(Some(what)),
         }
         self.named.insert(entry.file);
         self.line(&Line::Object(Box::new(entry)));

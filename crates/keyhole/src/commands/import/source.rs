@@ -9,9 +9,9 @@ use aws_lc_rs::digest;
 use tar::EntryType;
 
 use crate::commands::transfer::is_dash;
-use crate::commands::{Failure, Result};
-use crate::transfer::entry::{Bucket, Digest, Entry, FileName, Sha256, finish};
-use crate::transfer::manifest::{End, Failed, FileDigest, Found, Line, Lines, is_piece};
+use crate::commands::{CommandError, Result};
+use crate::transfer::entry::{BucketEntry, Digest, FileName, ObjectEntry, Sha256, finish};
+use crate::transfer::manifest::{End, Failed, FileDigest, Line, Lines, ManifestItem, is_piece};
 use crate::transfer::tree::manifests;
 
 /// Bytes read at a time.
@@ -23,17 +23,17 @@ const AHEAD_MAX: usize = 4096;
 /// The consumer of an export.
 pub(crate) trait Handler {
     /// Handles a bucket, whose objects follow.
-    fn bucket(&mut self, bucket: Bucket) -> Result<()>;
+    fn bucket(&mut self, bucket: BucketEntry) -> Result<()>;
     /// Returns whether the bytes of an object are wanted. If so, they follow, and then
     /// [`done`](Self::done).
-    fn wants(&mut self, entry: &Entry) -> Result<bool>;
+    fn wants(&mut self, entry: &ObjectEntry) -> Result<bool>;
     fn data(&mut self, bytes: &[u8]) -> Result<()>;
     /// Handles the verdict on the bytes of an object.
-    fn done(&mut self, entry: &Entry, verdict: Verdict) -> Result<()>;
+    fn done(&mut self, entry: &ObjectEntry, verdict: Verdict) -> Result<()>;
     /// Reports other damaged or missing content.
     fn damaged(&mut self, what: &str);
     /// Returns whether a missing object matters.
-    fn is_in_scope(&self, entry: &Entry) -> bool;
+    fn is_in_scope(&self, entry: &ObjectEntry) -> bool;
     /// Handles the end of a complete export.
     fn end(&mut self, end: &End);
 }
@@ -58,12 +58,12 @@ pub(crate) fn open(from: &Path) -> Result<Source> {
         return Ok(Source::Stream(Box::new(io::stdin())));
     }
     let there = std::fs::metadata(from);
-    let there = there.map_err(|error| Failure::io(format_args!("cannot read {}", from.display()), error))?;
+    let there = there.map_err(|error| CommandError::io(format_args!("cannot read {}", from.display()), error))?;
     if there.is_dir() {
         return Ok(Source::Tree(from.to_owned()));
     }
     let name = from.display();
-    Err(Failure::Usage(format!("{name} is not a directory; read a stream from standard input: `- < {name}`")))
+    Err(CommandError::Usage(format!("{name} is not a directory; read a stream from standard input: `- < {name}`")))
 }
 
 impl Source {
@@ -98,15 +98,13 @@ struct Tree<'h> {
 
 impl Tree<'_> {
     fn read(mut self) -> Result<()> {
-        let failed = |path: &Path, error| Failure::io(format_args!("cannot read {}", path.display()), error);
+        let failed = |path: &Path, error| CommandError::io(format_args!("cannot read {}", path.display()), error);
         let found = manifests(&self.path).map_err(|error| failed(&self.path, error))?;
         // Without a complete manifest, use the journals of the runs, latest first.
-        let (paths, is_whole) = match found.pieces.is_empty() {
-            false => (found.pieces, true),
-            true => (found.journals.into_iter().rev().collect(), false),
-        };
+        let is_whole = !found.pieces.is_empty();
+        let paths = if is_whole { found.pieces } else { found.journals.into_iter().rev().collect() };
         if paths.is_empty() {
-            return Err(Failure::Malformed(format!("no export in {}", self.path.display())));
+            return Err(CommandError::Malformed(format!("no export in {}", self.path.display())));
         }
         let mut held = None;
         for path in paths {
@@ -115,13 +113,13 @@ impl Tree<'_> {
             let name = path.strip_prefix(&self.path).unwrap_or(&path).display().to_string();
             loop {
                 match lines.next().map_err(|error| failed(&path, error))? {
-                    Found::Line(line) => self.line(line, &mut held, is_whole)?,
-                    Found::Bad(what) => self.handler.damaged(&format!("{name}: {what}")),
-                    Found::Torn if is_whole => {
+                    ManifestItem::Line(line) => self.line(line, &mut held, is_whole)?,
+                    ManifestItem::Bad(what) => self.handler.damaged(&format!("{name}: {what}")),
+                    ManifestItem::Torn if is_whole => {
                         self.handler.damaged(&format!("{name}: the last line is truncated"));
                         break;
                     }
-                    Found::Torn | Found::End => break,
+                    ManifestItem::Torn | ManifestItem::End => break,
                 }
             }
         }
@@ -129,7 +127,7 @@ impl Tree<'_> {
         Ok(())
     }
 
-    fn line(&mut self, line: Line, held: &mut Option<Entry>, is_whole: bool) -> Result<()> {
+    fn line(&mut self, line: Line, held: &mut Option<ObjectEntry>, is_whole: bool) -> Result<()> {
         match line {
             Line::Export(_) => Ok(()),
             Line::Bucket(bucket) => {
@@ -173,13 +171,13 @@ impl Tree<'_> {
         self.seen.insert(finish(hash))
     }
 
-    fn missing_digest(&mut self, held: Option<Entry>) {
+    fn missing_digest(&mut self, held: Option<ObjectEntry>) {
         if let Some(entry) = held.filter(|entry| self.handler.is_in_scope(entry)) {
             self.handler.damaged(&format!("{}: the manifest lacks its digest", entry.name()));
         }
     }
 
-    fn object(&mut self, entry: &Entry, sha256: Sha256) -> Result<()> {
+    fn object(&mut self, entry: &ObjectEntry, sha256: Sha256) -> Result<()> {
         if !self.handler.is_in_scope(entry) {
             return Ok(());
         }
@@ -205,9 +203,10 @@ impl Tree<'_> {
 }
 
 /// Passes the bytes of a file on; returns their count and digest. The inner error is the file's.
-fn copy(file: &mut impl Read, entry: &Entry, handler: &mut dyn Handler) -> Result<io::Result<(u64, Sha256)>> {
+fn copy(file: &mut impl Read, entry: &ObjectEntry, handler: &mut dyn Handler) -> Result<io::Result<(u64, Sha256)>> {
     let mut hash = digest::Context::new(&digest::SHA256);
-    let (mut len, mut buf) = (0, vec![0; BUFFER_LEN.min((entry.length as usize).saturating_add(1))]);
+    let mut len = 0;
+    let mut buf = vec![0; BUFFER_LEN.min((entry.length as usize).saturating_add(1))];
     loop {
         let read = match file.read(&mut buf) {
             Ok(0) => return Ok(Ok((len, Sha256(finish(hash))))),
@@ -224,14 +223,21 @@ fn copy(file: &mut impl Read, entry: &Entry, handler: &mut dyn Handler) -> Resul
     }
 }
 
+/// The line of a manifest about a file that was read before.
+enum ExpectedBytes {
+    Sha256(Sha256),
+    /// The file could not be exported.
+    Failed(String),
+}
+
 /// A tar stream.
 struct Stream<'h> {
     handler: &'h mut dyn Handler,
     /// Objects whose files are expected.
-    ahead: VecDeque<Entry>,
+    ahead: VecDeque<ObjectEntry>,
     /// An object whose bytes were read, with their digest, to be compared with a later line; `None`
     /// if they were not wanted.
-    held: Option<(Entry, Option<Sha256>)>,
+    held: Option<(ObjectEntry, Option<Sha256>)>,
     totals: End,
 }
 
@@ -242,14 +248,14 @@ impl<'h> Stream<'h> {
 
     fn read(mut self, input: Box<dyn Read>) -> Result<()> {
         let mut archive = tar::Archive::new(BufReader::with_capacity(BUFFER_LEN, input));
-        let entries = archive.entries().map_err(|error| Failure::io("cannot read standard input", error))?;
+        let entries = archive.entries().map_err(|error| CommandError::io("cannot read standard input", error))?;
         let mut is_first = true;
         for file in entries {
             let mut file = match file {
                 Ok(file) => file,
                 Err(error) => {
                     if is_first {
-                        return Err(Failure::Malformed(format!("standard input is not an export: {error}")));
+                        return Err(CommandError::Malformed(format!("standard input is not an export: {error}")));
                     }
                     self.handler.damaged(&format!("truncated stream, or not a tar stream: {error}"));
                     break;
@@ -272,7 +278,7 @@ impl<'h> Stream<'h> {
             self.missing(&entry);
         }
         if is_first {
-            return Err(Failure::Malformed("standard input is not an export: it is empty".to_owned()));
+            return Err(CommandError::Malformed("standard input is not an export: it is empty".to_owned()));
         }
         Ok(())
     }
@@ -281,13 +287,13 @@ impl<'h> Stream<'h> {
         let mut lines = Lines::new(BufReader::new(file));
         loop {
             match lines.next() {
-                Ok(Found::Line(line)) => self.line(line)?,
-                Ok(Found::Bad(what)) => self.handler.damaged(&format!("{path}: {what}")),
-                Ok(Found::Torn) => {
+                Ok(ManifestItem::Line(line)) => self.line(line)?,
+                Ok(ManifestItem::Bad(what)) => self.handler.damaged(&format!("{path}: {what}")),
+                Ok(ManifestItem::Torn) => {
                     self.handler.damaged(&format!("{path}: the last line is truncated"));
                     return Ok(());
                 }
-                Ok(Found::End) => return Ok(()),
+                Ok(ManifestItem::End) => return Ok(()),
                 Err(error) => {
                     self.handler.damaged(&format!("{path}: {error}"));
                     return Ok(());
@@ -307,17 +313,19 @@ impl<'h> Stream<'h> {
             Line::Object(entry) => {
                 self.totals.objects += 1;
                 if self.ahead.len() >= AHEAD_MAX {
-                    return Err(Failure::Malformed(format!(
+                    return Err(CommandError::Malformed(format!(
                         "the manifest lists more than {AHEAD_MAX} files ahead of their data: unpack the stream and \
                          import the directory"
                     )));
                 }
                 self.ahead.push_back(*entry);
             }
-            Line::Digest(FileDigest { file, sha256 }) if self.is_held(file) => self.settle(Some(Ok(sha256)))?,
+            Line::Digest(FileDigest { file, sha256 }) if self.is_held(file) => {
+                self.settle(Some(ExpectedBytes::Sha256(sha256)))?;
+            }
             Line::Failed(Failed { file, what }) if self.is_held(file) => {
                 self.totals.objects -= 1;
-                self.settle(Some(Err(what)))?;
+                self.settle(Some(ExpectedBytes::Failed(what)))?;
             }
             Line::Digest(_) | Line::Failed(_) => {}
             Line::End(end) => {
@@ -333,19 +341,19 @@ impl<'h> Stream<'h> {
     }
 
     /// Completes the object whose bytes were read, with its expected digest or its error.
-    fn settle(&mut self, said: Option<std::result::Result<Sha256, String>>) -> Result<()> {
+    fn settle(&mut self, expected: Option<ExpectedBytes>) -> Result<()> {
         let Some((entry, found)) = self.held.take() else { return Ok(()) };
         let Some(found) = found else { return Ok(()) };
-        let verdict = match said {
-            Some(Ok(sha256)) if sha256 == found => Verdict::Whole,
-            Some(Ok(_)) => Verdict::Damaged(format!("{} has another SHA-256", entry.file)),
-            Some(Err(what)) => Verdict::Damaged(format!("could not be exported: {what}")),
+        let verdict = match expected {
+            Some(ExpectedBytes::Sha256(sha256)) if sha256 == found => Verdict::Whole,
+            Some(ExpectedBytes::Sha256(_)) => Verdict::Damaged(format!("{} has another SHA-256", entry.file)),
+            Some(ExpectedBytes::Failed(what)) => Verdict::Damaged(format!("could not be exported: {what}")),
             None => Verdict::Damaged("the manifest lacks the digest of the file".to_owned()),
         };
         self.handler.done(&entry, verdict)
     }
 
-    fn missing(&mut self, entry: &Entry) {
+    fn missing(&mut self, entry: &ObjectEntry) {
         if self.handler.is_in_scope(entry) {
             self.handler.damaged(&format!("{}: {} is missing", entry.name(), entry.file));
         }

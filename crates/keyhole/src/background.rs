@@ -1,0 +1,200 @@
+//! Background tasks of the first worker: cleaning and checkpoints, expiry, and the operator's
+//! requests.
+
+use std::os::unix::net::UnixListener;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use keyhole_log::{Disk, Log, Store};
+use keyhole_node::{Host, Pass, clock_behind, expire};
+use keyhole_s3::time::iso8601;
+use tokio::task::{JoinHandle, spawn_blocking, spawn_local};
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use crate::control::{self, Running};
+use crate::env::System;
+use crate::status::Monitor;
+
+/// Interval of expiry passes.
+const EXPIRE_EVERY: Duration = Duration::from_secs(60);
+
+/// Interval at which a full file system may be asked for space again.
+const EXPECT_SPACE_EVERY: Duration = Duration::from_secs(1);
+/// Interval of checks that the object file is in place and that no write has failed.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// Interval at which damage found by the cleaner is logged.
+const FINDINGS_EVERY: Duration = Duration::from_secs(5);
+
+/// Timeout of the last checkpoint and of the other workers' remaining work before it. Without the
+/// checkpoint nothing is lost: the next start reads more.
+const LAST_CHECKPOINT: Duration = Duration::from_secs(20);
+
+/// The additional duties of the first worker.
+pub(crate) struct Duties {
+    /// The control socket, if there is one.
+    pub(crate) control: Option<UnixListener>,
+    /// The node's state that control commands query and change.
+    pub(crate) running: Arc<Running>,
+}
+
+/// The background tasks.
+pub(crate) struct Background {
+    /// Tasks that use the log, which is closed only after they have ended.
+    users: Vec<JoinHandle<()>>,
+    /// Tasks that end once the log is no longer in use.
+    keepers: Vec<JoinHandle<()>>,
+}
+
+impl Background {
+    /// Starts cleaning and checkpoints.
+    pub(crate) fn start<D: Disk>(store: Arc<Store>, disk: Rc<D>) -> Self {
+        let (maintenance, writer) = keyhole_log::maintenance(store, disk);
+        Background { users: Vec::new(), keepers: vec![spawn_local(maintenance.run()), spawn_local(writer.run())] }
+    }
+
+    /// Starts the tasks that use the log: expiry, and the control socket if there is one.
+    pub(crate) fn with_log<D: Disk>(&mut self, log: &Log<D>, duties: Duties) {
+        let Duties { control, running } = duties;
+        self.users.push(spawn_local(log_findings(log.store().clone())));
+        if log.store().read_only().is_none() {
+            self.users.push(spawn_local(expire_regularly(log.clone(), running.monitor.clone())));
+            self.users.push(spawn_local(expect_space(log.store().clone())));
+        }
+        self.users.push(spawn_local(look_regularly(log.store().clone(), running.monitor.clone())));
+        self.users.extend(control.map(|listener| spawn_local(control::serve(listener, log.clone(), running))));
+    }
+
+    /// Ends the tasks that use the log.
+    pub(crate) async fn release(&mut self) {
+        for task in self.users.drain(..) {
+            task.abort();
+            let _ = task.await;
+        }
+    }
+
+    /// Waits for the remaining tasks, which end when every worker has dropped its log. Returns
+    /// whether they ended in time.
+    pub(crate) async fn end(mut self) -> bool {
+        self.release().await;
+        let all = async {
+            for task in self.keepers.drain(..) {
+                let _ = task.await;
+            }
+        };
+        timeout(LAST_CHECKPOINT, all).await.is_ok()
+    }
+}
+
+/// The result of [`with_log`].
+pub(crate) struct Finished<T> {
+    pub(crate) result: T,
+    /// Whether the last checkpoint was written.
+    pub(crate) is_checkpointed: bool,
+}
+
+/// Runs `work` on an open store without a node: with one worker, cleaning and checkpoints.
+pub(crate) async fn with_log<D: Disk, T>(
+    store: Arc<Store>,
+    disk: D,
+    work: impl AsyncFnOnce(&Log<D>) -> T,
+) -> Finished<T> {
+    let disk = Rc::new(disk);
+    let (log, writer) = keyhole_log::worker(store.clone(), disk.clone());
+    let writer = spawn_local(writer.run());
+    let background = Background::start(store, disk);
+    let result = work(&log).await;
+    drop(log);
+    let _ = writer.await;
+    Finished { result, is_checkpointed: background.end().await }
+}
+
+/// Tells the log, which has no clock, when to expect free space again.
+async fn expect_space(store: Arc<Store>) {
+    let mut ticks = interval(EXPECT_SPACE_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        store.expect_space();
+    }
+}
+
+/// Logs and reports once each an object file that is gone from its path, and a failed write.
+async fn look_regularly(store: Arc<Store>, monitor: Arc<Monitor>) {
+    let mut ticks = interval(LOOK_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut was_absent = false;
+    let mut has_failed = false;
+    loop {
+        ticks.tick().await;
+        if let Some(failed) = store.failed_write()
+            && !std::mem::replace(&mut has_failed, true)
+        {
+            tracing::error!("{failed}: the store refuses writes until the node is restarted; reads continue");
+        }
+        let Some(presence) = monitor.presence() else { continue };
+        // The path may be on a disk that does not respond.
+        let Ok(absence) = spawn_blocking(move || presence.absence()).await else { continue };
+        match (&absence, was_absent) {
+            (Some(why), false) => tracing::error!(
+                "{why}: writes are lost when the node ends. Export the store, or mount its disk or restore the file, \
+                 and restart"
+            ),
+            (None, true) => tracing::info!("the object file is back at its path"),
+            _ => {}
+        }
+        was_absent = absence.is_some();
+        monitor.object_file_is_absent(absence);
+    }
+}
+
+/// Logs each object that the cleaner could not move, once.
+async fn log_findings(store: Arc<Store>) {
+    let mut ticks = interval(FINDINGS_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        for damage in store.take_findings() {
+            tracing::error!("damaged: {damage}; its segment is excluded from cleaning");
+        }
+    }
+}
+
+async fn expire_regularly<D: Disk>(log: Log<D>, monitor: Arc<Monitor>) {
+    let mut ticks = interval(EXPIRE_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut is_behind = false;
+    let mut was_behind = false;
+    loop {
+        ticks.tick().await;
+        let behind = clock_behind(&log, &Host::new(System)).await;
+        if let Some((stored_ms, bucket)) = &behind
+            && !std::mem::replace(&mut was_behind, true)
+        {
+            tracing::warn!(stored = iso8601(*stored_ms), bucket, "the clock is behind a stored timestamp");
+        }
+        was_behind = behind.is_some();
+        monitor.clock_is_behind(behind);
+        match expire(&log, &Host::new(System)).await {
+            Ok(Pass::Behind { stored_ms, bucket }) => {
+                // Once only, because the state may last.
+                if !std::mem::replace(&mut is_behind, true) {
+                    let stored = iso8601(stored_ms);
+                    tracing::warn!(
+                        stored,
+                        bucket,
+                        "the clock is behind a stored timestamp: expiry is suspended. Set the clock; if it is right, \
+                         delete the objects stored while it was ahead"
+                    );
+                }
+            }
+            Ok(Pass::Done { objects, uploads }) => {
+                is_behind = false;
+                if objects + uploads > 0 {
+                    tracing::info!(objects, uploads, "deleted expired objects and uploads");
+                }
+            }
+            Err(error) => tracing::warn!(%error, "cannot delete expired objects and uploads"),
+        }
+    }
+}

@@ -1,0 +1,15 @@
+//! Clients' connections: listeners, sockets with timeouts, and TLS over them.
+
+pub(crate) mod activation;
+mod connection;
+mod error;
+mod listener;
+mod socket;
+mod timeouts;
+pub(crate) mod tls;
+
+pub(crate) use connection::Connection;
+pub(crate) use error::ListenError;
+pub(crate) use listener::{Accept, Listener, SharedListener, listen};
+pub(crate) use socket::{LINGER, LINGER_BYTES, Socket, has_pending_bytes};
+pub(crate) use timeouts::{CONNECTIONS_MAX, ConnectionState, Connections, Supervised, in_time};

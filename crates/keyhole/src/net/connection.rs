@@ -1,0 +1,96 @@
+//! A connection with or without TLS: one type, so that the code that serves it is compiled once.
+
+use std::io;
+use std::net::SocketAddr;
+use std::ops::Range;
+
+use keyhole_node::Stream;
+
+use super::socket::Socket;
+use super::tls::TlsStream;
+use crate::buffer::Buffer;
+
+// There is one for each connection, in its task's own memory: a box would add an allocation.
+#[allow(clippy::large_enum_variant)]
+pub(crate) enum Connection<P> {
+    Plain(P),
+    Tls(TlsStream<P>),
+}
+
+impl<P: Socket> Stream for Connection<P> {
+    type Buf = Buffer;
+
+    fn slice(buf: &mut Buffer, at: Range<usize>) -> &mut [u8] {
+        buf.slice_mut(at)
+    }
+
+    async fn read_block(&self, buf: Buffer, at: Range<usize>) -> (io::Result<usize>, Buffer) {
+        match self {
+            Connection::Plain(stream) => stream.read_block(buf, at).await,
+            Connection::Tls(stream) => stream.read_block(buf, at).await,
+        }
+    }
+
+    async fn write_block(&self, buf: Buffer, at: Range<usize>) -> (io::Result<()>, Buffer) {
+        match self {
+            Connection::Plain(stream) => stream.write_block(buf, at).await,
+            Connection::Tls(stream) => stream.write_block(buf, at).await,
+        }
+    }
+
+    async fn read_bytes(&self, bytes: Vec<u8>) -> (io::Result<usize>, Vec<u8>) {
+        match self {
+            Connection::Plain(stream) => stream.read_bytes(bytes).await,
+            Connection::Tls(stream) => stream.read_bytes(bytes).await,
+        }
+    }
+
+    async fn read_request(&self, bytes: Vec<u8>) -> (io::Result<usize>, Vec<u8>) {
+        match self {
+            Connection::Plain(stream) => stream.read_request(bytes).await,
+            Connection::Tls(stream) => stream.read_request(bytes).await,
+        }
+    }
+
+    fn is_ending(&self) -> bool {
+        match self {
+            Connection::Plain(stream) => stream.is_ending(),
+            Connection::Tls(stream) => stream.is_ending(),
+        }
+    }
+
+    async fn write_bytes(&self, bytes: Vec<u8>) -> (io::Result<()>, Vec<u8>) {
+        match self {
+            Connection::Plain(stream) => stream.write_bytes(bytes).await,
+            Connection::Tls(stream) => stream.write_bytes(bytes).await,
+        }
+    }
+
+    fn peer(&self) -> SocketAddr {
+        match self {
+            Connection::Plain(stream) => stream.peer(),
+            Connection::Tls(stream) => stream.peer(),
+        }
+    }
+
+    fn is_secure(&self) -> bool {
+        match self {
+            Connection::Plain(stream) => stream.is_secure(),
+            Connection::Tls(stream) => stream.is_secure(),
+        }
+    }
+
+    async fn close(&self) {
+        match self {
+            Connection::Plain(stream) => stream.close().await,
+            Connection::Tls(stream) => stream.close().await,
+        }
+    }
+
+    fn abort(&self) {
+        match self {
+            Connection::Plain(stream) => stream.abort(),
+            Connection::Tls(stream) => stream.abort(),
+        }
+    }
+}

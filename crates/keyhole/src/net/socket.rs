@@ -1,0 +1,64 @@
+//! Plain connections of the operating system.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::ops::Range;
+use std::time::Duration;
+
+use keyhole_node::Stream;
+use socket2::SockRef;
+use zeroize::Zeroize;
+
+use super::timeouts::ConnectionState;
+use crate::buffer::Buffer;
+
+/// Limits in time and bytes for draining a peer that still sends after its reply.
+pub(crate) const LINGER: Duration = Duration::from_secs(2);
+
+pub(crate) const LINGER_BYTES: usize = 64 << 20;
+
+/// A plain connection of the operating system, without TLS.
+#[allow(async_fn_in_trait)]
+pub(crate) trait Socket: Stream<Buf = Buffer> {
+    /// Returns the connection's timeout state.
+    fn state(&self) -> &ConnectionState;
+
+    /// Returns whether the peer has sent bytes that were not received yet.
+    fn has_pending_bytes(&self) -> bool;
+
+    /// Reads the beginning of a request as `read_block` does; also returns `Ok(0)` if the node
+    /// accepts no further requests.
+    async fn read_request_block(&self, buf: Buffer, at: Range<usize>) -> (io::Result<usize>, Buffer) {
+        if !self.state().begin_request(|| self.has_pending_bytes()) {
+            return (Ok(0), buf);
+        }
+        let (result, buf) = self.read_block(buf, at).await;
+        (self.state().request_begun(result), buf)
+    }
+
+    /// As [`read_request_block`](Self::read_request_block), but appends to `bytes`.
+    async fn read_request_bytes(&self, bytes: Vec<u8>) -> (io::Result<usize>, Vec<u8>) {
+        if !self.state().begin_request(|| self.has_pending_bytes()) {
+            return (Ok(0), bytes);
+        }
+        let before = bytes.len();
+        let (result, bytes) = self.read_bytes(bytes).await;
+        unread(self.state().request_begun(result), bytes, before)
+    }
+}
+
+/// Returns whether the peer has sent bytes that were not received yet.
+pub(crate) fn has_pending_bytes(socket: &SockRef<'_>) -> bool {
+    let mut byte = [MaybeUninit::uninit()];
+    matches!(socket.recv_with_flags(&mut byte, libc::MSG_PEEK | libc::MSG_DONTWAIT), Ok(len) if len > 0)
+}
+
+/// Wipes and removes the bytes from `before` on if they do not count as received: they may contain
+/// a customer key.
+fn unread(result: io::Result<usize>, mut bytes: Vec<u8>, before: usize) -> (io::Result<usize>, Vec<u8>) {
+    if matches!(result, Ok(0)) {
+        bytes[before..].zeroize();
+        bytes.truncate(before);
+    }
+    (result, bytes)
+}

@@ -1,0 +1,19 @@
+//! Disk access before and without workers.
+
+use crate::buffer::Pools;
+use crate::epoll::PlainDisk;
+use crate::error::SystemError;
+use crate::medium::Medium;
+
+/// Returns the disk for work outside the workers.
+pub(crate) fn plain_disk(medium: &Medium) -> Result<PlainDisk, SystemError> {
+    let medium = medium.try_clone().map_err(|error| SystemError::new("cannot duplicate a descriptor", error))?;
+    Ok(PlainDisk::new(medium, Pools::default()))
+}
+
+/// Runs a future to completion before there are workers.
+pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> Result<T, SystemError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().build();
+    let runtime = runtime.map_err(|error| SystemError::new("cannot start the async runtime", error))?;
+    Ok(runtime.block_on(future))
+}

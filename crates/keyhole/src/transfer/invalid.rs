@@ -1,0 +1,52 @@
+//! Errors of the descriptions in an export.
+
+use keyhole_core::head::HeadError;
+use thiserror::Error;
+
+/// The reason why the description of a bucket or an object is invalid.
+#[derive(Error, Clone, PartialEq, Eq, Debug)]
+pub(crate) enum EntryError {
+    #[error("{0} is not base64")]
+    Base64(&'static str),
+    #[error("not a SHA-256 in lower-case hex")]
+    Sha256,
+    #[error("{0:?} is not the place of an object's file")]
+    FileName(String),
+    #[error("its file has the name of another kind")]
+    FileKind,
+    #[error("its file is not as long as it is")]
+    FileLength,
+    #[error("invalid ETag")]
+    Etag,
+    #[error("its tags: {0}")]
+    Tags(String),
+    #[error("expected a description for plaintext objects, and none for sealed objects")]
+    Plain,
+    #[error("its head: {0}")]
+    Head(HeadError),
+    #[error("unknown stored header {0:?}")]
+    UnknownHeader(String),
+    #[error("invalid description of a part: {0}")]
+    Part(HeadError),
+    #[error("invalid ETag of a part")]
+    PartEtag,
+    #[error("unknown checksum algorithm {0:?}")]
+    UnknownAlgorithm(String),
+    #[error("unknown checksum type {0:?}")]
+    UnknownChecksumType(String),
+    #[error("a checksum: {0}")]
+    Checksum(HeadError),
+    #[error("{0}")]
+    Description(String),
+}
+
+/// The reason why a line of the manifest is invalid.
+#[derive(Error, Debug)]
+pub(crate) enum LineError {
+    #[error("it is damaged")]
+    Damaged,
+    #[error(transparent)]
+    Json(#[from] serde_json::Error),
+    #[error("unsupported export version {found}: this program reads version {expected}")]
+    Version { found: u32, expected: u32 },
+}

@@ -74,43 +74,8 @@ pub(super) async fn resume<D: Disk>(
     if std::mem::take(&mut settler.dirty) {
         disk.sync().await?;
     }
-    let has_blank = store.table.iter().any(|segment| segment.used == Use::Blank)
-        || (store.table.len() as u64) < Segments::most(superblock.segment_len, superblock.capacity);
-    let mut metas = Vec::new();
-    for scan in open {
-        let mut meta = OpenMeta {
-            number: scan.number,
-            generation: scan.generation,
-            start: scan.start,
-            end: scan.end,
-            at: scan.at,
-            prev: scan.prev,
-            reserve: false,
-        };
-        // Without a blank segment, checkpoints may follow damage: nothing else frees segments.
-        let is_last_resort = !has_blank && metas.is_empty();
-        let sound = !scan.spoiled && (!scan.damaged || is_last_resort);
-        let mut goes_on = metas.len() < workers && sound && scan.end - scan.at > PAGE as u64;
-        if !goes_on {
-            settler.append(&mut meta, kind::SEGMENT_END).await?;
-        } else if !scan.marked || !scan.blank || !settler.unproven.is_empty() {
-            // If its end cannot be written, nothing after it can either.
-            goes_on = settler.append(&mut meta, kind::MARK).await?;
-        }
-        store.settle(&meta, goes_on);
-        if goes_on {
-            metas.push(meta);
-        }
-    }
-    for scan in scans.iter().filter(|scan| scan.closed || scan.lost || scan.at >= scan.end) {
-        let segment = &mut store.table[scan.number as usize];
-        if segment.used == Use::Open(Kind::Meta) {
-            let written = if scan.lost { scan.end } else { scan.at } - scan.start;
-            segment.used = Use::Closed(Kind::Meta);
-            segment.written = written as u32;
-            segment.prev = scan.prev;
-        }
-    }
+    let metas = settler.metas(store, &open, workers).await?;
+    store.close_ended(&scans);
     let mut bodies = Vec::new();
     for body in if sound { open_bodies(superblock, store) } else { Vec::new() } {
         // An unwritable range of this segment may have ended the last run.
@@ -138,6 +103,19 @@ pub(super) async fn resume<D: Disk>(
 }
 
 impl Scanned {
+    /// Closes the META segments that were ended, are full, or have an unknown end.
+    fn close_ended(&mut self, scans: &[Scan]) {
+        for scan in scans.iter().filter(|scan| scan.closed || scan.lost || scan.at >= scan.end) {
+            let segment = &mut self.table[scan.number as usize];
+            if segment.used == Use::Open(Kind::Meta) {
+                let written = if scan.lost { scan.end } else { scan.at } - scan.start;
+                segment.used = Use::Closed(Kind::Meta);
+                segment.written = written as u32;
+                segment.prev = scan.prev;
+            }
+        }
+    }
+
     /// Records the written length of a META segment, and whether it stays open.
     fn settle(&mut self, meta: &OpenMeta, goes_on: bool) {
         let segment = &mut self.table[meta.number as usize];
@@ -186,6 +164,45 @@ struct Settler<'a, D> {
 }
 
 impl<D: Disk> Settler<'_, D> {
+    /// Ends the open segments that are not resumed, and marks the others where their last records
+    /// are not proven. Returns those to resume, at most one for each of `workers`.
+    async fn metas(&mut self, store: &mut Scanned, open: &[&Scan], workers: usize) -> Result<Vec<OpenMeta>, Error> {
+        let has_blank = self.has_blank(store);
+        let mut metas = Vec::new();
+        for scan in open {
+            let mut meta = OpenMeta {
+                number: scan.number,
+                generation: scan.generation,
+                start: scan.start,
+                end: scan.end,
+                at: scan.at,
+                prev: scan.prev,
+                reserve: false,
+            };
+            // Without a blank segment, checkpoints may follow damage: nothing else frees segments.
+            let is_last_resort = !has_blank && metas.is_empty();
+            let sound = !scan.spoiled && (!scan.damaged || is_last_resort);
+            let mut goes_on = metas.len() < workers && sound && scan.end - scan.at > PAGE as u64;
+            if !goes_on {
+                self.append(&mut meta, kind::SEGMENT_END).await?;
+            } else if !scan.marked || !scan.blank || !self.unproven.is_empty() {
+                // If its end cannot be written, nothing after it can either.
+                goes_on = self.append(&mut meta, kind::MARK).await?;
+            }
+            store.settle(&meta, goes_on);
+            if goes_on {
+                metas.push(meta);
+            }
+        }
+        Ok(metas)
+    }
+
+    /// Returns whether a segment can be begun.
+    fn has_blank(&self, store: &Scanned) -> bool {
+        let most = Segments::most(self.superblock.segment_len, self.superblock.capacity);
+        (store.table.len() as u64) < most || store.table.iter().any(|segment| segment.used == Use::Blank)
+    }
+
     /// Rewrites headers, and clears segments that were begun but have no header. A segment for
     /// which this fails is not resumed.
     async fn mend(&mut self, store: &mut Scanned) -> Result<(), Error> {

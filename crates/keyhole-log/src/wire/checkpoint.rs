@@ -124,12 +124,31 @@ impl SegmentUse {
     }
 }
 
+impl SegmentItem {
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.extend(self.number.to_le_bytes());
+        out.push(self.use_ as u8);
+        out.extend(self.generation.to_le_bytes());
+        out.extend(self.written.to_le_bytes());
+        out.extend(self.prev.to_le_bytes());
+    }
+
+    fn parse(c: &mut Cursor<'_>) -> Option<Self> {
+        let number = c.u32()?;
+        let [use_] = c.array()?;
+        let use_ = SegmentUse::parse(use_)?;
+        Some(SegmentItem { number, use_, generation: c.u64()?, written: c.u32()?, prev: c.u32()? })
+    }
+}
+
+/// Encodes a string with its length.
+fn encode_str(text: &str, out: &mut Vec<u8>) {
+    out.extend((text.len() as u16).to_le_bytes());
+    out.extend(text.as_bytes());
+}
+
 impl<'a> Item<'a> {
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
-        let string = |out: &mut Vec<u8>, text: &str| {
-            out.extend((text.len() as u16).to_le_bytes());
-            out.extend(text.as_bytes());
-        };
         match self {
             Item::Home { bucket } => {
                 out.push(tag::HOME);
@@ -141,7 +160,7 @@ impl<'a> Item<'a> {
                     out.extend(word.to_le_bytes());
                 }
                 settings.encode(out);
-                string(out, name);
+                encode_str(name, out);
             }
             Item::Policy { bucket, policy: opaque } | Item::Lifecycle { bucket, lifecycle: opaque } => {
                 out.push(if matches!(self, Item::Policy { .. }) { tag::POLICY } else { tag::LIFECYCLE });
@@ -155,7 +174,7 @@ impl<'a> Item<'a> {
                     out.extend(word.to_le_bytes());
                 }
                 out.extend(digest);
-                string(out, key);
+                encode_str(key, out);
                 out.extend((bodies.len() as u16).to_le_bytes());
                 for body in bodies {
                     out.extend(body.0.to_le_bytes());
@@ -169,7 +188,7 @@ impl<'a> Item<'a> {
                 out.extend(id);
                 out.extend(time_ms.to_le_bytes());
                 out.extend([u8::from(*sealed), u8::from(declared.is_some()), algorithm, kind]);
-                string(out, key);
+                encode_str(key, out);
             }
             Item::Part { upload, at, seq, time_ms, part } => {
                 out.push(tag::PART);
@@ -190,22 +209,31 @@ impl<'a> Item<'a> {
             }
             Item::Segment(segment) => {
                 out.push(tag::SEGMENT);
-                out.extend(segment.number.to_le_bytes());
-                out.push(segment.use_ as u8);
-                out.extend(segment.generation.to_le_bytes());
-                out.extend(segment.written.to_le_bytes());
-                out.extend(segment.prev.to_le_bytes());
+                segment.encode(out);
             }
             Item::Floor { applied, key } => {
                 out.push(tag::FLOOR);
                 out.extend(applied.to_le_bytes());
-                string(out, key);
+                encode_str(key, out);
             }
             Item::Pending { seq } => {
                 out.push(tag::PENDING);
                 out.extend(seq.to_le_bytes());
             }
         }
+    }
+
+    fn parse_object(c: &mut Cursor<'a>) -> Option<Self> {
+        let at = c.u64()?;
+        let seq = c.u64()?;
+        let size = c.u64()?;
+        let stamp = c.u64()?;
+        let digest = c.array()?;
+        let len = c.u16()?;
+        let key = c.str(len.into())?;
+        let count = c.u16()?;
+        let bodies = (0..count).map(|_| c.u64().map(BodyId)).collect::<Option<_>>()?;
+        Some(Item::Object { at, seq, size, stamp, digest, bodies, key })
     }
 
     fn parse(c: &mut Cursor<'a>) -> Option<Self> {
@@ -232,18 +260,7 @@ impl<'a> Item<'a> {
                 let len = c.u16()?;
                 Item::Lifecycle { bucket, lifecycle: c.bytes(len.into())? }
             }
-            tag::OBJECT => {
-                let at = c.u64()?;
-                let seq = c.u64()?;
-                let size = c.u64()?;
-                let stamp = c.u64()?;
-                let digest = c.array()?;
-                let len = c.u16()?;
-                let key = c.str(len.into())?;
-                let count = c.u16()?;
-                let bodies = (0..count).map(|_| c.u64().map(BodyId)).collect::<Option<_>>()?;
-                Item::Object { at, seq, size, stamp, digest, bodies, key }
-            }
+            tag::OBJECT => Item::parse_object(c)?,
             tag::UPLOAD => {
                 let seq = c.u64()?;
                 let at = c.u64()?;
@@ -268,17 +285,7 @@ impl<'a> Item<'a> {
                 let shares = (0..count).map(|_| Some((c.u32()?, c.u32()?))).collect::<Option<_>>()?;
                 Item::Body { id, at, shares }
             }
-            tag::SEGMENT => {
-                let number = c.u32()?;
-                let [use_] = c.array()?;
-                Item::Segment(SegmentItem {
-                    number,
-                    use_: SegmentUse::parse(use_)?,
-                    generation: c.u64()?,
-                    written: c.u32()?,
-                    prev: c.u32()?,
-                })
-            }
+            tag::SEGMENT => Item::Segment(SegmentItem::parse(c)?),
             tag::FLOOR => {
                 let applied = c.u64()?;
                 let len = c.u16()?;

@@ -155,7 +155,7 @@ mod tests {
         numbers.settled(c);
         assert!(numbers.recent.is_empty() && numbers.pending().next().is_none());
         let d = numbers.generation();
-        let _ = numbers.durable([a, 3]);
+        numbers.durable([a, 3]);
         assert_eq!((numbers.watermark(), numbers.next()), (d, d + 1), "what was written again");
     }
 }

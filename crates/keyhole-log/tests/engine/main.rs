@@ -2,6 +2,8 @@
 
 mod bad_sectors;
 mod check;
+#[path = "../common/mod.rs"]
+mod common;
 mod crash;
 mod damage;
 mod maintenance;

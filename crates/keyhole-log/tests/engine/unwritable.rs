@@ -70,7 +70,6 @@ fn live(case: &Case, first: u64, stop: Option<u64>) -> (Option<Recovery>, bool) 
         let found = found.clone();
         let done = done.clone();
         let model = case.model.clone();
-        let medium = medium;
         async move {
             let disk = Rc::new(MemDisk::new(&medium));
             let (store, recovery) = open(&*disk, options(1)).await.unwrap();

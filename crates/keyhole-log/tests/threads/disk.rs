@@ -4,15 +4,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::ops::Range;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use keyhole_log::Disk;
-use keyhole_log::limits::{BUFFER_LEN, PAGE};
+use keyhole_log::limits::BUFFER_LEN;
 use shuttle::rand::{Rng, thread_rng};
 use shuttle::sync::Mutex;
 
+use super::common::{Buf, Turn, check_alignment};
 use super::hold;
 
 /// Maximum turns per operation.
@@ -119,39 +118,9 @@ impl State {
 /// The disk of one thread.
 pub(crate) struct ThreadDisk(pub(crate) Arc<Medium>);
 
-/// Yields once.
-struct Turn(bool);
-
-impl Future for Turn {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        if self.0 {
-            return Poll::Ready(());
-        }
-        self.0 = true;
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    }
-}
-
 async fn turns() {
     for _ in 0..thread_rng().gen_range(0..=TURNS_MAX) {
-        Turn(false).await;
-    }
-}
-
-pub(crate) struct Buf(Vec<u8>);
-
-impl AsRef<[u8]> for Buf {
-    fn as_ref(&self) -> &[u8] {
-        &self.0
-    }
-}
-
-impl AsMut<[u8]> for Buf {
-    fn as_mut(&mut self) -> &mut [u8] {
-        &mut self.0
+        Turn::once().await;
     }
 }
 
@@ -159,7 +128,7 @@ impl Disk for ThreadDisk {
     type Buf = Buf;
 
     fn buffer(&self) -> Buf {
-        Buf(vec![0; BUFFER_LEN])
+        Buf::new(BUFFER_LEN)
     }
 
     async fn read(&self, offset: u64, mut buf: Buf, at: Range<usize>) -> (io::Result<()>, Buf) {
@@ -169,25 +138,25 @@ impl Disk for ThreadDisk {
         if from + at.len() > state.len {
             return (Err(io::ErrorKind::UnexpectedEof.into()), buf);
         }
-        buf.0[at.clone()].copy_from_slice(&state.bytes[from..from + at.len()]);
+        buf.as_mut()[at.clone()].copy_from_slice(&state.bytes[from..from + at.len()]);
         (Ok(()), buf)
     }
 
     async fn write(&self, offset: u64, buf: Buf, at: Range<usize>) -> (io::Result<()>, Buf) {
-        assert!((offset as usize | at.start | at.end).is_multiple_of(PAGE));
-        let seqs = self.0.0.lock().unwrap().observe(&buf.0[at.clone()]);
+        check_alignment(offset, &at);
+        let seqs = self.0.0.lock().unwrap().observe(&buf.as_ref()[at.clone()]);
         turns().await;
         let mut state = self.0.0.lock().unwrap();
         let from = offset as usize;
         assert!(from + at.len() <= state.len, "a write into space that was not allocated");
-        state.bytes[from..from + at.len()].copy_from_slice(&buf.0[at]);
+        state.bytes[from..from + at.len()].copy_from_slice(&buf.as_ref()[at]);
         state.written.extend(seqs);
         drop(state);
         (Ok(()), buf)
     }
 
     async fn write_durable(&self, offset: u64, buf: Buf, at: Range<usize>) -> (io::Result<()>, Buf) {
-        let seqs = self.0.0.lock().unwrap().observe(&buf.0[at.clone()]);
+        let seqs = self.0.0.lock().unwrap().observe(&buf.as_ref()[at.clone()]);
         let written = self.write(offset, buf, at).await;
         let state = &mut *self.0.0.lock().unwrap();
         for seq in seqs {

@@ -5,6 +5,8 @@
 //! `cargo test -p keyhole-log --features sabotage,shuttle --test threads`; `KEYHOLE_SEED=n` repeats
 //! one schedule, and `KEYHOLE_SCHEDULES=n` runs more of them.
 
+#[path = "../common/mod.rs"]
+mod common;
 mod disk;
 
 use std::cell::{Cell, RefCell};

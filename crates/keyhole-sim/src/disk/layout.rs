@@ -107,8 +107,8 @@ impl Record {
                 let data = (end - start).min(BLOCK_DATA as u64 - start % BLOCK_DATA as u64);
                 let len = data.next_multiple_of(PAGE as u64) + FOOTER_LEN as u64;
                 blocks.push(at..at + len);
-                start = start + data;
-                at = at + len;
+                start += data;
+                at += len;
             }
         }
         blocks

@@ -6,12 +6,13 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::ops::Range;
-use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
 
 use keyhole_log::limits::{BUFFER_LEN, PAGE};
 use keyhole_log::{Disk, Extent};
+
+use crate::common::check_alignment;
+pub(crate) use crate::common::{Buf, Turn};
 
 /// Error number of an I/O error.
 const EIO: i32 = 5;
@@ -317,61 +318,15 @@ impl MemDisk {
     }
 }
 
-/// Yields once.
-pub(crate) struct Turn(bool);
-
-impl Turn {
-    pub(crate) fn once() -> Self {
-        Turn(false)
-    }
-}
-
-impl Future for Turn {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        if self.0 {
-            return Poll::Ready(());
-        }
-        self.0 = true;
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    }
-}
-
-/// Alignment is irrelevant here, but the length is checked.
-pub(crate) struct Buf(Vec<u8>);
-
-impl AsRef<[u8]> for Buf {
-    fn as_ref(&self) -> &[u8] {
-        &self.0
-    }
-}
-
-impl AsMut<[u8]> for Buf {
-    fn as_mut(&mut self) -> &mut [u8] {
-        &mut self.0
-    }
-}
-
-fn check_alignment(offset: u64, at: &Range<usize>) {
-    assert!(
-        offset.is_multiple_of(PAGE as u64) && at.start.is_multiple_of(PAGE) && at.end.is_multiple_of(PAGE),
-        "{offset} {at:?}"
-    );
-    assert!(!at.is_empty() && at.end <= BUFFER_LEN, "{at:?}");
-}
-
 impl Disk for MemDisk {
     type Buf = Buf;
 
     fn buffer(&self) -> Buf {
-        // Nonzero, to expose code that relies on zeros.
-        Buf(vec![0xa5; BUFFER_LEN])
+        Buf::new(BUFFER_LEN)
     }
 
     fn buffer_with_len(&self, len: usize) -> Buf {
-        Buf(vec![0xa5; len])
+        Buf::new(len)
     }
 
     async fn read(&self, offset: u64, mut buf: Buf, at: Range<usize>) -> (io::Result<()>, Buf) {
@@ -383,13 +338,13 @@ impl Disk for MemDisk {
         medium.failing_reads -= u64::from(fails);
         if fails || medium.unreadable.range(offset..offset + at.len() as u64).next().is_some() {
             // A failed read leaves arbitrary bytes in the buffer.
-            buf.0[at].fill(0x5e);
+            buf.as_mut()[at].fill(0x5e);
             return (Err(io::Error::from_raw_os_error(medium.read_error)), buf);
         }
         let from = offset as usize;
         let result = match medium.current.get(from..from + at.len()) {
             Some(bytes) => {
-                buf.0[at].copy_from_slice(bytes);
+                buf.as_mut()[at].copy_from_slice(bytes);
                 Ok(())
             }
             None => Err(io::ErrorKind::UnexpectedEof.into()),
@@ -410,7 +365,7 @@ impl Disk for MemDisk {
             let mut medium = self.medium.borrow_mut();
             medium.operations += 1;
             let from = offset as usize;
-            let bytes = &buf.0[at.start..at.start + room];
+            let bytes = &buf.as_ref()[at.start..at.start + room];
             medium.current[from..from + room].copy_from_slice(bytes);
             medium.durable[from..from + room].copy_from_slice(bytes);
             return (Err(io::ErrorKind::StorageFull.into()), buf);
@@ -420,7 +375,7 @@ impl Disk for MemDisk {
             let mut medium = self.medium.borrow_mut();
             let number = medium.next_write;
             medium.next_write += 1;
-            let bytes = buf.0[at.clone()].to_vec();
+            let bytes = buf.as_ref()[at.clone()].to_vec();
             assert!(offset as usize + bytes.len() <= medium.durable.len(), "a write into space that was not allocated");
             medium.unsynced.insert(number, Write { offset, bytes, completed: false });
             number
@@ -441,7 +396,7 @@ impl Disk for MemDisk {
             let end = offset + at.len() as u64;
             medium.unreadable.retain(|page| !(offset..end).contains(page));
         }
-        medium.current[from..from + at.len()].copy_from_slice(&buf.0[at]);
+        medium.current[from..from + at.len()].copy_from_slice(&buf.as_ref()[at]);
         if let Some(write) = medium.unsynced.get_mut(&number) {
             write.completed = true;
         }

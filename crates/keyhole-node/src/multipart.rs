@@ -202,7 +202,7 @@ impl<P: Platform> Node<P> {
         }
         let UploadRef { bucket, key, .. } = upload;
         let mut head = self.read_head(&stored, customer_key, bucket, key).map_err(part_key_failure)?;
-        ops::all_checksums(head.declared, completed)?;
+        ops::require_part_checksums(head.declared, completed)?;
         let wanted = completion.wanted(head.declared);
         let (checksums, part_checksums) = self.object_checksums(completed, object.chosen, &head, wanted).await?;
         completion.check(*size, etag.parts, head.declared, &checksums)?;

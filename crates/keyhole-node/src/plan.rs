@@ -98,7 +98,7 @@ impl<P: Platform> Node<P> {
             _ => self.key_for_write(request, name.bucket, &policy)?,
         };
         let metadata = match kind {
-            WriteKind::SealedFile => ops::no_metadata(request.head).map(|()| Metadata::default())?,
+            WriteKind::SealedFile => ops::refuse_metadata(request.head).map(|()| Metadata::default())?,
             _ => ops::metadata(request.head)?,
         };
         let is_guarded = matches!(kind, WriteKind::Put | WriteKind::Form(_) | WriteKind::Upload);

@@ -205,7 +205,7 @@ impl BodyDecoder {
         let wire_len = match head.content_length {
             Some(len) => len,
             None if head.is_chunked && !matches!(signature.0, BodySignatureKind::Streaming { .. }) => {
-                return Err(http::no_transfer_encoding());
+                return Err(http::unsupported_transfer_encoding());
             }
             None if head.is_chunked => u64::MAX,
             None => 0,

@@ -150,10 +150,10 @@ impl FormReader {
         let len = first.len() + 2;
         if input.len() < len {
             let known = input.len().min(first.len());
-            return if input[..known] == first[..known] { Ok(Step::Need) } else { Err(no_delimiter()) };
+            return if input[..known] == first[..known] { Ok(Step::Need) } else { Err(missing_delimiter()) };
         }
         if input[..first.len()] != *first || input[first.len()..len] != *b"\r\n" {
-            return Err(no_delimiter());
+            return Err(missing_delimiter());
         }
         self.state = FormState::Part { after_file: false };
         self.spend(len)
@@ -188,7 +188,7 @@ impl FormReader {
             b"\r\n" => FormState::Part { after_file },
             b"--" if after_file => FormState::Done,
             b"--" => return Err(Error::new(ErrorCode::IncorrectNumberOfFilesInPostRequest)),
-            _ => return Err(no_delimiter()),
+            _ => return Err(missing_delimiter()),
         };
         let name = disposition.name.to_ascii_lowercase();
         if after_file {
@@ -218,7 +218,7 @@ impl FormReader {
                     None => return Ok(Step::Need),
                     Some(b"\r\n") => FormState::Part { after_file: true },
                     Some(b"--") => FormState::Done,
-                    Some(_) => return Err(no_delimiter()),
+                    Some(_) => return Err(missing_delimiter()),
                 };
                 self.left = FORM_FIELDS_MAX;
                 Ok(Step::Skip(end + 2))
@@ -247,15 +247,15 @@ fn malformed(message: &'static str) -> Error {
     Error::new(ErrorCode::MalformedPOSTRequest).with_message(message)
 }
 
-fn no_delimiter() -> Error {
+fn missing_delimiter() -> Error {
     malformed("The body of your POST request has no boundary where one must be, or something behind one.")
 }
 
 /// Rejects an encryption field after the file: it comes too late, and the file would be stored in
 /// plaintext.
 fn refuse_late(name: &str) -> Result<(), Error> {
-    let says_how = name.contains("server-side-encryption") || name.starts_with("x-keyhole-");
-    if !says_how || name.starts_with(IGNORED) {
+    let is_storage_field = name.contains("server-side-encryption") || name.starts_with("x-keyhole-");
+    if !is_storage_field || name.starts_with(IGNORED) {
         return Ok(());
     }
     Err(Error::new(ErrorCode::InvalidArgument)
@@ -276,9 +276,9 @@ impl Disposition {
         let Ok(httparse::Status::Complete((_, fields))) = httparse::parse_headers(headers, &mut fields) else {
             return Err(wrong());
         };
-        let is_it = |field: &&httparse::Header<'_>| field.name.eq_ignore_ascii_case("content-disposition");
+        let is_match = |field: &&httparse::Header<'_>| field.name.eq_ignore_ascii_case("content-disposition");
         let text =
-            fields.iter().find(is_it).and_then(|field| std::str::from_utf8(field.value).ok()).ok_or_else(wrong)?;
+            fields.iter().find(is_match).and_then(|field| std::str::from_utf8(field.value).ok()).ok_or_else(wrong)?;
         let kind = text.split(';').next().unwrap_or_default();
         let name = parameter(text, "name").filter(|name| !name.is_empty()).ok_or_else(wrong)?;
         if !kind.trim().eq_ignore_ascii_case("form-data") {
@@ -461,8 +461,8 @@ pub fn redirect(url: &str, bucket: &str, key: &str, etag: &str) -> String {
 /// # Errors
 /// `InvalidRequest`.
 pub fn refuse_headers(head: &RequestHead) -> Result<(), Error> {
-    let says_how = |(name, _): &(&str, &[u8])| refuse_late(name).is_err();
-    match head.headers.iter().find(says_how) {
+    let is_storage_field = |(name, _): &(&str, &[u8])| refuse_late(name).is_err();
+    match head.headers.iter().find(is_storage_field) {
         None => Ok(()),
         Some((name, _)) => Err(Error::new(ErrorCode::InvalidRequest)
             .with_message("A form says in fields how to store the file, not in headers.")

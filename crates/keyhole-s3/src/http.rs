@@ -179,7 +179,7 @@ pub fn parse_head(bytes: &[u8]) -> Result<Option<(RequestHead, usize)>, Error> {
 }
 
 /// Returns the error for a transfer encoding that S3 does not support.
-pub(crate) fn no_transfer_encoding() -> Error {
+pub(crate) fn unsupported_transfer_encoding() -> Error {
     let message =
         "A header you provided implies functionality that is not implemented: Transfer-Encoding. Send Content-Length.";
     Error::new(ErrorCode::NotImplemented).with_message(message)
@@ -190,7 +190,7 @@ fn is_chunked(headers: &Headers) -> Result<bool, Error> {
     match (values.next(), values.next()) {
         (None, _) => Ok(false),
         (Some(value), None) if value.eq_ignore_ascii_case(b"chunked") => Ok(true),
-        _ => Err(no_transfer_encoding()),
+        _ => Err(unsupported_transfer_encoding()),
     }
 }
 

@@ -13,14 +13,14 @@ mod sealed;
 mod tags;
 
 pub use attributes::AttributesQuery;
-pub use completion::{Completion, DeclaredChecksum, all_checksums, checksum_of_part};
+pub use completion::{Completion, DeclaredChecksum, checksum_of_part, require_part_checksums};
 pub use conditions::{Conditions, Decision, WriteCondition, conditions, copy_conditions, range, write_condition};
 pub use host::HostNames;
 pub use lifecycle::{Due, Expiration, Lifecycle, Rule};
 pub use names::{check_bucket, check_key};
 pub use object::{
     CopySource, Directive, Metadata, ReadOptions, checksum_headers, declared_checksum, metadata, metadata_directive,
-    metadata_headers, no_metadata, read_options,
+    metadata_headers, read_options, refuse_metadata,
 };
 pub use query::{ListObjects, ListObjectsV2, ListUploads, UploadId};
 pub(crate) use query::{encode_key, encode_token};

@@ -95,13 +95,13 @@ impl Completion {
 /// is missing although the object's checksum is a composite of those that the client sends.
 pub fn checksum_of_part(
     declared: DeclaredChecksum,
-    brought: Option<ChecksumAlgorithm>,
+    sent: Option<ChecksumAlgorithm>,
 ) -> Result<Option<ChecksumAlgorithm>, Error> {
-    match (declared, brought) {
+    match (declared, sent) {
         (None, _) => Ok(None),
-        (Some((algorithm, _)), Some(brought)) if brought == algorithm => Ok(None),
+        (Some((algorithm, _)), Some(sent)) if sent == algorithm => Ok(None),
         (Some((algorithm, ChecksumType::FullObject)), None) => Ok(Some(algorithm)),
-        (Some((algorithm, _)), brought) => Err(mismatch(Some(algorithm), brought)),
+        (Some((algorithm, _)), sent) => Err(mismatch(Some(algorithm), sent)),
     }
 }
 
@@ -110,7 +110,7 @@ pub fn checksum_of_part(
 ///
 /// # Errors
 /// `InvalidRequest`.
-pub fn all_checksums(declared: DeclaredChecksum, completed: &[CompletedPart]) -> Result<(), Error> {
+pub fn require_part_checksums(declared: DeclaredChecksum, completed: &[CompletedPart]) -> Result<(), Error> {
     let Some((algorithm, ChecksumType::Composite)) = declared else { return Ok(()) };
     match completed.iter().find(|part| part.checksums.get(algorithm).is_none()) {
         None => Ok(()),
@@ -189,7 +189,7 @@ mod tests {
 
     #[test]
     fn part_checksums_must_match_the_declared_algorithm() {
-        let of_part = |declared, brought| checksum_of_part(declared, brought).map_err(|error| error.code);
+        let of_part = |declared, sent| checksum_of_part(declared, sent).map_err(|error| error.code);
         let wrong = Err(ErrorCode::InvalidRequest);
         assert_eq!(of_part(None, None), Ok(None));
         assert_eq!(of_part(None, Some(Crc32)), Ok(None));

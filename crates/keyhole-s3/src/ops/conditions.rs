@@ -38,8 +38,8 @@ pub fn copy_conditions(head: &RequestHead) -> Conditions {
 
 fn read(headers: &Headers, prefix: &str) -> Conditions {
     let found = |name: &str| {
-        let is_it = |field: &str| field.strip_prefix(prefix) == Some(name);
-        headers.iter().find(|(field, _)| is_it(field)).and_then(|(_, value)| std::str::from_utf8(value).ok())
+        let is_match = |field: &str| field.strip_prefix(prefix) == Some(name);
+        headers.iter().find(|(field, _)| is_match(field)).and_then(|(_, value)| std::str::from_utf8(value).ok())
     };
     let text = |name: &str| found(name).map(str::to_owned);
     // An invalid date is ignored (RFC 9110 §13.1.3).

@@ -62,7 +62,7 @@ pub fn metadata(head: &RequestHead) -> Result<Metadata, Error> {
 ///
 /// # Errors
 /// `InvalidRequest`, and the errors of [`metadata`].
-pub fn no_metadata(head: &RequestHead) -> Result<(), Error> {
+pub fn refuse_metadata(head: &RequestHead) -> Result<(), Error> {
     let Metadata { fields, user } = metadata(head)?;
     let mut kept = Field::ALL.into_iter().zip(&fields).filter(|(field, _)| *field != Field::ContentType);
     if user.is_empty() && kept.all(|(_, value)| value.is_none()) {
@@ -154,11 +154,11 @@ pub fn declared_checksum(head: &RequestHead) -> Result<Option<(ChecksumAlgorithm
         invalid("Checksum algorithm provided is unsupported. Please try again with any of the valid types: [CRC32, CRC32C, CRC64NVME, SHA1, SHA256]")
     })?;
     let combines = !matches!(algorithm, ChecksumAlgorithm::Sha1 | ChecksumAlgorithm::Sha256);
-    let by_itself = match algorithm {
+    let default_type = match algorithm {
         ChecksumAlgorithm::Crc64Nvme => ChecksumType::FullObject,
         _ => ChecksumType::Composite,
     };
-    match kind.unwrap_or(by_itself) {
+    match kind.unwrap_or(default_type) {
         ChecksumType::FullObject if !combines => {
             Err(invalid("The FULL_OBJECT checksum type cannot be used with the SHA1 and SHA256 checksum algorithms."))
         }
@@ -328,7 +328,7 @@ mod tests {
         }
         assert_eq!(check(Operation::DeleteObject, "\nx-keyhole-sealed: 1"), Err(ErrorCode::InvalidRequest));
         assert_eq!(check(Operation::DeleteObject, ""), Ok(false));
-        let metadata = |headers: &str| no_metadata(&put(headers)).map_err(|error| error.code);
+        let metadata = |headers: &str| refuse_metadata(&put(headers)).map_err(|error| error.code);
         assert_eq!(metadata("\nContent-Type: application/vnd.keyhole.sealed\nContent-Encoding: aws-chunked"), Ok(()));
         for bad in ["x-amz-meta-a: 1", "Content-Encoding: gzip", "Cache-Control: no-store"] {
             assert_eq!(metadata(&format!("\n{bad}")), Err(ErrorCode::InvalidRequest), "{bad}");

@@ -156,7 +156,7 @@ fn subresource(query: &Query) -> Result<Option<&str>, Error> {
         "encryption",
         "lifecycle",
     ];
-    const TUNING: [&str; 17] = [
+    const MODIFIERS: [&str; 17] = [
         "prefix",
         "delimiter",
         "marker",
@@ -186,7 +186,7 @@ fn subresource(query: &Query) -> Result<Option<&str>, Error> {
     ];
     // Added by the AWS SDK for JavaScript to every presigned URL. No body is known yet, so the
     // checksum is that of an empty one. S3 takes checksums only from headers and trailers.
-    const UNASKED: [(&str, &str); 4] = [
+    const SDK_DEFAULTS: [(&str, &str); 4] = [
         ("X-Amz-Content-Sha256", "UNSIGNED-PAYLOAD"),
         ("x-amz-checksum-crc32", "AAAAAA=="),
         ("x-amz-checksum-mode", "ENABLED"),
@@ -197,10 +197,10 @@ fn subresource(query: &Query) -> Result<Option<&str>, Error> {
         if name == "versionId" && query.get(name) == Some("null") {
             continue;
         }
-        if TUNING.contains(&name) || SIGNING.contains(&name) || name.starts_with("response-") {
+        if MODIFIERS.contains(&name) || SIGNING.contains(&name) || name.starts_with("response-") {
             continue;
         }
-        if UNASKED.iter().any(|(unasked, value)| name == *unasked && query.get(name) == Some(value)) {
+        if SDK_DEFAULTS.iter().any(|(default, value)| name == *default && query.get(name) == Some(value)) {
             continue;
         }
         if name.to_ascii_lowercase().contains("server-side-encryption-customer-") {

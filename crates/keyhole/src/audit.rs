@@ -60,7 +60,7 @@ pub(crate) enum AuditError {
 
 /// One line.
 #[derive(Serialize)]
-struct Line<'a> {
+struct AuditLine<'a> {
     time: String,
     request_id: &'a str,
     access_key: Option<&'a str>,
@@ -98,7 +98,7 @@ impl Audit {
 
     /// Queues the line of one request.
     pub(crate) fn note(&self, exchange: &Exchange<'_>) {
-        let line = Line {
+        let line = AuditLine {
             time: iso8601(System.now_ms()),
             request_id: exchange.request_id,
             access_key: exchange.access_key,

@@ -16,7 +16,7 @@ use keyhole_node::{AccessTable, Config, PolicyDefaults, TrustedProxies};
 use keyhole_s3::ops::HostNames;
 use tokio::sync::watch;
 
-use crate::access::{self, Access};
+use crate::access::{self, Access, LoadedAccess};
 use crate::audit::Audit;
 use crate::background::Duties;
 use crate::cli::serve::{IoMode, LogFormat, ServeOptions, SyncMode};
@@ -70,13 +70,13 @@ pub(crate) fn serve(options: &ServeOptions, warnings: &[String]) -> Result<(), S
     monitor.watches(store.presence.clone());
     // A read-only store usually lies in a read-only directory: do not create a credential there.
     let may_make_key = store.store.read_only().is_none() || location.state != location.data;
-    let (access, keys, origin) = Access::load(&location.state, may_make_key)?;
+    let LoadedAccess { access, table, origin } = Access::load(&location.state, may_make_key)?;
     let http = inherited.take_or("http", threads, |option| listen(options.listen, threads, option))?;
     let (mut tls_setups, tls_address) = listen_for_tls(options, tls_config, &mut inherited, threads)?;
     inherited.check_all_taken()?;
     let addresses = Addresses { plain: http.address, tls: tls_address, admin: admin_address };
     let audit = options.audit_log.as_deref().map(Audit::start).transpose()?;
-    let config = Arc::new(configure(options, keys, &monitor, audit.clone(), budget)?);
+    let config = Arc::new(configure(options, table, &monitor, audit.clone(), budget)?);
 
     let running = Arc::new(Running { config: config.clone(), access, monitor: monitor.clone() });
     reloads.push(Box::new(running.clone()));
@@ -305,7 +305,7 @@ fn load_tls(options: &ServeOptions, reloads: &mut Reloads) -> Result<Option<TlsC
     if options.tls_listen.is_none() {
         return Ok(None);
     }
-    let source = tls::Source::open(tls::Files::of(options)?)?;
+    let source = tls::TlsSource::open(tls::Files::of(options)?)?;
     let configs = source.subscribe();
     reloads.push(Box::new(source));
     Ok(Some(configs))

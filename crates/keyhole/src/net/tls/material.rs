@@ -56,19 +56,19 @@ pub(super) trait Load {
 }
 
 /// A certificate with its key, ready for use.
-pub(super) struct Pair {
+pub(super) struct CertificatePair {
     pub(super) certified: Arc<CertifiedKey>,
     pub(super) facts: CertificateFacts,
 }
 
 impl Load for PairFiles {
-    type Loaded = Pair;
+    type Loaded = CertificatePair;
 
     fn paths(&self) -> Vec<PathBuf> {
         vec![self.certificate.clone(), self.key.clone()]
     }
 
-    fn load(&self) -> Result<Pair, TlsError> {
+    fn load(&self) -> Result<CertificatePair, TlsError> {
         let chain = load_certificates(&self.certificate, CERT)?;
         let path = self.certificate.display();
         let len: usize = chain.iter().map(|certificate| certificate.len()).sum();
@@ -99,10 +99,10 @@ impl Load for PairFiles {
             sha256 = facts.fingerprint(),
             "certificate read from {path}"
         );
-        Ok(Pair { certified: Arc::new(certified), facts })
+        Ok(CertificatePair { certified: Arc::new(certified), facts })
     }
 
-    fn log_warnings(&self, pair: &Pair) {
+    fn log_warnings(&self, pair: &CertificatePair) {
         if let Some(warning) = pair.facts.warning(System.now_ms()) {
             tracing::warn!("the certificate in {} {warning}. Replace it and its key", self.certificate.display());
         }
@@ -221,7 +221,7 @@ pub(super) mod tests {
         fs::write(path, pem.repeat(count)).unwrap();
     }
 
-    fn load(certificate: &Path, key: &Path) -> Result<Pair, TlsError> {
+    fn load(certificate: &Path, key: &Path) -> Result<CertificatePair, TlsError> {
         PairFiles { certificate: certificate.to_owned(), key: key.to_owned() }.load()
     }
 

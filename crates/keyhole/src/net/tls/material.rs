@@ -303,12 +303,12 @@ pub(super) mod tests {
     #[test]
     fn names_of_many_authorities_are_omitted() {
         let home = home(&["localhost"]);
-        let told = |count| {
+        let names_of = |count| {
             authority(&home.path().join("ca.pem"), count);
             clients(home.path()).unwrap().verifier.root_hint_subjects().to_vec()
         };
-        let len = told(1)[0].as_ref().len();
+        let len = names_of(1)[0].as_ref().len();
         let fit = HINTS_MAX / len;
-        assert_eq!((told(fit).len(), told(fit + 1).len()), (fit, 0));
+        assert_eq!((names_of(fit).len(), names_of(fit + 1).len()), (fit, 0));
     }
 }

@@ -36,7 +36,7 @@ pub(crate) struct Files {
 
 impl Files {
     /// Returns the files that the options name.
-    pub(crate) fn of(options: &ServeOptions) -> Result<Self, TlsError> {
+    pub(crate) fn from_options(options: &ServeOptions) -> Result<Self, TlsError> {
         let certificates = &options.tls_cert;
         let keys = &options.tls_key;
         if certificates.len() != keys.len() {
@@ -326,7 +326,7 @@ mod tests {
             line.extend(["--tls-cert", "c"].repeat(certificates));
             line.extend(["--tls-key", "k"].repeat(keys));
             let Command::Serve(options) = Cli::try_parse_from(line).unwrap().command else { panic!("it is serve") };
-            Files::of(&options).map(|files| files.pairs.len())
+            Files::from_options(&options).map(|files| files.pairs.len())
         };
         assert_eq!((of(1, 1).unwrap(), of(PAIRS_MAX, PAIRS_MAX).unwrap()), (1, PAIRS_MAX));
         for (certificates, keys) in [(2, 1), (1, 2), (PAIRS_MAX + 1, PAIRS_MAX + 1)] {

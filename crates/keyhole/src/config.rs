@@ -1,10 +1,11 @@
 //! The sources of the options of `serve`. Precedence: command line, environment, file; all use the
 //! same names.
 //!
-//! The command line ([`ServeOptions`](crate::cli::serve::ServeOptions)) defines the options. Options of
-//! the environment or the file that the command line lacks are appended to it, so that all sources
-//! are parsed and rejected in the same way. The option `--tls-listen` is `KEYHOLE_TLS_LISTEN` in
-//! the environment, where commas separate list items, and `tls-listen` in the file, which is TOML.
+//! The command line defines the options ([`ServeOptions`](crate::cli::serve::ServeOptions)). Options
+//! of the environment or the file that the command line lacks are appended to it, so that all
+//! sources are parsed and rejected in the same way. The option `--tls-listen` is
+//! `KEYHOLE_TLS_LISTEN` in the environment, where commas separate list items, and `tls-listen` in
+//! the file, which is TOML.
 
 mod error;
 

@@ -37,10 +37,17 @@ pub(crate) enum KeyOrigin {
     Made(PathBuf, AccessKey),
 }
 
+/// The access keys at the start.
+pub(crate) struct LoadedAccess {
+    pub(crate) access: Access,
+    pub(crate) table: AccessTable,
+    pub(crate) origin: KeyOrigin,
+}
+
 impl Access {
     /// Loads the keys of the environment and of the file in the state directory. Creates one if
     /// there is none and `may_make`.
-    pub(crate) fn load(state: &Path, may_make: bool) -> Result<(Self, AccessTable, KeyOrigin), AccessError> {
+    pub(crate) fn load(state: &Path, may_make: bool) -> Result<LoadedAccess, AccessError> {
         let of_environment = of_environment()?;
         let file = AccessFile::in_state(state);
         let origin = match &of_environment {
@@ -51,7 +58,7 @@ impl Access {
         };
         let access = Access { file, of_environment };
         let table = access.table()?;
-        Ok((access, table, origin))
+        Ok(LoadedAccess { access, table, origin })
     }
 
     /// Reloads the file and returns the count of keys. On an error the previous keys stay valid.

@@ -327,9 +327,9 @@ mod tests {
         let site = site("127.0.0.1:9001");
         let ready = || ask(&site, "GET", "/health/ready", &["localhost"]).status();
         assert_eq!(ready(), 503);
-        site.monitor.enter(Phase::Serving);
+        site.monitor.enter_phase(Phase::Serving);
         assert_eq!(ready(), 200);
-        site.monitor.enter(Phase::Draining);
+        site.monitor.enter_phase(Phase::Draining);
         assert_eq!(ready(), 503);
     }
 }

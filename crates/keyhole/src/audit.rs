@@ -60,7 +60,7 @@ pub(crate) enum AuditError {
 
 /// One line.
 #[derive(Serialize)]
-struct Line<'a> {
+struct AuditLine<'a> {
     time: String,
     request_id: &'a str,
     access_key: Option<&'a str>,
@@ -98,7 +98,7 @@ impl Audit {
 
     /// Queues the line of one request.
     pub(crate) fn note(&self, exchange: &Exchange<'_>) {
-        let line = Line {
+        let line = AuditLine {
             time: iso8601(System.now_ms()),
             request_id: exchange.request_id,
             access_key: exchange.access_key,
@@ -153,12 +153,12 @@ impl Audit {
         let mut lines = Vec::new();
         let mut synced = Instant::now();
         let mut is_dirty = false;
-        let mut told = 0;
+        let mut reported = 0;
         loop {
             let taken = self.take(&mut lines, is_dirty);
-            if taken.lost > told {
-                tracing::error!(lines = taken.lost - told, "lost lines of the audit log: writing them timed out");
-                told = taken.lost;
+            if taken.lost > reported {
+                tracing::error!(lines = taken.lost - reported, "lost lines of the audit log: writing them timed out");
+                reported = taken.lost;
             }
             if taken.reopen {
                 match open(&self.path) {
@@ -286,8 +286,8 @@ mod tests {
         ids[1000..].iter().for_each(|id| audit.note(&exchange(id, "o")));
         audit.finish();
         let lines = [fs_lines(&moved), fs_lines(&path)].concat();
-        let told: Vec<&str> = lines.iter().map(|line| line["request_id"].as_str().unwrap()).collect();
-        assert_eq!(told, ids);
+        let reported: Vec<&str> = lines.iter().map(|line| line["request_id"].as_str().unwrap()).collect();
+        assert_eq!(reported, ids);
         let first = &lines[0];
         assert_eq!((first["key"].as_str(), first["result"].as_str()), (Some("a\n\"key\""), Some("AccessDenied")));
         assert_eq!((first["key_id"].as_str(), first["status"].as_u64()), (Some(&"07".repeat(16)[..]), Some(403)));

@@ -144,7 +144,7 @@ async fn look_regularly(store: Arc<Store>, monitor: Arc<Monitor>) {
             _ => {}
         }
         was_absent = absence.is_some();
-        monitor.object_file_is_absent(absence);
+        monitor.set_absence(absence);
     }
 }
 
@@ -174,7 +174,7 @@ async fn expire_regularly<D: Disk>(log: Log<D>, monitor: Arc<Monitor>) {
             tracing::warn!(stored = iso8601(*stored_ms), bucket, "the clock is behind a stored timestamp");
         }
         was_behind = behind.is_some();
-        monitor.clock_is_behind(behind);
+        monitor.set_clock_behind(behind);
         match expire(&log, &Host::new(System)).await {
             Ok(Pass::Behind { stored_ms, bucket }) => {
                 // Once only, because the state may last.

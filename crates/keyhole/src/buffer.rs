@@ -73,13 +73,13 @@ impl Pools {
 impl Default for Pool {
     /// Returns a pool of buffers of `BUFFER_LEN` bytes, for the blocks of bodies.
     fn default() -> Self {
-        Pool::of(BUFFER_LEN)
+        Pool::with_len(BUFFER_LEN)
     }
 }
 
 impl Pool {
     /// Returns a pool of buffers of `len` bytes.
-    pub(crate) fn of(len: usize) -> Self {
+    pub(crate) fn with_len(len: usize) -> Self {
         Pool::keeping(len, KEPT_MAX)
     }
 
@@ -364,7 +364,7 @@ mod tests {
 
     #[test]
     fn pool_has_buffers_of_its_length() {
-        let pool = Pool::of(8192);
+        let pool = Pool::with_len(8192);
         let mut buffer = pool.take();
         buffer.as_mut().fill(1);
         assert_eq!(buffer.as_ref(), [1; 8192]);

@@ -1,10 +1,11 @@
 //! The sources of the options of `serve`. Precedence: command line, environment, file; all use the
 //! same names.
 //!
-//! The command line ([`ServeOptions`](crate::cli::ServeOptions)) defines the options. Options of
-//! the environment or the file that the command line lacks are appended to it, so that all sources
-//! are parsed and rejected in the same way. The option `--tls-listen` is `KEYHOLE_TLS_LISTEN` in
-//! the environment, where commas separate list items, and `tls-listen` in the file, which is TOML.
+//! The command line defines the options ([`ServeOptions`](crate::cli::serve::ServeOptions)). Options
+//! of the environment or the file that the command line lacks are appended to it, so that all
+//! sources are parsed and rejected in the same way. The option `--tls-listen` is
+//! `KEYHOLE_TLS_LISTEN` in the environment, where commas separate list items, and `tls-listen` in
+//! the file, which is TOML.
 
 mod error;
 
@@ -425,11 +426,11 @@ mod tests {
             let setting = settings.iter().find(|setting| setting.name == name).unwrap();
             (setting.values.join(" "), setting.origin.to_string())
         };
-        let told = |value: &str, origin: &str| (value.to_owned(), origin.to_owned());
-        assert_eq!(of("threads"), told("3", &path));
-        assert_eq!(of("log"), told("debug", "KEYHOLE_LOG"));
-        assert_eq!(of("region"), told("typed", "the command line"));
-        assert_eq!(of("listen"), told("127.0.0.1:9000", "the default"));
+        let expected = |value: &str, origin: &str| (value.to_owned(), origin.to_owned());
+        assert_eq!(of("threads"), expected("3", &path));
+        assert_eq!(of("log"), expected("debug", "KEYHOLE_LOG"));
+        assert_eq!(of("region"), expected("typed", "the command line"));
+        assert_eq!(of("listen"), expected("127.0.0.1:9000", "the default"));
         assert!(settings.iter().all(|setting| !COMMAND_LINE_ONLY.contains(&&setting.name[..])));
     }
 }

@@ -106,8 +106,8 @@ impl Budget {
         let needed = (ASIDE + self.buffers + index).next_multiple_of(1 << 20);
         (index > room).then(|| {
             format!(
-                "the index takes {}, but a memory budget of {} leaves {} for it: set --memory to {} or more, or the system may \
-                 kill the node",
+                "the index takes {}, but a memory budget of {} leaves {} for it: set --memory to {} or more, or the \
+                 system may kill the node",
                 show(index),
                 show(self.memory),
                 show(room),
@@ -119,8 +119,8 @@ impl Budget {
     fn describe(&self) -> String {
         let Budget { memory, buffers, workers, blocks, pages, connections } = self;
         format!(
-            "memory {}, of which {} for buffers; workers {workers}, each with {blocks} blocks, {pages} pages, {connections} \
-             connections",
+            "memory {}, of which {} for buffers; workers {workers}, each with {blocks} blocks, {pages} pages, \
+             {connections} connections",
             show(*memory),
             show(*buffers)
         )

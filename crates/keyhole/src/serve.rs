@@ -16,7 +16,7 @@ use keyhole_node::{AccessTable, Config, PolicyDefaults, TrustedProxies};
 use keyhole_s3::ops::HostNames;
 use tokio::sync::watch;
 
-use crate::access::{self, Access};
+use crate::access::{self, Access, LoadedAccess};
 use crate::audit::Audit;
 use crate::background::Duties;
 use crate::cli::serve::{IoMode, LogFormat, ServeOptions, SyncMode};
@@ -53,7 +53,7 @@ pub(crate) fn serve(options: &ServeOptions, warnings: &[String]) -> Result<(), S
     warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     process::harden();
     let signals = Signals::block().map_err(|error| SystemError::new("cannot block signals", error))?;
-    let mut inherited = Inherited::of_manager()?;
+    let mut inherited = Inherited::from_manager()?;
     let platform = Platform::choose(options)?;
     let budget = platform.budget;
     let mut reloads = Reloads::new();
@@ -66,17 +66,17 @@ pub(crate) fn serve(options: &ServeOptions, warnings: &[String]) -> Result<(), S
     let store = store::open(&location, &store_options)?;
     drop(starting);
     let threads = workers_of(&store.store, budget.workers);
-    monitor.opened(store.store.clone(), store.damaged);
-    monitor.watches(store.presence.clone());
+    monitor.set_store(store.store.clone(), store.damaged);
+    monitor.set_presence(store.presence.clone());
     // A read-only store usually lies in a read-only directory: do not create a credential there.
     let may_make_key = store.store.read_only().is_none() || location.state != location.data;
-    let (access, keys, origin) = Access::load(&location.state, may_make_key)?;
+    let LoadedAccess { access, table, origin } = Access::load(&location.state, may_make_key)?;
     let http = inherited.take_or("http", threads, |option| listen(options.listen, threads, option))?;
     let (mut tls_setups, tls_address) = listen_for_tls(options, tls_config, &mut inherited, threads)?;
     inherited.check_all_taken()?;
     let addresses = Addresses { plain: http.address, tls: tls_address, admin: admin_address };
     let audit = options.audit_log.as_deref().map(Audit::start).transpose()?;
-    let config = Arc::new(configure(options, keys, &monitor, audit.clone(), budget)?);
+    let config = Arc::new(configure(options, table, &monitor, audit.clone(), budget)?);
 
     let running = Arc::new(Running { config: config.clone(), access, monitor: monitor.clone() });
     reloads.push(Box::new(running.clone()));
@@ -86,18 +86,18 @@ pub(crate) fn serve(options: &ServeOptions, warnings: &[String]) -> Result<(), S
     let (control, mut first) = open_control(&location, running);
     let (stop, stopping) = watch::channel(false);
     let (events, received) = mpsc::channel();
-    let mut watchdog = Watchdog::of_manager();
+    let mut watchdog = Watchdog::from_manager();
     let plan =
         WorkerPlan { options, platform, store: &store, config, monitor: monitor.clone(), stop: stopping, events };
     for (index, listener) in http.listeners.into_iter().enumerate() {
-        let heart = watchdog.heart();
-        plan.spawn(OwnParts { index, listener, tls: tls_setups.pop(), first: first.take(), heart })?;
+        let heartbeat = watchdog.heartbeat();
+        plan.spawn(OwnParts { index, listener, tls: tls_setups.pop(), first: first.take(), heartbeat })?;
     }
     drop(plan);
     // A signal that arrives before the node serves takes effect as soon as it does.
     await_all(&received, threads, |event| matches!(event, WorkerEvent::Serving))?;
     watchdog.watch().map_err(SystemError::thread)?;
-    monitor.enter(Phase::Serving);
+    monitor.enter_phase(Phase::Serving);
     addresses.greet(&origin, &options.region);
     let status = addresses.status(store.store.read_only().map(|why| &**why));
     service::ready(&status);
@@ -169,7 +169,7 @@ struct OwnParts {
     listener: Listener,
     tls: Option<TlsSetup>,
     first: Option<Duties>,
-    heart: Arc<Heartbeat>,
+    heartbeat: Arc<Heartbeat>,
 }
 
 impl WorkerPlan<'_> {
@@ -189,7 +189,7 @@ impl WorkerPlan<'_> {
                 let events = self.events.clone();
                 Box::new(move || drop(events.send(WorkerEvent::Serving)))
             },
-            heart: own.heart,
+            heartbeat: own.heartbeat,
             stop: self.stop.clone(),
             grace: self.options.grace,
             first: own.first,
@@ -305,7 +305,7 @@ fn load_tls(options: &ServeOptions, reloads: &mut Reloads) -> Result<Option<TlsC
     if options.tls_listen.is_none() {
         return Ok(None);
     }
-    let source = tls::Source::open(tls::Files::of(options)?)?;
+    let source = tls::TlsSource::open(tls::Files::from_options(options)?)?;
     let configs = source.subscribe();
     reloads.push(Box::new(source));
     Ok(Some(configs))
@@ -397,7 +397,7 @@ impl SignalHandler {
     fn run(&self, signals: &Signals, reloads: &mut Reloads) {
         let signal = reload::until_end(signals, reloads, &self.status);
         tracing::info!("{signal}: no longer accepting requests");
-        self.monitor.enter(Phase::Draining);
+        self.monitor.enter_phase(Phase::Draining);
         service::stopping(self.grace);
         self.stop.send_replace(true);
         loop {

@@ -12,6 +12,7 @@ mod invalid;
 pub(crate) mod manifest;
 mod node;
 mod peer;
+mod plain;
 pub(crate) mod protocol;
 pub(crate) mod receiver;
 pub(crate) mod sender;

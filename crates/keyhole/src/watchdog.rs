@@ -48,27 +48,27 @@ impl Heartbeat {
 /// The manager's watchdog, if it has one for this process.
 pub(crate) struct Watchdog {
     period: Option<Duration>,
-    hearts: Vec<Arc<Heartbeat>>,
+    heartbeats: Vec<Arc<Heartbeat>>,
 }
 
 impl Watchdog {
     /// Reads the watchdog period from the environment.
-    pub(crate) fn of_manager() -> Self {
-        Watchdog { period: sd_notify::watchdog_enabled().filter(|period| !period.is_zero()), hearts: Vec::new() }
+    pub(crate) fn from_manager() -> Self {
+        Watchdog { period: sd_notify::watchdog_enabled().filter(|period| !period.is_zero()), heartbeats: Vec::new() }
     }
 
-    /// Returns the heart of one more worker.
-    pub(crate) fn heart(&mut self) -> Arc<Heartbeat> {
+    /// Returns the heartbeat of one more worker.
+    pub(crate) fn heartbeat(&mut self) -> Arc<Heartbeat> {
         let every = self.period.map(|period| period / BEATS_PER_PERIOD);
-        let heart = Arc::new(Heartbeat { every, ..Heartbeat::default() });
-        self.hearts.push(heart.clone());
-        heart
+        let heartbeat = Arc::new(Heartbeat { every, ..Heartbeat::default() });
+        self.heartbeats.push(heartbeat.clone());
+        heartbeat
     }
 
     /// Starts the checking thread, if there is a watchdog.
     pub(crate) fn watch(self) -> io::Result<()> {
         let Some(period) = self.period else { return Ok(()) };
-        let mut detector = StallDetector::new(self.hearts);
+        let mut detector = StallDetector::new(self.heartbeats);
         let check_regularly = move || {
             loop {
                 match detector.find_stalled() {
@@ -84,21 +84,21 @@ impl Watchdog {
 
 /// The counters at the last check.
 struct StallDetector {
-    hearts: Vec<Arc<Heartbeat>>,
+    heartbeats: Vec<Arc<Heartbeat>>,
     seen: Vec<u64>,
 }
 
 impl StallDetector {
-    fn new(hearts: Vec<Arc<Heartbeat>>) -> Self {
-        let seen = hearts.iter().map(|heart| heart.beats.load(Ordering::Relaxed).wrapping_sub(1)).collect();
-        StallDetector { hearts, seen }
+    fn new(heartbeats: Vec<Arc<Heartbeat>>) -> Self {
+        let seen = heartbeats.iter().map(|heartbeat| heartbeat.beats.load(Ordering::Relaxed).wrapping_sub(1)).collect();
+        StallDetector { heartbeats, seen }
     }
 
     /// Returns a worker that has stalled since the last check, if any.
     fn find_stalled(&mut self) -> Option<usize> {
         let mut stalled = None;
-        for (worker, (heart, seen)) in self.hearts.iter().zip(&mut self.seen).enumerate() {
-            let now = heart.beats.load(Ordering::Relaxed);
+        for (worker, (heartbeat, seen)) in self.heartbeats.iter().zip(&mut self.seen).enumerate() {
+            let now = heartbeat.beats.load(Ordering::Relaxed);
             if std::mem::replace(seen, now) == now && now != AT_REST {
                 stalled = stalled.or(Some(worker));
             }
@@ -113,11 +113,11 @@ mod tests {
 
     #[test]
     fn stalled_worker_is_detected() {
-        let hearts: Vec<Arc<Heartbeat>> = (0..3).map(|_| Arc::default()).collect();
+        let heartbeats: Vec<Arc<Heartbeat>> = (0..3).map(|_| Arc::default()).collect();
         let beat = |worker: usize| {
-            hearts[worker].beats.fetch_add(1, Ordering::Relaxed);
+            heartbeats[worker].beats.fetch_add(1, Ordering::Relaxed);
         };
-        let mut detector = StallDetector::new(hearts.clone());
+        let mut detector = StallDetector::new(heartbeats.clone());
         assert_eq!(detector.find_stalled(), None, "at the first look nothing has been missed");
         (0..3).for_each(beat);
         assert_eq!(detector.find_stalled(), None);
@@ -126,19 +126,19 @@ mod tests {
         assert_eq!(detector.find_stalled(), Some(0), "nor do the others go on");
         (0..3).for_each(beat);
         assert_eq!(detector.find_stalled(), None, "they do again");
-        hearts[1].rest();
+        heartbeats[1].rest();
         [0, 2].into_iter().for_each(beat);
         assert_eq!(detector.find_stalled(), None);
         [0, 2].into_iter().for_each(beat);
-        assert_eq!(detector.find_stalled(), None, "who has ended is not missed");
+        assert_eq!(detector.find_stalled(), None, "an ended worker is not reported");
     }
 
     #[tokio::test]
     async fn heartbeat_needs_watchdog() {
         Heartbeat::default().beat().await;
-        let heart = Heartbeat { every: Some(Duration::from_millis(1)), ..Heartbeat::default() };
-        let beating = tokio::time::timeout(Duration::from_millis(200), heart.beat());
+        let heartbeat = Heartbeat { every: Some(Duration::from_millis(1)), ..Heartbeat::default() };
+        let beating = tokio::time::timeout(Duration::from_millis(200), heartbeat.beat());
         assert!(beating.await.is_err());
-        assert!(heart.beats.load(Ordering::Relaxed) > 3);
+        assert!(heartbeat.beats.load(Ordering::Relaxed) > 3);
     }
 }

@@ -40,7 +40,7 @@ pub(crate) struct Setup {
     /// Called once the worker accepts connections.
     pub(crate) serving: Box<dyn FnOnce() + Send>,
     /// Heartbeat of the worker's thread.
-    pub(crate) heart: Arc<Heartbeat>,
+    pub(crate) heartbeat: Arc<Heartbeat>,
     /// Becomes true when the node is to shut down.
     pub(crate) stop: watch::Receiver<bool>,
     /// Time that requests in flight may take after that.
@@ -88,10 +88,10 @@ where
     meter.enter(node.gauge());
     let connections = Rc::new(Connections::new(setup.connections));
     let timekeeper = spawn_local(keep_time(connections.clone(), meter.clone(), monitor));
-    let heart = setup.heart;
+    let heartbeat = setup.heartbeat;
     let beating = spawn_local({
-        let heart = heart.clone();
-        async move { heart.beat().await }
+        let heartbeat = heartbeat.clone();
+        async move { heartbeat.beat().await }
     });
     (setup.serving)();
     let mut stop = setup.stop;
@@ -125,7 +125,7 @@ where
         tracing::warn!("the last checkpoint was not written; the next start takes longer");
     }
     beating.abort();
-    heart.rest();
+    heartbeat.rest();
     Ok(())
 }
 

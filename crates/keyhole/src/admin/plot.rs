@@ -10,7 +10,7 @@ pub(super) const HEIGHT: f64 = 64.0;
 const MARGIN: f64 = 2.0;
 
 /// One line.
-pub(super) struct Line {
+pub(super) struct PlotLine {
     /// A class of the style sheet.
     pub(super) class: &'static str,
     /// The line.
@@ -26,7 +26,7 @@ pub(super) struct Plot {
     pub(super) top: String,
     /// The start of the time axis.
     pub(super) from: &'static str,
-    pub(super) lines: Vec<Line>,
+    pub(super) lines: Vec<PlotLine>,
     /// Whether there are no values yet.
     pub(super) empty: bool,
 }
@@ -65,7 +65,7 @@ fn nice(value: f64) -> f64 {
     steps.iter().map(|step| step * unit).find(|round| *round >= value).unwrap_or(10.0 * unit)
 }
 
-fn line(series: &Series, slots: usize, top: f64, with_area: bool) -> Line {
+fn line(series: &Series, slots: usize, top: f64, with_area: bool) -> PlotLine {
     let step = WIDTH / (slots.max(2) - 1) as f64;
     let mut path = String::new();
     let mut pieces = 0;
@@ -91,7 +91,7 @@ fn line(series: &Series, slots: usize, top: f64, with_area: bool) -> Line {
         (Some(first), 1) if with_area => format!("{path}L{last:.1} {HEIGHT}L{first:.1} {HEIGHT}Z"),
         _ => String::new(),
     };
-    Line { class: series.class, path, area }
+    PlotLine { class: series.class, path, area }
 }
 
 #[cfg(test)]

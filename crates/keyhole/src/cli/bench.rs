@@ -12,7 +12,8 @@ pub(crate) struct BenchOptions {
     #[arg(long, value_name = "SIZES", value_delimiter = ',', default_value = "4KiB,16KiB,64KiB,1MiB")]
     pub(crate) sizes: Vec<bytesize::ByteSize>,
     /// Duration of each measurement in milliseconds.
-    #[arg(long, value_name = "MS", default_value_t = 200, value_parser = clap::value_parser!(u64).range(5 * TURN_MS..=60_000))]
+    #[arg(long, value_name = "MS", default_value_t = 200,
+        value_parser = clap::value_parser!(u64).range(5 * TURN_MS..=60_000))]
     pub(crate) time: u64,
     /// Use only one core.
     #[arg(long)]

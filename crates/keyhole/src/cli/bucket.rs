@@ -33,10 +33,10 @@ pub(crate) struct SetOptions {
     pub(crate) bucket: String,
     /// Limit of the objects' total bytes, such as 10GiB. Writes beyond it get 403 QuotaExceeded.
     #[arg(long, value_name = "SIZE|none", value_parser = parse_quota)]
-    pub(crate) quota: Option<Setting>,
+    pub(crate) quota: Option<NumberOrNone>,
     /// Days after which an object is deleted.
     #[arg(long, value_name = "N|none", value_parser = parse_days)]
-    pub(crate) expire_days: Option<Setting>,
+    pub(crate) expire_days: Option<NumberOrNone>,
     /// Policy on customer keys: allow them, require them, or forbid them.
     #[arg(long, value_enum)]
     pub(crate) sse_c: Option<SseC>,
@@ -56,23 +56,24 @@ pub(crate) struct SetOptions {
 
 /// A number, or none.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Setting(pub(crate) Option<u64>);
+pub(crate) struct NumberOrNone(pub(crate) Option<u64>);
 
 pub(crate) const NONE: &str = "none";
 
-fn parse_quota(text: &str) -> Result<Setting, String> {
+fn parse_quota(text: &str) -> Result<NumberOrNone, String> {
     if text == NONE {
-        return Ok(Setting(None));
+        return Ok(NumberOrNone(None));
     }
-    parse_size(text).map(|size| Setting(Some(size))).map_err(|why| format!("{why}, or {NONE}"))
+    parse_size(text).map(|size| NumberOrNone(Some(size))).map_err(|why| format!("{why}, or {NONE}"))
 }
 
-fn parse_days(text: &str) -> Result<Setting, String> {
+fn parse_days(text: &str) -> Result<NumberOrNone, String> {
     if text == NONE {
-        return Ok(Setting(None));
+        return Ok(NumberOrNone(None));
     }
     let days = text.parse::<u32>().ok().filter(|days| *days > 0);
-    days.map(|days| Setting(Some(days.into()))).ok_or_else(|| format!("expected a number of days above 0, or {NONE}"))
+    days.map(|days| NumberOrNone(Some(days.into())))
+        .ok_or_else(|| format!("expected a number of days above 0, or {NONE}"))
 }
 
 #[cfg(test)]
@@ -81,11 +82,11 @@ mod tests {
 
     #[test]
     fn quota_and_days_take_number_or_none() {
-        assert_eq!(parse_quota("none"), Ok(Setting(None)));
-        assert_eq!(parse_quota("10GiB"), Ok(Setting(Some(10 << 30))));
-        assert_eq!(parse_quota("0"), Ok(Setting(Some(0))), "nothing may be stored");
-        assert_eq!(parse_days("none"), Ok(Setting(None)));
-        assert_eq!(parse_days("30"), Ok(Setting(Some(30))));
+        assert_eq!(parse_quota("none"), Ok(NumberOrNone(None)));
+        assert_eq!(parse_quota("10GiB"), Ok(NumberOrNone(Some(10 << 30))));
+        assert_eq!(parse_quota("0"), Ok(NumberOrNone(Some(0))), "nothing may be stored");
+        assert_eq!(parse_days("none"), Ok(NumberOrNone(None)));
+        assert_eq!(parse_days("30"), Ok(NumberOrNone(Some(30))));
         assert!(parse_quota("much").is_err());
         for bad in ["", "0", "-1", "1.5", "soon"] {
             assert!(parse_days(bad).is_err(), "{bad}");

@@ -30,7 +30,8 @@ pub(crate) struct SelfSignedOptions {
     pub(crate) hosts: Vec<String>,
 
     /// Validity in days.
-    #[arg(long, value_name = "N", default_value_t = 365, value_parser = clap::value_parser!(u32).range(1..=i64::from(DAYS_MAX)))]
+    #[arg(long, value_name = "N", default_value_t = 365,
+        value_parser = clap::value_parser!(u32).range(1..=i64::from(DAYS_MAX)))]
     pub(crate) days: u32,
 
     /// The directory for both files, created if it is missing.

@@ -61,8 +61,8 @@ fn show(reply: Reply, json: bool) -> Result<()> {
     };
     let pin = if pin.is_empty() { NONE.to_owned() } else { pin.join(", ") };
     print(&format!(
-        "bucket: {bucket}\nused: {} ({bytes} bytes)\nquota: {quota}\nexpire-days: {days}\nlifecycle-rules: {rules}\nsse-c: {}\npin: {pin}\n\
-         rekey-by-overwrite: {}\nanonymous-read: {}\n",
+        "bucket: {bucket}\nused: {} ({bytes} bytes)\nquota: {quota}\nexpire-days: {days}\nlifecycle-rules: {rules}\n\
+         sse-c: {}\npin: {pin}\nrekey-by-overwrite: {}\nanonymous-read: {}\n",
         size(*bytes),
         word(sse_c.to_possible_value()),
         word(settings.rekey_by_overwrite.to_possible_value()),

@@ -13,10 +13,10 @@ use crate::store::{self, StoreError, StoreLocation, StoreOptions};
 
 /// The structure of `--json`. All lengths are in bytes.
 #[derive(Serialize)]
-struct Json {
+struct CheckJson {
     /// Whether no damage remains.
     sound: bool,
-    findings: Vec<JsonFinding>,
+    findings: Vec<FindingJson>,
     repaired: u64,
     buckets: u64,
     objects: u64,
@@ -30,7 +30,7 @@ struct Json {
 }
 
 #[derive(Serialize)]
-struct JsonFinding {
+struct FindingJson {
     #[serde(flatten)]
     damage: DamageReply,
     /// `repairable` or `lost`.
@@ -79,12 +79,12 @@ fn word(verdict: Verdict) -> &'static str {
     }
 }
 
-fn json(report: &CheckReport, remaining: u64) -> Json {
-    let finding = |finding: &keyhole_log::Finding| JsonFinding {
+fn json(report: &CheckReport, remaining: u64) -> CheckJson {
+    let finding = |finding: &keyhole_log::Finding| FindingJson {
         damage: DamageReply::from(&finding.damage),
         verdict: word(finding.verdict),
     };
-    Json {
+    CheckJson {
         sound: remaining == 0,
         findings: report.findings.iter().map(finding).collect(),
         repaired: report.repaired,

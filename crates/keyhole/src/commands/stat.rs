@@ -11,7 +11,7 @@ use crate::status::StoreFigures;
 
 /// The structure of `--json`.
 #[derive(Serialize)]
-struct Json<'a> {
+struct StatJson<'a> {
     #[serde(flatten)]
     stat: &'a StoreFigures,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -27,7 +27,7 @@ pub(crate) fn run(options: &StatOptions) -> Result<()> {
     });
     let Reply::Stat(stat) = reply? else { return Err(unexpected()) };
     if options.json {
-        let json = Json { stat: &stat, segments: options.segments.then_some(&segments) };
+        let json = StatJson { stat: &stat, segments: options.segments.then_some(&segments) };
         let text = serde_json::to_string_pretty(&json)?;
         print(&format!("{text}\n"));
         return Ok(());
@@ -145,7 +145,7 @@ mod tests {
         assert!(written(&stat).to_string().contains("write amplification"));
         let text = batches(&stat).to_string();
         assert!(text.contains("3 to 4") && text.contains("257 to 512"), "{text}");
-        let json = serde_json::to_value(Json { stat: &stat, segments: None }).unwrap();
+        let json = serde_json::to_value(StatJson { stat: &stat, segments: None }).unwrap();
         assert_eq!((&json["capacity"], json.get("segments")), (&(1 << 30).into(), None));
     }
 }

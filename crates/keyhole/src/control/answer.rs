@@ -107,7 +107,7 @@ async fn scrub<D: Disk>(
         };
         bytes += step.bytes;
         if let Some(monitor) = monitor {
-            monitor.scrubbed(step.bytes, step.findings.len() as u64);
+            monitor.add_scrubbed(step.bytes, step.findings.len() as u64);
         }
         for damage in &step.findings {
             damaged += 1;
@@ -120,7 +120,7 @@ async fn scrub<D: Disk>(
         ticker.during(sleep_until(due), || bytes).await?;
     }
     if let Some(monitor) = monitor {
-        monitor.scrub_ended(damaged);
+        monitor.end_scrub(damaged);
     }
     Ok(Ok(Reply::Scrubbed { bytes, damaged }))
 }

@@ -29,7 +29,7 @@ impl Accept for EpollListener {
     async fn accept(&self, connections: &Rc<Connections>) -> io::Result<EpollStream> {
         let (tcp, peer) = self.0.accept().await?;
         tcp.set_nodelay(true)?;
-        let inner = Rc::new(Inner { tcp, peer, state: connections.open() });
+        let inner = Rc::new(EpollConnection { tcp, peer, state: connections.open() });
         let weak: Weak<dyn Supervised> = Rc::downgrade(&inner) as Weak<dyn Supervised>;
         connections.register(weak);
         Ok(EpollStream(inner))
@@ -39,15 +39,15 @@ impl Accept for EpollListener {
     fn close(self) {}
 }
 
-pub(crate) struct EpollStream(Rc<Inner>);
+pub(crate) struct EpollStream(Rc<EpollConnection>);
 
-struct Inner {
+struct EpollConnection {
     tcp: TcpStream,
     peer: SocketAddr,
     state: ConnectionState,
 }
 
-impl Supervised for Inner {
+impl Supervised for EpollConnection {
     fn state(&self) -> &ConnectionState {
         &self.state
     }
@@ -57,7 +57,7 @@ impl Supervised for Inner {
     }
 }
 
-impl Inner {
+impl EpollConnection {
     async fn read(&self, to: &mut [u8]) -> io::Result<usize> {
         let reading = async {
             loop {

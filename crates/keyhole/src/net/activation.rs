@@ -22,7 +22,7 @@ pub(crate) struct Inherited(Vec<(String, TcpListener)>);
 
 impl Inherited {
     /// Takes the sockets that the environment describes. Call it once, before other threads start.
-    pub(crate) fn of_manager() -> Result<Self, ListenError> {
+    pub(crate) fn from_manager() -> Result<Self, ListenError> {
         // Sockets of another process may have any names.
         if sd_notify::listen_fds().map_err(ListenError::InvalidEnvironment)?.len() == 0 {
             return Ok(Inherited(Vec::new()));

@@ -272,8 +272,8 @@ impl ConnectionState {
         }
         // A peer that has begun a request gets an error reply. A peer that takes no reply, or has
         // sent nothing, cannot get one.
-        let can_be_told = self.is_reading.get() && !self.is_idle.get();
-        Some(if can_be_told { Shutdown::Read } else { Shutdown::Both })
+        let can_be_answered = self.is_reading.get() && !self.is_idle.get();
+        Some(if can_be_answered { Shutdown::Read } else { Shutdown::Both })
     }
 
     /// Checks whether the pending operation takes too long, or the request or its reply is too

@@ -27,5 +27,5 @@ mod stream;
 
 pub(crate) use acceptor::Acceptor;
 pub(crate) use error::{CertificateError, TlsError};
-pub(crate) use source::{Files, Source};
+pub(crate) use source::{Files, TlsSource};
 pub(crate) use stream::TlsStream;

@@ -66,8 +66,8 @@ impl ConditionInputs<'_> {
         if self.damaged > 0 {
             let places = if self.damaged == 1 { "1 place".to_owned() } else { format!("{} places", self.damaged) };
             let text = format!(
-                "Damage was found in {places} since the start. The log of the node names the objects; keyhole scrub and \
-                 keyhole check list the damage."
+                "Damage was found in {places} since the start. The log of the node names the objects; keyhole scrub \
+                 and keyhole check list the damage."
             );
             add("damage", Severity::Fault, text);
         }

@@ -93,13 +93,13 @@ impl Monitor {
     }
 
     /// Records that the store is open.
-    pub(crate) fn opened(&self, store: Arc<Store>, damaged: usize) {
+    pub(crate) fn set_store(&self, store: Arc<Store>, damaged: usize) {
         self.damaged_at_start.store(damaged as u64, Ordering::Relaxed);
         let _ = self.store.set(store); // Called once.
     }
 
     /// Records where the object file was opened.
-    pub(crate) fn watches(&self, presence: Presence) {
+    pub(crate) fn set_presence(&self, presence: Presence) {
         let _ = self.presence.set(presence); // Called once.
     }
 
@@ -108,29 +108,29 @@ impl Monitor {
     }
 
     /// Records why the object file is no longer in place, or `None` if it is.
-    pub(crate) fn object_file_is_absent(&self, absence: Option<String>) {
+    pub(crate) fn set_absence(&self, absence: Option<String>) {
         self.reported().absence = absence;
     }
 
     /// Enters a phase; earlier phases are ignored.
-    pub(crate) fn enter(&self, phase: Phase) {
+    pub(crate) fn enter_phase(&self, phase: Phase) {
         self.phase.fetch_max(phase as u8, Ordering::Relaxed);
     }
 
     /// Records whether the clock is behind a stored time, and the bucket of that object.
-    pub(crate) fn clock_is_behind(&self, behind: Option<(u64, String)>) {
+    pub(crate) fn set_clock_behind(&self, behind: Option<(u64, String)>) {
         self.reported().behind = behind;
     }
 
     /// Adds bytes verified by a scrub, and damaged places that it has found.
-    pub(crate) fn scrubbed(&self, bytes: u64, damaged: u64) {
+    pub(crate) fn add_scrubbed(&self, bytes: u64, damaged: u64) {
         let scrubs = &mut self.reported().scrubs;
         scrubs.bytes += bytes;
         scrubs.damaged += damaged;
     }
 
     /// Records the end of a scrub and the count of damaged places that it has found.
-    pub(crate) fn scrub_ended(&self, damaged: u64) {
+    pub(crate) fn end_scrub(&self, damaged: u64) {
         let scrubs = &mut self.reported().scrubs;
         scrubs.completed += 1;
         scrubs.last_ended_ms = Some(System.now_ms());
@@ -149,10 +149,10 @@ impl Monitor {
     }
 
     pub(super) fn reported(&self) -> MutexGuard<'_, ReportedState> {
-        self.reported.lock().expect("nobody panics while it is held")
+        self.reported.lock().expect("no holder panics")
     }
 
     pub(super) fn history(&self) -> MutexGuard<'_, History> {
-        self.history.lock().expect("nobody panics while it is held")
+        self.history.lock().expect("no holder panics")
     }
 }

@@ -173,8 +173,8 @@ pub(crate) mod tests {
     /// Returns a status in which every field is set.
     pub(crate) fn sample_status() -> Status {
         let monitor = monitor(2);
-        monitor.enter(Phase::Serving);
-        monitor.scrubbed(100, 2);
+        monitor.enter_phase(Phase::Serving);
+        monitor.add_scrubbed(100, 2);
         let mut status = monitor.status();
         let by_code = |codes: &[(&str, u64)]| codes.iter().map(|(code, count)| ((*code).to_owned(), *count)).collect();
         let operation = |name: &str, total, codes: &[(&str, u64)]| OperationStatus {
@@ -228,11 +228,11 @@ pub(crate) mod tests {
             ("starting", false, true, vec!["starting"])
         );
         assert!(status.store.is_none());
-        monitor.enter(Phase::Serving);
+        monitor.enter_phase(Phase::Serving);
         let status = monitor.status();
         assert_eq!((&status.phase[..], status.ready, status.live, names(&status)), ("serving", true, true, vec![]));
-        monitor.enter(Phase::Draining);
-        monitor.enter(Phase::Serving);
+        monitor.enter_phase(Phase::Draining);
+        monitor.enter_phase(Phase::Serving);
         let status = monitor.status();
         assert_eq!((&status.phase[..], status.ready, status.live), ("draining", false, true));
     }
@@ -240,37 +240,38 @@ pub(crate) mod tests {
     #[test]
     fn damage_and_clock_are_conditions() {
         let monitor = monitor(1);
-        monitor.enter(Phase::Serving);
-        monitor.scrubbed(100, 2);
-        monitor.scrub_ended(2);
+        monitor.enter_phase(Phase::Serving);
+        monitor.add_scrubbed(100, 2);
+        monitor.end_scrub(2);
         let later = System.now_ms() + 90_000;
-        monitor.clock_is_behind(Some((later, "edge".to_owned())));
+        monitor.set_clock_behind(Some((later, "edge".to_owned())));
         let status = monitor.status();
         assert_eq!(names(&status), ["damage", "clock-behind"]);
         assert!(status.ready, "it serves all the same");
         assert!(status.conditions[0].text.contains("2 places") && status.conditions[1].text.contains("bucket edge"));
         assert!(status.clock.behind_ms.is_some_and(|ms| (80_000..=90_000).contains(&ms)));
         // The clock was corrected.
-        monitor.clock_is_behind(Some((later - 200_000, "edge".to_owned())));
+        monitor.set_clock_behind(Some((later - 200_000, "edge".to_owned())));
         assert_eq!(names(&monitor.status()), ["damage"]);
     }
 
     #[test]
     fn absent_object_file_makes_the_node_unready() {
         let monitor = monitor(1);
-        monitor.enter(Phase::Serving);
-        monitor.object_file_is_absent(Some("/d/objects.keyhole is gone".to_owned()));
+        monitor.enter_phase(Phase::Serving);
+        monitor.set_absence(Some("/d/objects.keyhole is gone".to_owned()));
         let status = monitor.status();
         assert_eq!((names(&status), status.ready), (vec!["store-absent"], false));
         assert!(status.conditions[0].text.contains("/d/objects.keyhole is gone"));
-        monitor.object_file_is_absent(None);
+        monitor.set_absence(None);
         assert!(monitor.status().ready);
     }
 
     #[test]
     fn status_round_trips_as_json() {
-        let status = monitor(1).status();
-        let text = serde_json::to_string(&status).unwrap();
-        assert_eq!(serde_json::from_str::<Status>(&text).unwrap(), status);
+        for status in [monitor(1).status(), sample_status()] {
+            let text = serde_json::to_string(&status).unwrap();
+            assert_eq!(serde_json::from_str::<Status>(&text).unwrap(), status);
+        }
     }
 }

@@ -49,7 +49,10 @@ pub(crate) enum StoreError {
     Format { path: PathBuf, error: keyhole_log::Error },
     #[error("cannot format {}: the device is read-only", .0.display())]
     ReadOnlyDevice(PathBuf),
-    #[error("cannot open {}: {error}; run as root, or as a user who may use the device (often the group disk)", path.display())]
+    #[error(
+        "cannot open {}: {error}; run as root, or as a user who may use the device (often the group disk)",
+        path.display()
+    )]
     DevicePermission { path: PathBuf, error: std::io::Error },
     #[error(
         "{path} has a Keyhole store already: start without --format to serve it; to make a new one, erase it first (dd \

@@ -61,7 +61,8 @@ pub(crate) fn open(location: &StoreLocation, options: &StoreOptions) -> Result<O
         tracing::warn!("{warning}");
     }
     log_recovery(&path, &recovery);
-    let presence = Presence::of(&path, &held.medium).map_err(|error| FileError::new("cannot inspect", &path, error))?;
+    let presence =
+        Presence::new(&path, &held.medium).map_err(|error| FileError::new("cannot inspect", &path, error))?;
 
     Ok(OpenedStore { store, medium: held.medium, damaged: recovery.damaged.len(), presence, _locks: held.locks })
 }

@@ -29,7 +29,7 @@ pub(crate) enum Make {
     Format,
 }
 
-/// The options of [`open`](super::open).
+/// The options of [`open`](fn@super::open).
 #[derive(Clone, Debug)]
 pub(crate) struct StoreOptions {
     pub(crate) make: Make,

@@ -16,7 +16,7 @@ pub(crate) struct Presence {
 }
 
 impl Presence {
-    pub(crate) fn of(path: &Path, medium: &Medium) -> io::Result<Self> {
+    pub(crate) fn new(path: &Path, medium: &Medium) -> io::Result<Self> {
         Ok(Presence { path: path.to_owned(), opened: number(&medium.as_file().metadata()?) })
     }
 
@@ -45,7 +45,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("file");
         let medium = Medium::file(fs::File::create(&path).unwrap());
-        let presence = Presence::of(&path, &medium).unwrap();
+        let presence = Presence::new(&path, &medium).unwrap();
         assert_eq!(presence.absence(), None);
         fs::rename(&path, directory.path().join("elsewhere")).unwrap();
         assert!(presence.absence().is_some_and(|why| why.contains("is gone")));

@@ -54,7 +54,7 @@ impl Accept for UringListener {
     async fn accept(&self, connections: &Rc<Connections>) -> io::Result<UringStream> {
         let (tcp, peer) = self.accept_tcp().await?;
         tcp.set_nodelay(true)?;
-        let inner = Rc::new(Inner { tcp, peer, state: connections.open() });
+        let inner = Rc::new(UringConnection { tcp, peer, state: connections.open() });
         let weak: Weak<dyn Supervised> = Rc::downgrade(&inner) as Weak<dyn Supervised>;
         connections.register(weak);
         Ok(UringStream(inner))
@@ -67,15 +67,15 @@ impl Accept for UringListener {
     }
 }
 
-pub(crate) struct UringStream(Rc<Inner>);
+pub(crate) struct UringStream(Rc<UringConnection>);
 
-struct Inner {
+struct UringConnection {
     tcp: TcpStream,
     peer: SocketAddr,
     state: ConnectionState,
 }
 
-impl Supervised for Inner {
+impl Supervised for UringConnection {
     fn state(&self) -> &ConnectionState {
         &self.state
     }
@@ -85,7 +85,7 @@ impl Supervised for Inner {
     }
 }
 
-impl Inner {
+impl UringConnection {
     async fn read<B: BoundedBufMut>(&self, buf: B) -> (io::Result<usize>, B) {
         self.state.timed_read(self.tcp.read(buf)).await
     }

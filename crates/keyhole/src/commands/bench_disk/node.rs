@@ -115,9 +115,9 @@ impl Node {
         let key = [day, REGION, "s3", "aws4_request"].iter().fold(start, |key, part| mac(&key, part));
         let signature = hex::encode(mac(&key, &text));
         format!(
-            "{method} {path}?{query} HTTP/1.1\r\nHost: {host}\r\nx-amz-content-sha256: {payload}\r\nx-amz-date: {date}\r\n\
-             Authorization: AWS4-HMAC-SHA256 Credential={ACCESS_KEY}/{scope}, SignedHeaders={signed}, \
-             Signature={signature}\r\nContent-Length: {len}\r\nConnection: close\r\n\r\n"
+            "{method} {path}?{query} HTTP/1.1\r\nHost: {host}\r\nx-amz-content-sha256: {payload}\r\n\
+             x-amz-date: {date}\r\nAuthorization: AWS4-HMAC-SHA256 Credential={ACCESS_KEY}/{scope}, \
+             SignedHeaders={signed}, Signature={signature}\r\nContent-Length: {len}\r\nConnection: close\r\n\r\n"
         )
     }
 

@@ -47,31 +47,31 @@ pub(crate) enum Verdict {
 }
 
 /// An export.
-pub(crate) enum Source {
+pub(crate) enum ExportSource {
     Tree(PathBuf),
     Stream(Box<dyn Read>),
 }
 
 /// Opens a directory, or standard input.
-pub(crate) fn open(from: &Path) -> Result<Source> {
+pub(crate) fn open(from: &Path) -> Result<ExportSource> {
     if is_dash(from) {
-        return Ok(Source::Stream(Box::new(io::stdin())));
+        return Ok(ExportSource::Stream(Box::new(io::stdin())));
     }
     let there = std::fs::metadata(from);
     let there = there.map_err(|error| CommandError::io(format_args!("cannot read {}", from.display()), error))?;
     if there.is_dir() {
-        return Ok(Source::Tree(from.to_owned()));
+        return Ok(ExportSource::Tree(from.to_owned()));
     }
     let name = from.display();
     Err(CommandError::Usage(format!("{name} is not a directory; read a stream from standard input: `- < {name}`")))
 }
 
-impl Source {
+impl ExportSource {
     /// Reads the whole export.
     pub(crate) fn read(self, handler: &mut dyn Handler) -> Result<()> {
         match self {
-            Source::Tree(path) => Tree { path, handler, seen: HashSet::new(), totals: End::default() }.read(),
-            Source::Stream(input) => Stream::new(handler).read(input),
+            ExportSource::Tree(path) => Tree { path, handler, seen: HashSet::new(), totals: End::default() }.read(),
+            ExportSource::Stream(input) => Stream::new(handler).read(input),
         }
     }
 }

@@ -24,7 +24,7 @@ pub(crate) struct Acceptor {
 impl Acceptor {
     /// Returns an acceptor that uses the current value of `configs` for each handshake.
     pub(crate) fn new(configs: watch::Receiver<Arc<ServerConfig>>) -> Self {
-        Acceptor { configs, pool: Pool::of(RECEIVE_LEN), spare: Spare::default() }
+        Acceptor { configs, pool: Pool::with_len(RECEIVE_LEN), spare: Spare::default() }
     }
 
     /// Performs the handshake. Closes the connection and returns `None` if it fails.

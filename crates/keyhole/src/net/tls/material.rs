@@ -56,19 +56,19 @@ pub(super) trait Load {
 }
 
 /// A certificate with its key, ready for use.
-pub(super) struct Pair {
+pub(super) struct CertificatePair {
     pub(super) certified: Arc<CertifiedKey>,
     pub(super) facts: CertificateFacts,
 }
 
 impl Load for PairFiles {
-    type Loaded = Pair;
+    type Loaded = CertificatePair;
 
     fn paths(&self) -> Vec<PathBuf> {
         vec![self.certificate.clone(), self.key.clone()]
     }
 
-    fn load(&self) -> Result<Pair, TlsError> {
+    fn load(&self) -> Result<CertificatePair, TlsError> {
         let chain = load_certificates(&self.certificate, CERT)?;
         let path = self.certificate.display();
         let len: usize = chain.iter().map(|certificate| certificate.len()).sum();
@@ -99,10 +99,10 @@ impl Load for PairFiles {
             sha256 = facts.fingerprint(),
             "certificate read from {path}"
         );
-        Ok(Pair { certified: Arc::new(certified), facts })
+        Ok(CertificatePair { certified: Arc::new(certified), facts })
     }
 
-    fn log_warnings(&self, pair: &Pair) {
+    fn log_warnings(&self, pair: &CertificatePair) {
         if let Some(warning) = pair.facts.warning(System.now_ms()) {
             tracing::warn!("the certificate in {} {warning}. Replace it and its key", self.certificate.display());
         }
@@ -221,7 +221,7 @@ pub(super) mod tests {
         fs::write(path, pem.repeat(count)).unwrap();
     }
 
-    fn load(certificate: &Path, key: &Path) -> Result<Pair, TlsError> {
+    fn load(certificate: &Path, key: &Path) -> Result<CertificatePair, TlsError> {
         PairFiles { certificate: certificate.to_owned(), key: key.to_owned() }.load()
     }
 
@@ -303,12 +303,12 @@ pub(super) mod tests {
     #[test]
     fn names_of_many_authorities_are_omitted() {
         let home = home(&["localhost"]);
-        let told = |count| {
+        let names_of = |count| {
             authority(&home.path().join("ca.pem"), count);
             clients(home.path()).unwrap().verifier.root_hint_subjects().to_vec()
         };
-        let len = told(1)[0].as_ref().len();
+        let len = names_of(1)[0].as_ref().len();
         let fit = HINTS_MAX / len;
-        assert_eq!((told(fit).len(), told(fit + 1).len()), (fit, 0));
+        assert_eq!((names_of(fit).len(), names_of(fit + 1).len()), (fit, 0));
     }
 }

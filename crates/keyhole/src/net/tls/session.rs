@@ -278,7 +278,7 @@ mod tests {
             let certified = rustls::sign::CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider()).unwrap();
             let certificates = Arc::new(rustls::sign::SingleCertAndKey::from(certified));
             let config = Arc::new(crate::net::tls::source::config(certificates, None).unwrap());
-            let session = Session::new(config, Pool::of(RECEIVE_LEN).take(), Spare::default()).unwrap();
+            let session = Session::new(config, Pool::with_len(RECEIVE_LEN).take(), Spare::default()).unwrap();
             let mut roots = RootCertStore::empty();
             roots.add(made.cert.der().clone()).unwrap();
             let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
@@ -454,8 +454,8 @@ mod tests {
             assert_eq!(pair.session.read(&mut |_| 0), Err(Error::DecryptError));
             let alert = pair.session.sendable().unwrap();
             pair.client.read_tls(&mut &alert[..]).unwrap();
-            let told = pair.client.process_new_packets().unwrap_err();
-            assert_eq!(told, Error::AlertReceived(rustls::AlertDescription::BadRecordMac));
+            let alert = pair.client.process_new_packets().unwrap_err();
+            assert_eq!(alert, Error::AlertReceived(rustls::AlertDescription::BadRecordMac));
         }
         let mut pair = Pair::new(&TLS13, usize::MAX);
         pair.sent = b"GET / HTTP/1.1\r\n\r\n".to_vec();

@@ -36,7 +36,7 @@ pub(crate) struct Files {
 
 impl Files {
     /// Returns the files that the options name.
-    pub(crate) fn of(options: &ServeOptions) -> Result<Self, TlsError> {
+    pub(crate) fn from_options(options: &ServeOptions) -> Result<Self, TlsError> {
         let certificates = &options.tls_cert;
         let keys = &options.tls_key;
         if certificates.len() != keys.len() {
@@ -99,14 +99,14 @@ impl<F: Load> Part<F> {
 }
 
 /// The sources of the TLS configuration, which are reloaded when they change.
-pub(crate) struct Source {
+pub(crate) struct TlsSource {
     pairs: Vec<Part<PairFiles>>,
     clients: Option<Part<ClientFiles>>,
     configs: watch::Sender<Arc<ServerConfig>>,
     warned: Instant,
 }
 
-impl Source {
+impl TlsSource {
     /// Loads the files.
     ///
     /// # Errors
@@ -115,7 +115,7 @@ impl Source {
         let pairs: Vec<_> = files.pairs.into_iter().map(Part::open).collect::<Result<_, _>>()?;
         let clients = files.clients.map(Part::open).transpose()?;
         let config = make(&pairs, clients.as_ref())?;
-        Ok(Source { pairs, clients, configs: watch::Sender::new(Arc::new(config)), warned: Instant::now() })
+        Ok(TlsSource { pairs, clients, configs: watch::Sender::new(Arc::new(config)), warned: Instant::now() })
     }
 
     /// Returns a receiver of the current and later configurations.
@@ -151,7 +151,7 @@ impl Source {
     }
 }
 
-impl Reload for Source {
+impl Reload for TlsSource {
     fn reload(&mut self) {
         if self.any(Part::reload, Part::reload) {
             self.publish();
@@ -217,12 +217,12 @@ mod tests {
         PairFiles { certificate: home.join("cert.pem"), key: home.join("key.pem") }
     }
 
-    fn open(certificate: &Path, key: &Path) -> Result<Source, TlsError> {
+    fn open(certificate: &Path, key: &Path) -> Result<TlsSource, TlsError> {
         let pair = PairFiles { certificate: certificate.to_owned(), key: key.to_owned() };
-        Source::open(Files { pairs: vec![pair], clients: None })
+        TlsSource::open(Files { pairs: vec![pair], clients: None })
     }
 
-    fn hosts(source: &Source) -> Vec<&str> {
+    fn hosts(source: &TlsSource) -> Vec<&str> {
         source.pairs.iter().flat_map(|pair| &pair.loaded.facts.hosts).map(|host| &host[..]).collect()
     }
 
@@ -242,9 +242,9 @@ mod tests {
             let one = home(&["one"]);
             let two = home(&["two"]);
             let files_of = Files { pairs: vec![pair(one.path()), pair(two.path())], clients: None };
-            let mut source = Source::open(files_of).unwrap();
+            let mut source = TlsSource::open(files_of).unwrap();
             let mut configs = source.subscribe();
-            let mut again = |source: &mut Source| {
+            let mut again = |source: &mut TlsSource| {
                 if by_looking {
                     // One poll to see the change, one to see that it has settled.
                     source.reload_if_changed();
@@ -313,7 +313,7 @@ mod tests {
         authority(&home.path().join("ca.pem"), 1);
         let clients =
             ClientFiles { authorities: home.path().join("ca.pem"), revoked: None, auth: ClientAuth::Optional };
-        let source = Source::open(Files { pairs: vec![pair(home.path())], clients: Some(clients) }).unwrap();
+        let source = TlsSource::open(Files { pairs: vec![pair(home.path())], clients: Some(clients) }).unwrap();
         let config = source.subscribe().borrow().clone();
         assert!(!config.ticketer.enabled() && !config.session_storage.can_cache());
         assert_eq!(config.send_tls13_tickets, 0);
@@ -326,7 +326,7 @@ mod tests {
             line.extend(["--tls-cert", "c"].repeat(certificates));
             line.extend(["--tls-key", "k"].repeat(keys));
             let Command::Serve(options) = Cli::try_parse_from(line).unwrap().command else { panic!("it is serve") };
-            Files::of(&options).map(|files| files.pairs.len())
+            Files::from_options(&options).map(|files| files.pairs.len())
         };
         assert_eq!((of(1, 1).unwrap(), of(PAIRS_MAX, PAIRS_MAX).unwrap()), (1, PAIRS_MAX));
         for (certificates, keys) in [(2, 1), (1, 2), (PAIRS_MAX + 1, PAIRS_MAX + 1)] {

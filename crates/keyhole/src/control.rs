@@ -42,15 +42,22 @@ const SEGMENTS_PER_LINE: usize = 256;
 /// Limit of a socket's name in the kernel, including the terminating zero.
 const NAME_MAX: usize = 108;
 
-/// Returns a path that is short enough for a socket's name: a long one goes through its directory's
-/// descriptor, which is returned as well and must stay open.
-fn short(path: &Path) -> io::Result<(PathBuf, Option<File>)> {
+/// A path that is short enough for a socket's name.
+struct SocketName {
+    path: PathBuf,
+    /// The directory whose descriptor a long path goes through, which must stay open.
+    _directory: Option<File>,
+}
+
+/// Returns the name of the socket at this path.
+fn short(path: &Path) -> io::Result<SocketName> {
     if path.as_os_str().len() < NAME_MAX {
-        return Ok((path.to_owned(), None));
+        return Ok(SocketName { path: path.to_owned(), _directory: None });
     }
     let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(io::ErrorKind::InvalidInput.into());
     };
     let directory = File::open(directory)?;
-    Ok((PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd())).join(name), Some(directory)))
+    let path = PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd())).join(name);
+    Ok(SocketName { path, _directory: Some(directory) })
 }

@@ -72,9 +72,9 @@ pub(crate) fn serve(options: &ServeOptions, warnings: &[String]) -> Result<(), S
     let may_make_key = store.store.read_only().is_none() || location.state != location.data;
     let LoadedAccess { access, table, origin } = Access::load(&location.state, may_make_key)?;
     let http = inherited.take_or("http", threads, |option| listen(options.listen, threads, option))?;
-    let (mut tls_setups, tls_address) = listen_for_tls(options, tls_config, &mut inherited, threads)?;
+    let mut https = listen_for_tls(options, tls_config, &mut inherited, threads)?;
     inherited.check_all_taken()?;
-    let addresses = Addresses { plain: http.address, tls: tls_address, admin: admin_address };
+    let addresses = Addresses { plain: http.address, tls: https.address, admin: admin_address };
     let audit = options.audit_log.as_deref().map(Audit::start).transpose()?;
     let config = Arc::new(configure(options, table, &monitor, audit.clone(), budget)?);
 
@@ -91,7 +91,7 @@ pub(crate) fn serve(options: &ServeOptions, warnings: &[String]) -> Result<(), S
         WorkerPlan { options, platform, store: &store, config, monitor: monitor.clone(), stop: stopping, events };
     for (index, listener) in http.listeners.into_iter().enumerate() {
         let heartbeat = watchdog.heartbeat();
-        plan.spawn(OwnParts { index, listener, tls: tls_setups.pop(), first: first.take(), heartbeat })?;
+        plan.spawn(OwnParts { index, listener, tls: https.setups.pop(), first: first.take(), heartbeat })?;
     }
     drop(plan);
     // A signal that arrives before the node serves takes effect as soon as it does.
@@ -311,17 +311,24 @@ fn load_tls(options: &ServeOptions, reloads: &mut Reloads) -> Result<Option<TlsC
     Ok(Some(configs))
 }
 
-/// Returns the TLS setup of each worker, and the address that they listen on.
+/// The TLS setup of each worker, and the address that they listen on; none without HTTPS.
+#[derive(Default)]
+struct TlsListeners {
+    setups: Vec<TlsSetup>,
+    address: Option<SocketAddr>,
+}
+
+/// Opens the TLS listeners, if they are configured.
 fn listen_for_tls(
     options: &ServeOptions,
     configs: Option<TlsConfigs>,
     inherited: &mut Inherited,
     threads: usize,
-) -> Result<(Vec<TlsSetup>, Option<SocketAddr>), ServeError> {
-    let Some((address, configs)) = options.tls_listen.zip(configs) else { return Ok((Vec::new(), None)) };
+) -> Result<TlsListeners, ServeError> {
+    let Some((address, configs)) = options.tls_listen.zip(configs) else { return Ok(TlsListeners::default()) };
     let https = inherited.take_or("https", threads, |option| listen(address, threads, option))?;
     let setup = |listener: Listener| TlsSetup { listener, configs: configs.clone() };
-    Ok((https.listeners.into_iter().map(setup).collect(), Some(https.address)))
+    Ok(TlsListeners { setups: https.listeners.into_iter().map(setup).collect(), address: Some(https.address) })
 }
 
 /// Opens the control socket for the first worker. Without the socket, the node still serves.

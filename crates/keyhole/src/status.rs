@@ -13,7 +13,7 @@ mod monitor;
 mod snapshot;
 mod store;
 
-pub(crate) use history::{LATELY, MINUTES, SECONDS, Sample};
+pub(crate) use history::{LATELY, MINUTES, SECONDS, Sample, Samples};
 pub(crate) use model::{BOUNDS_S, Condition, NodeFacts, Severity, Status};
 pub(crate) use monitor::{Monitor, Phase, SAMPLE_EVERY};
 #[cfg(test)]

@@ -3,35 +3,27 @@
 use super::plot::{self, Plot, Series};
 use super::view::{Datum, Figure, Key, Note};
 use crate::status::format::{Quantity, duration, rate, throughput};
-use crate::status::{MINUTES, SECONDS, Sample, Status};
+use crate::status::{MINUTES, SECONDS, Sample, Samples, Status};
 
 /// Extracts the plotted value of a sample, if it has one.
 type Of = fn(&Sample) -> Option<f64>;
 
-/// The samples of seconds and of minutes, oldest first.
-pub(super) struct Samples<'a> {
-    pub(super) seconds: &'a [Sample],
-    pub(super) minutes: &'a [Sample],
+/// Plots lines, given by their classes, over seconds and over minutes.
+fn plots(
+    samples: &Samples,
+    what: &str,
+    lines: &[(&'static str, Of)],
+    least: f64,
+    say: impl Fn(f64) -> String + Copy,
+) -> [Plot; 2] {
+    let draw = |samples: &[Sample], from, slots| {
+        let series = lines.iter().map(|(class, of)| Series { class, values: samples.iter().map(of).collect() });
+        plot::draw(what, from, slots, &series.collect::<Vec<_>>(), least, say)
+    };
+    [draw(&samples.seconds, "2 min ago", SECONDS), draw(&samples.minutes, "2 h ago", MINUTES)]
 }
 
-impl Samples<'_> {
-    /// Plots lines, given by their classes, over both.
-    fn plots(
-        &self,
-        what: &str,
-        lines: &[(&'static str, Of)],
-        least: f64,
-        say: impl Fn(f64) -> String + Copy,
-    ) -> [Plot; 2] {
-        let draw = |samples: &[Sample], from, slots| {
-            let series = lines.iter().map(|(class, of)| Series { class, values: samples.iter().map(of).collect() });
-            plot::draw(what, from, slots, &series.collect::<Vec<_>>(), least, say)
-        };
-        [draw(self.seconds, "2 min ago", SECONDS), draw(self.minutes, "2 h ago", MINUTES)]
-    }
-}
-
-pub(super) fn figures(status: &Status, samples: &Samples<'_>) -> Vec<Figure> {
+pub(super) fn figures(status: &Status, samples: &Samples) -> Vec<Figure> {
     vec![requests(status, samples), payload(status, samples), latency(status, samples), errors(status, samples)]
 }
 
@@ -51,7 +43,7 @@ fn per_second(value: f64) -> String {
     format!("{}\u{a0}/s", rate(value).trim_end_matches(".0"))
 }
 
-fn requests(status: &Status, samples: &Samples<'_>) -> Figure {
+fn requests(status: &Status, samples: &Samples) -> Figure {
     let requests = &status.requests;
     Figure {
         title: "Requests",
@@ -61,11 +53,11 @@ fn requests(status: &Status, samples: &Samples<'_>) -> Figure {
             note("with SSE-C", Datum::count(requests.sse_c)),
             note("in flight", Datum::count(requests.in_flight)),
         ],
-        plots: samples.plots("Requests", &[("one", |at| Some(at.per_second(at.requests)))], 1.0, per_second),
+        plots: plots(samples, "Requests", &[("one", |at| Some(at.per_second(at.requests)))], 1.0, per_second),
     }
 }
 
-fn payload(status: &Status, samples: &Samples<'_>) -> Figure {
+fn payload(status: &Status, samples: &Samples) -> Figure {
     let now = &status.now;
     let requests = &status.requests;
     let lines: [(_, Of); 2] =
@@ -74,11 +66,11 @@ fn payload(status: &Status, samples: &Samples<'_>) -> Figure {
         title: "Payload",
         keys: vec![key("one", "in", throughput(now.received_per_s)), key("two", "out", throughput(now.sent_per_s))],
         notes: vec![note("in since start", Datum::size(requests.received)), note("out", Datum::size(requests.sent))],
-        plots: samples.plots("Payload", &lines, 1000.0, |value| throughput(value).to_string()),
+        plots: plots(samples, "Payload", &lines, 1000.0, |value| throughput(value).to_string()),
     }
 }
 
-fn latency(status: &Status, samples: &Samples<'_>) -> Figure {
+fn latency(status: &Status, samples: &Samples) -> Figure {
     let now = &status.now;
     let requests = &status.requests;
     let of = |seconds: Option<f64>| seconds.map_or_else(|| Quantity { number: "–".to_owned(), unit: "" }, duration);
@@ -87,11 +79,11 @@ fn latency(status: &Status, samples: &Samples<'_>) -> Figure {
         title: "Latency",
         keys: vec![key("one", "p50", of(now.p50_s)), key("two", "p99", of(now.p99_s))],
         notes: vec![note("answers since start", Datum::count(requests.total - requests.aborted))],
-        plots: samples.plots("Latency", &lines, 0.000_1, |value| duration(value).to_string()),
+        plots: plots(samples, "Latency", &lines, 0.000_1, |value| duration(value).to_string()),
     }
 }
 
-fn errors(status: &Status, samples: &Samples<'_>) -> Figure {
+fn errors(status: &Status, samples: &Samples) -> Figure {
     let now = &status.now;
     let requests = &status.requests;
     let with_status = |first: char| requests.operations.iter().map(|row| row.with_code(&[first])).sum();
@@ -108,6 +100,6 @@ fn errors(status: &Status, samples: &Samples<'_>) -> Figure {
             note("5xx", Datum::count(with_status('5'))),
             note("aborted", Datum::count(requests.aborted)),
         ],
-        plots: samples.plots("Errors", &lines, 1.0, per_second),
+        plots: plots(samples, "Errors", &lines, 1.0, per_second),
     }
 }

@@ -6,11 +6,11 @@
 
 use askama::Template;
 
-use super::figures::{Samples, figures};
+use super::figures::figures;
 use super::tables::tables;
 use super::view::{Datum, Figure, Table, moment};
 use crate::status::format::{share, size, span};
-use crate::status::{LATELY, Monitor, Severity, Status, StoreStatus};
+use crate::status::{LATELY, Monitor, Samples, Severity, Status, StoreStatus};
 
 pub(super) const STYLE: &str = include_str!("../../templates/status.css");
 pub(super) const SCRIPT: &str = include_str!("../../templates/status.js");
@@ -18,8 +18,7 @@ pub(super) const ICON: &str = include_str!("../../templates/icon.svg");
 
 /// Renders the current page.
 pub(super) fn render(monitor: &Monitor) -> askama::Result<String> {
-    let (seconds, minutes) = monitor.samples();
-    Page::new(&monitor.status(), &Samples { seconds: &seconds, minutes: &minutes }).render()
+    Page::new(&monitor.status(), &monitor.samples()).render()
 }
 
 #[derive(Template)]
@@ -64,7 +63,7 @@ struct SpacePart {
 }
 
 impl Page {
-    fn new(status: &Status, samples: &Samples<'_>) -> Self {
+    fn new(status: &Status, samples: &Samples) -> Self {
         let node = &status.node;
         Page {
             state: state(status),
@@ -139,7 +138,7 @@ mod tests {
 
     fn html(status: &Status) -> String {
         let sample = Sample { span_s: 1.0, requests: 5, received: 1_000_000, p50_s: Some(0.001), ..Sample::default() };
-        Page::new(status, &Samples { seconds: &[sample; 3], minutes: &[sample] }).render().unwrap()
+        Page::new(status, &Samples { seconds: vec![sample; 3], minutes: vec![sample] }).render().unwrap()
     }
 
     #[test]
@@ -216,7 +215,7 @@ mod tests {
     #[test]
     fn idle_node_has_page() {
         let monitor = Monitor::new(crate::status::NodeFacts { workers: 1, ..crate::status::NodeFacts::default() });
-        let text = Page::new(&monitor.status(), &Samples { seconds: &[], minutes: &[] }).render().unwrap();
+        let text = Page::new(&monitor.status(), &Samples::default()).render().unwrap();
         assert!(text.contains("Starting") && text.contains("No requests yet."));
         assert!(render(&monitor).unwrap().contains("Starting"));
     }

@@ -57,8 +57,8 @@ pub(crate) fn is_served(socket: &Path) -> bool {
 }
 
 fn connect(socket: &Path) -> io::Result<UnixStream> {
-    let (name, _directory) = short(socket)?;
-    UnixStream::connect(name)
+    let name = short(socket)?;
+    UnixStream::connect(&name.path)
 }
 
 fn converse(mut stream: UnixStream, request: &Request, on_reply: &mut dyn FnMut(Reply)) -> io::Result<Answered> {

@@ -52,9 +52,9 @@ impl Control {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        let (name, _directory) = short(&new)?;
+        let name = short(&new)?;
         let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-        socket.bind(&SockAddr::unix(name)?)?;
+        socket.bind(&SockAddr::unix(&name.path)?)?;
         fs::set_permissions(&new, Permissions::from_mode(0o600))?;
         socket.listen(BACKLOG)?;
         socket.set_nonblocking(true)?;

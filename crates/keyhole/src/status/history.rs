@@ -41,6 +41,13 @@ impl Sample {
     }
 }
 
+/// The samples of seconds and of minutes, oldest first.
+#[derive(Clone, Default, Debug)]
+pub(crate) struct Samples {
+    pub(crate) seconds: Vec<Sample>,
+    pub(crate) minutes: Vec<Sample>,
+}
+
 /// The counters at one time.
 struct Mark {
     at: Instant,
@@ -130,8 +137,8 @@ impl History {
     }
 
     /// Returns the samples of seconds and of minutes, oldest first.
-    pub(crate) fn samples(&self) -> (Vec<Sample>, Vec<Sample>) {
-        (self.seconds.iter().copied().collect(), self.minutes.iter().copied().collect())
+    pub(crate) fn samples(&self) -> Samples {
+        Samples { seconds: self.seconds.iter().copied().collect(), minutes: self.minutes.iter().copied().collect() }
     }
 }
 
@@ -190,7 +197,7 @@ mod tests {
             finish(&counting, 2, 503, Duration::from_millis(second));
             history.sample(start + Duration::from_secs(second), &metrics.totals());
         }
-        let (seconds, minutes) = history.samples();
+        let Samples { seconds, minutes } = history.samples();
         assert_eq!((seconds.len(), minutes.len()), (SECONDS, 5));
         let last = seconds[SECONDS - 1];
         assert_eq!((last.requests, last.client_errors, last.server_errors), (303, 1, 2));
@@ -215,7 +222,7 @@ mod tests {
         for second in 1..=(MINUTES as u64 + 3) * 60 {
             history.sample(start + Duration::from_secs(second), &metrics.totals());
         }
-        let (seconds, minutes) = history.samples();
+        let Samples { seconds, minutes } = history.samples();
         assert_eq!((seconds.len(), minutes.len(), history.marks.len()), (SECONDS, MINUTES, LATELY + 1));
         assert!(seconds.iter().all(|second| second.requests == 0 && second.p50_s.is_none()));
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use keyhole_log::Store;
 use keyhole_node::Services;
 
-use super::history::{History, Sample};
+use super::history::{History, Samples};
 use super::model::{NodeFacts, Scrub};
 use crate::env::System;
 use crate::metrics::Metrics;
@@ -144,7 +144,7 @@ impl Monitor {
     }
 
     /// Returns the samples of the last seconds and minutes.
-    pub(crate) fn samples(&self) -> (Vec<Sample>, Vec<Sample>) {
+    pub(crate) fn samples(&self) -> Samples {
         self.history().samples()
     }
 

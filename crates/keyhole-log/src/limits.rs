@@ -79,8 +79,8 @@ pub const LIFECYCLE_MAX: usize = 32 * 1024;
 /// S3 tags have at most 384 characters each, of up to four bytes, plus their length fields.
 pub const OBJECT_TAGS_MAX: usize = 16 * 1024;
 
-/// Maximum opaque part checksums of an object's parts: 42 bytes for each of 10,000 (a SHA-256 in the
-/// clear), or 85 for each of 5,000 (a sealed CRC-32). This is the remainder of the longest record.
+/// Maximum opaque part checksums of an object's parts: 42 bytes for each of 10,000 (a SHA-256 in
+/// the clear), or 85 for each of 5,000 (a sealed CRC-32). This is the remainder of the longest record.
 pub const PART_CHECKSUMS_MAX: usize = 416 * 1024;
 
 /// Maximum length of an object key (S3 allows 1,024).

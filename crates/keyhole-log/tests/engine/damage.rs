@@ -172,7 +172,7 @@ fn lost_pages_are_reported() {
     }
 }
 
-/// Another worker's later record is the witness for the very end of a segment.
+/// Another worker's later record has the durable hint for the very end of a segment.
 #[test]
 fn loss_at_segment_end_is_reported_by_durable_hint_of_another_worker() {
     let (medium, mut store) = Store::fresh(1, 2);
@@ -269,8 +269,8 @@ fn number_of_cut_record_claims_nothing() {
     }
 }
 
-/// A single worker has no witness: each of its segments is one for the previous segment, and the
-/// newest for itself.
+/// A single worker has no hint from others: each of its segments has one for the previous segment,
+/// and the newest for itself.
 #[test]
 fn lost_end_of_segment_is_reported() {
     const COUNT: u64 = 100;

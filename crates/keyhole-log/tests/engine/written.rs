@@ -21,7 +21,7 @@ struct Header {
     kind: u8,
     seq: u64,
     /// A segment and its durable offset; 0 if there is no statement.
-    witness: (u32, u32),
+    hint: (u32, u32),
     /// The first number of the payload.
     first: u64,
 }
@@ -46,7 +46,7 @@ fn records(medium: &Rc<RefCell<Medium>>) -> Vec<Header> {
         at: at as u64,
         kind: image[at + 12],
         seq: word(image, at + 48),
-        witness: (half(image, at + 72), half(image, at + 76)),
+        hint: (half(image, at + 72), half(image, at + 76)),
         first: word(image, at + 80),
     };
     places.filter(here).map(header).collect()
@@ -73,7 +73,7 @@ fn ended_segment_has_end_record_and_durable_hint() {
     assert_eq!(end.kind, SEGMENT_END, "{end:?}");
     let next = records.iter().find(|record| record.segment() != first).unwrap();
     let until = end.at - SEGMENTS_START - first * SEGMENT_LEN + PAGE as u64;
-    assert_eq!(next.witness, (first as u32, until as u32), "{next:?} behind {end:?}");
+    assert_eq!(next.hint, (first as u32, until as u32), "{next:?} behind {end:?}");
 }
 
 #[test]

@@ -97,9 +97,10 @@ pub enum Condition {
     IfAbsent,
     /// The object has this ETag (`If-Match`).
     IfMatch(Etag),
-    /// The object has this sequence number ([`Object::seq`]) and no write of the name is in flight;
-    /// otherwise the write fails with [`Conflict`](crate::Error::Conflict). Unlike the ETag, the
-    /// sequence number of a copy differs from that of its source.
+    /// The object has this sequence number ([`Object::seq`](crate::Object::seq)) and no write of
+    /// the name is in flight; otherwise the write fails with
+    /// [`Conflict`](crate::Error::Conflict). Unlike the ETag, the sequence number of a copy differs
+    /// from that of its source.
     IfSame(u64),
 }
 

@@ -49,7 +49,9 @@ pub struct Format {
     pub store_id: [u8; 16],
     /// Maximum length of the file in bytes.
     pub capacity: u64,
-    /// Segment length: a power of two between [`SEGMENT_LEN_MIN`] and [`SEGMENT_LEN_MAX`];
+    /// Segment length: a power of two between
+    /// [`SEGMENT_LEN_MIN`](crate::limits::SEGMENT_LEN_MIN) and
+    /// [`SEGMENT_LEN_MAX`](crate::limits::SEGMENT_LEN_MAX);
     /// [`SEGMENT_LEN`](crate::limits::SEGMENT_LEN) unless the medium is small.
     pub segment_len: u64,
     /// Current time, in ms since 1970.

@@ -243,11 +243,8 @@ mod tests {
     /// Compares random operations, over few and over many keys, with the standard map.
     #[test]
     fn sorted_map_behaves_as_the_standard_map() {
-        let mut state = 0x9e37_79b9_7f4a_7c15u64;
-        let mut random = |n: u64| {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (state >> 33) % n
-        };
+        let mut generator = fastrand::Rng::with_seed(1);
+        let mut random = |n: u64| generator.u64(..n);
         for keys in [10, 1000, 100_000] {
             let mut map = SortedMap::default();
             let mut model = BTreeMap::new();

@@ -20,25 +20,22 @@ const EIO: i32 = 5;
 /// Devices write whole sectors.
 const SECTOR: usize = 512;
 
-/// A small, fast, seeded generator (xorshift64*).
+/// A seeded generator.
 #[derive(Debug, Clone)]
-pub(crate) struct Random(u64);
+pub(crate) struct Random(fastrand::Rng);
 
 impl Random {
     pub(crate) fn new(seed: u64) -> Self {
-        Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+        Random(fastrand::Rng::with_seed(seed))
     }
 
     pub(crate) fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+        self.0.u64(..)
     }
 
     /// Returns a number below `n`.
     pub(crate) fn below(&mut self, n: u64) -> u64 {
-        (self.next() >> 16) % n
+        self.0.u64(..n)
     }
 
     pub(crate) fn chance(&mut self, percent: u64) -> bool {

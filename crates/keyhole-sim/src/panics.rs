@@ -31,5 +31,5 @@ pub(crate) fn keep() {
 
 /// Returns the message of the last panic of this thread.
 pub(crate) fn taken() -> String {
-    LAST.with(|last| last.borrow_mut().take()).unwrap_or_else(|| "a panic that nobody kept".to_owned())
+    LAST.with(|last| last.borrow_mut().take()).unwrap_or_else(|| "a panic without a message".to_owned())
 }

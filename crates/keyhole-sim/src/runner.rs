@@ -37,7 +37,7 @@ pub fn lives(seeds: &[u64], threads: usize, setup: Setup, failures_max: usize) -
             scope.spawn(|| {
                 while let Some(&seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let result = life(seed, setup);
-                    let mut summary = summary.lock().expect("nobody panics with it");
+                    let mut summary = summary.lock().expect("no thread panics while it holds the summary");
                     match result {
                         Ok(tally) => summary.tally += tally,
                         Err(what) => {
@@ -52,7 +52,7 @@ pub fn lives(seeds: &[u64], threads: usize, setup: Setup, failures_max: usize) -
             });
         }
     });
-    let mut summary = summary.into_inner().expect("nobody panics with it");
+    let mut summary = summary.into_inner().expect("no thread panics while it holds the summary");
     summary.time = begun.elapsed();
     summary
 }

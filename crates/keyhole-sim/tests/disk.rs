@@ -93,7 +93,7 @@ fn read_only_medium_refuses_changes_and_serves_reads() {
     write(&disk, 0, 1, 0x22).unwrap();
     medium.turn_read_only_after(0);
     assert!(medium.is_read_only());
-    assert_eq!(errno(run(disk.sync())), Some(EROFS), "what was written before is not durable");
+    assert_eq!(errno(run(disk.sync())), Some(EROFS), "the earlier write is not durable");
     assert_eq!(errno(write(&disk, 0, 1, 0x33)), Some(EROFS));
     assert_eq!(errno(run(disk.write_durable(0, disk.buffer(), 0..PAGE)).0), Some(EROFS));
     assert_eq!(errno(run(disk.allocate(0, PAGE as u64))), Some(EROFS));
@@ -121,5 +121,5 @@ fn write_without_space_fails_and_can_be_repeated() {
     write(&disk, page, 1, 0x44).unwrap();
     run(disk.sync()).unwrap();
     medium.crash(Crash::Power(Survival::Nothing));
-    assert_eq!(read(&disk, page, 1).unwrap(), 0x44, "what was written in part does not come back");
+    assert_eq!(read(&disk, page, 1).unwrap(), 0x44, "the partly written page keeps its later content");
 }

@@ -199,7 +199,7 @@ impl Life {
         match stop {
             Stop::Done => {}
             Stop::Halted => return Ok(()),
-            Stop::Stalled => return Err("clients wait for ever".to_owned()),
+            Stop::Stalled => return Err("clients never end".to_owned()),
             Stop::Panicked(panic) => return Err(panic),
         }
         // Let abandoned requests finish.

@@ -34,7 +34,7 @@ impl Life {
         match executor.run(|| medium.is_dead(), || result.borrow().is_some()) {
             Stop::Done => Ok(result.borrow_mut().take()),
             Stop::Halted => Ok(None),
-            Stop::Stalled => Err(format!("{what} waits for ever")),
+            Stop::Stalled => Err(format!("{what} never ends")),
             Stop::Panicked(panic) => Err(format!("{what}: {panic}")),
         }
     }

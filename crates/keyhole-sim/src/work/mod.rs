@@ -172,7 +172,7 @@ impl Client {
             }
         }
         for (object, contents) in std::mem::take(&mut self.held) {
-            self.begin("a read of what is held");
+            self.begin("a read of a held object");
             self.check_held(&object, &contents).await;
         }
         self.world.watch.end(self.name);
@@ -380,7 +380,7 @@ fn name(what: u64) -> &'static str {
         96..=97 => "a flush, checkpoint or compaction",
         98 => "new settings",
         99 => "an expiry",
-        _ => "a read of what is held",
+        _ => "a read of a held object",
     }
 }
 

@@ -6,13 +6,13 @@
 //!
 //! | method | effect |
 //! |---|---|
-//! | [`fail_reads`](Faulty::fail_reads) | reads of a byte range fail with `EIO`, until a write covers it |
-//! | [`fail_writes`](Faulty::fail_writes) | writes to a byte range fail with `EIO`, and later syncs succeed |
-//! | [`fail_syncs`](Faulty::fail_syncs) | every sync fails with `EIO` |
-//! | [`set_read_only`](Faulty::set_read_only) | every change fails with `EROFS`, as after `remount,ro` |
-//! | [`set_budget`](Faulty::set_budget) | writes and allocations beyond a limit fail with `ENOSPC` |
-//! | [`set_space`](Faulty::set_space) | selects the space guarantees: see [`Space`] |
-//! | [`heal`](Faulty::heal) | removes all faults |
+//! | [`fail_reads`](FaultyFs::fail_reads) | reads of a byte range fail with `EIO`, until a write covers it |
+//! | [`fail_writes`](FaultyFs::fail_writes) | writes to a byte range fail with `EIO`, and later syncs succeed |
+//! | [`fail_syncs`](FaultyFs::fail_syncs) | every sync fails with `EIO` |
+//! | [`set_read_only`](FaultyFs::set_read_only) | every change fails with `EROFS`, as after `remount,ro` |
+//! | [`set_budget`](FaultyFs::set_budget) | writes and allocations beyond a limit fail with `ENOSPC` |
+//! | [`set_space`](FaultyFs::set_space) | selects the space guarantees: see [`Space`] |
+//! | [`heal`](FaultyFs::heal) | removes all faults |
 //!
 //! Files are named by the last component of their path. [`FaultyFs::backing`] is the same directory
 //! without faults. Files bypass the page cache (`FOPEN_DIRECT_IO`): each read and write of the

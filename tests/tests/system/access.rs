@@ -5,7 +5,7 @@ use keyhole_tests::command::{Directory, expect_failure, expect_success};
 use keyhole_tests::data::{base64, md5};
 use keyhole_tests::http::object;
 use keyhole_tests::sigv4::Signer;
-use keyhole_tests::{CustomerKey, Launch, Node, Request, Response};
+use keyhole_tests::{Launch, Node, Request, Response};
 
 /// Creates an access key with these grants.
 fn add(node: &Node, options: &[&str]) -> Signer {

@@ -49,9 +49,12 @@ impl Platform for Memory {
     type Stream = MemoryStream;
 }
 
+/// The status and the operation of a request.
+type Event = (u16, Option<&'static str>);
+
 /// Collects the outcome of each request.
 #[derive(Clone, Default)]
-struct Events(Arc<Mutex<Vec<(u16, Option<&'static str>)>>>);
+struct Events(Arc<Mutex<Vec<Event>>>);
 
 impl Observer for Events {
     fn finished(&self, exchange: &Exchange<'_>) {
@@ -236,7 +239,7 @@ impl MemoryNode {
     }
 
     /// Returns the status and the operation of the last request.
-    pub(crate) fn last_event(&self) -> (u16, Option<&'static str>) {
+    pub(crate) fn last_event(&self) -> Event {
         *self.events.0.lock().unwrap().last().expect("a request")
     }
 }

@@ -120,7 +120,7 @@ fn form_fields_select_reply() {
 fn form_outside_its_policy_is_rejected() {
     let node = node();
     let denied = |form: Form, words: &str| {
-        assert_error(&form.signed(node.signer(), now_ms()).send(&node), 403, "AccessDenied", words)
+        assert_error(&form.signed(node.signer(), now_ms()).send(&node), 403, "AccessDenied", words);
     };
     let new = || Form::new("never", "never stored");
     let mut over = new();

@@ -148,7 +148,7 @@ fn lifecycle_rules_are_put_read_and_deleted() {
 fn unsupported_rule_is_rejected_with_advice() {
     let node = node();
     let check = |rule: String, status: u16, code: &str, words: &str| {
-        assert_error(&node.send(&put(&[rule])), status, code, words)
+        assert_error(&node.send(&put(&[rule])), status, code, words);
     };
     let of = |actions: &str| rule("r", "", "Enabled", actions);
     check(of(""), 400, "InvalidRequest", "At least one action");

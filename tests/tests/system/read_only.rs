@@ -286,7 +286,7 @@ fn shrunk_device_serves_remaining_objects() {
     });
     let read: Vec<u64> = read.collect();
     assert!(read.len() >= 4 && read.len() < 60, "{read:?}");
-    assert_writes_refused(&node, "there is no space for the rest");
+    assert_writes_refused(&node, "there is no space to extend it");
     let export = |to: &str| {
         let to = home.path().join(to);
         let (_, message) = exits_with(4, &["export", text(device.path()), text(&to), "--state", text(&state)]);

@@ -15,8 +15,13 @@ impl Random {
         self.0.u64(..)
     }
 
-    /// Returns a number below `n`, which must not be 0.
+    /// Returns a number below `n`.
+    ///
+    /// # Panics
+    /// At the caller if `n` is 0.
+    #[track_caller]
     pub fn below(&mut self, n: u64) -> u64 {
+        assert!(n > 0, "no number is below 0");
         self.0.u64(..n)
     }
 
@@ -30,7 +35,11 @@ impl Random {
         in_10_000 > 0 && self.below(10_000) < in_10_000
     }
 
-    /// Picks one of `of`, which must not be empty.
+    /// Picks one of `of`.
+    ///
+    /// # Panics
+    /// At the caller if `of` is empty.
+    #[track_caller]
     pub fn pick<'a, T>(&mut self, of: &'a [T]) -> &'a T {
         &of[self.below(of.len() as u64) as usize]
     }

@@ -257,7 +257,9 @@ impl Client {
             _ => {
                 let mut model = self.world.model.borrow_mut();
                 let legal = model.key(bucket, key).legal(false);
-                let version = self.random.pick(&legal).unwrap_or(1);
+                // Empty for a moment when concurrent deletions have hidden every value.
+                let version = if legal.is_empty() { None } else { *self.random.pick(&legal) };
+                let version = version.unwrap_or(1);
                 let parts = model.versions.get(&version).map_or(0, |version| version.parts);
                 Condition::IfMatch(etag(version, parts))
             }

@@ -12,9 +12,7 @@ use std::rc::Rc;
 use futures_executor::LocalPool;
 use futures_util::task::LocalSpawnExt;
 use keyhole_log::limits::{BUFFER_LEN, SEGMENT_LEN_MIN};
-use keyhole_log::{
-    Condition, Content, Disk, Durability, Etag, Format, Log, OpenOptions, PutObject, create, open, worker,
-};
+use keyhole_log::{Condition, Content, Disk, Etag, Format, Log, OpenOptions, PutObject, create, open, worker};
 
 /// A file in memory. A real disk aligns its buffers and makes writes durable in `sync`.
 #[derive(Clone, Default)]
@@ -90,16 +88,8 @@ fn main() -> Result<()> {
 
 /// Opens the store, runs `work` on its only worker, and shuts down in order.
 fn with_log<T>(disk: &Memory, work: impl AsyncFnOnce(Log<Memory>) -> Result<T>) -> Result<T> {
-    let options = OpenOptions {
-        durability: Durability::Always,
-        workers: 1,
-        capacity: None,
-        ring: false,
-        rebuild: false,
-        read_only: None,
-    };
     let mut pool = LocalPool::new();
-    let (store, recovery) = pool.run_until(open(disk, options))?;
+    let (store, recovery) = pool.run_until(open(disk, OpenOptions::default()))?;
     println!("opened with {} objects", recovery.objects);
     let (log, writer) = worker(store, Rc::new(disk.clone()));
     pool.spawner().spawn_local(writer.run())?;

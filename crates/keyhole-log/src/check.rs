@@ -18,7 +18,6 @@ use crate::limits::{CHUNKS_MAX, PAGE, SUPERBLOCK_AT};
 use crate::log::worker;
 use crate::read::read_verified;
 use crate::recover::{OpenOptions, RecoverOptions, Recovered, Window, is_rebuilt, open, recover};
-use crate::store::Durability;
 use crate::types::BodyId;
 use crate::wire::block::stored_len;
 use crate::wire::payload::{Bytes, RecordPayload, Run};
@@ -104,14 +103,7 @@ pub async fn check<D: Disk>(disk: Rc<D>, options: CheckOptions) -> Result<CheckR
 
 /// Recovery rewrites what is known from elsewhere; two new checkpoints replace the existing ones.
 async fn mend<D: Disk>(disk: Rc<D>) -> Result<(), Error> {
-    let options = OpenOptions {
-        durability: Durability::Always,
-        workers: 1,
-        capacity: None,
-        ring: false,
-        rebuild: true,
-        read_only: None,
-    };
+    let options = OpenOptions { rebuild: true, ..OpenOptions::default() };
     let (store, _) = open(disk.as_ref(), options).await?;
     let (log, writer) = worker(Arc::clone(&store), Rc::clone(&disk));
     let (maintenance, its_writer) = crate::maintenance(store, disk);

@@ -6,20 +6,12 @@
 //! # Example
 //! ```
 //! use keyhole_log::limits::SEGMENT_LEN;
-//! use keyhole_log::{Disk, Durability, Error, Format, OpenOptions};
+//! use keyhole_log::{Disk, Error, Format, OpenOptions};
 //!
 //! async fn first_start<D: Disk>(disk: &D, store_id: [u8; 16], now_ms: u64) -> Result<(), Error> {
 //!     let format = Format { store_id, capacity: 1 << 30, segment_len: SEGMENT_LEN, created_ms: now_ms };
 //!     keyhole_log::create(disk, &format).await?;
-//!     let options = OpenOptions {
-//!         durability: Durability::Always,
-//!         workers: 1,
-//!         capacity: None,
-//!         ring: false,
-//!         rebuild: false,
-//!         read_only: None,
-//!     };
-//!     let (store, recovery) = keyhole_log::open(disk, options).await?;
+//!     let (store, recovery) = keyhole_log::open(disk, OpenOptions::default()).await?;
 //!     assert_eq!((store.workers(), recovery.objects), (1, 0));
 //!     Ok(())
 //! }

@@ -110,14 +110,7 @@ fn new_disk(segment_len: u64) -> FileDisk {
 }
 
 fn open_store(disk: &FileDisk) -> (Arc<Store>, Recovery) {
-    let options = OpenOptions {
-        durability: Durability::Deferred,
-        workers: 1,
-        capacity: None,
-        ring: false,
-        rebuild: false,
-        read_only: None,
-    };
+    let options = OpenOptions { durability: Durability::Deferred, ..OpenOptions::default() };
     LocalPool::new().run_until(open(disk, options)).unwrap()
 }
 

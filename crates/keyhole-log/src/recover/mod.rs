@@ -79,6 +79,20 @@ pub struct OpenOptions {
     pub read_only: Option<Arc<str>>,
 }
 
+impl Default for OpenOptions {
+    /// Durable writes of one worker, with the current capacity.
+    fn default() -> Self {
+        OpenOptions {
+            durability: Durability::Always,
+            workers: 1,
+            capacity: None,
+            ring: false,
+            rebuild: false,
+            read_only: None,
+        }
+    }
+}
+
 /// Result of a recovery.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]

@@ -24,8 +24,8 @@ use shuttle::thread;
 
 use keyhole_log::limits::SEGMENTS_START;
 use keyhole_log::{
-    Condition, Content, Disk, Durability, Error, Etag, Format, ListObjects, Listed, Log, OpenOptions, PutObject,
-    Sabotage, Store, create, maintenance, open, sabotage, worker,
+    Condition, Content, Disk, Error, Etag, Format, ListObjects, Listed, Log, OpenOptions, PutObject, Sabotage, Store,
+    create, maintenance, open, sabotage, worker,
 };
 
 use disk::{Medium, ThreadDisk};
@@ -58,14 +58,7 @@ fn hold(holds: bool, what: impl FnOnce() -> String) {
 type Work = fn(usize, Log<ThreadDisk>, Arc<Medium>) -> futures_util::future::LocalBoxFuture<'static, ()>;
 
 fn options() -> OpenOptions {
-    OpenOptions {
-        durability: Durability::Always,
-        workers: WORKERS,
-        capacity: None,
-        ring: false,
-        rebuild: false,
-        read_only: None,
-    }
+    OpenOptions { workers: WORKERS, ..OpenOptions::default() }
 }
 
 /// Returns bytes that identify a version.

@@ -8,8 +8,8 @@ use futures_util::task::LocalSpawnExt;
 
 use keyhole_log::limits::{BLOCK_DATA, CHUNK_LEN, PAGE};
 use keyhole_log::{
-    Condition, Content, Disk, Durability, Error, Etag, Format, ListObjects, Listed, Log, NewBody, Object, OpenOptions,
-    PutObject, Recovery, create, open, worker,
+    Condition, Content, Disk, Error, Etag, Format, ListObjects, Listed, Log, NewBody, Object, OpenOptions, PutObject,
+    Recovery, create, open, worker,
 };
 
 use super::{Medium, MemDisk};
@@ -33,14 +33,7 @@ pub(crate) fn format(medium: &Rc<RefCell<Medium>>, capacity: u64) -> Result<(), 
 }
 
 pub(crate) fn options(workers: usize) -> OpenOptions {
-    OpenOptions {
-        durability: Durability::Always,
-        workers,
-        capacity: None,
-        ring: false,
-        rebuild: false,
-        read_only: None,
-    }
+    OpenOptions { workers, ..OpenOptions::default() }
 }
 
 impl Store {

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use arc_swap::ArcSwap;
 use keyhole_core::aead::Portable;
 use keyhole_log::limits::SEGMENTS_START;
-use keyhole_log::{Durability, Format, Log, OpenOptions, create, maintenance, open, worker};
+use keyhole_log::{Format, Log, OpenOptions, create, maintenance, open, worker};
 use keyhole_node::{
     AccessKey, AccessTable, Config, Exchange, Grant, Host, Node, Observer, OwnPolicy, Platform, PolicyDefaults, Right,
     Share, TrustedProxies,
@@ -92,15 +92,7 @@ impl MemoryNode {
                     created_ms: NOW_MS,
                 };
                 create(&*disk, &format).await.unwrap();
-                let options = OpenOptions {
-                    durability: Durability::Always,
-                    workers: 1,
-                    capacity: None,
-                    ring: false,
-                    rebuild: false,
-                    read_only: None,
-                };
-                open(&*disk, options).await.unwrap().0
+                open(&*disk, OpenOptions::default()).await.unwrap().0
             }
         });
         assert_eq!(executor.run(|| false, || opened.borrow().is_some()), Stop::Done);

@@ -160,8 +160,7 @@ struct NewPart<'u> {
 }
 
 impl Committed {
-    /// Adds the header fields that tell of the write: ETag, checksums, and those of the customer
-    /// key.
+    /// Adds the header fields of a write: ETag, checksums, and those of the customer key.
     pub(crate) fn describe<'n, P: Platform>(
         &self,
         response: Response<'n, P>,

@@ -16,7 +16,7 @@ use crate::http::Response;
 use crate::ingest::Ingested;
 use crate::limits::COPY_MAX;
 use crate::node::Node;
-use crate::object::{OpenedObject, copied};
+use crate::object::OpenedObject;
 use crate::plan::{WriteKind, WritePlan};
 use crate::platform::Platform;
 use crate::request::{ObjectName, Request};
@@ -67,10 +67,9 @@ impl<P: Platform> Node<P> {
 
     /// Copies between plaintext and sealed: reads the bytes and writes them as a new body.
     async fn copy_streamed(&self, plan: &mut WritePlan<'_>, opened: OpenedObject) -> Result<(Etag, u64)> {
-        let OpenedObject { object, head, .. } = opened;
+        let OpenedObject { object, mut head, .. } = opened;
         let _admitted = self.admission.copy(object.size, &self.host).await?;
-        let source_key = head.data_key.as_ref().map(copied);
-        let reader = Reader::new(self, &object.parts, source_key, 0..object.size);
+        let reader = Reader::new(self, &object.parts, head.data_key.take(), 0..object.size);
         let mut body = CopiedBody::new(reader, Digester::undeclared(plan.wanted(), None));
         let stored = self.ingest(&mut body, plan.sealing()).await?;
         let mut digests = body.finish()?;

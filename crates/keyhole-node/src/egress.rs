@@ -91,7 +91,7 @@ impl<'n, P: Platform> Reader<'n, P> {
             Some(block) if block.index() == index => block,
             block => block.insert(self.node.log.open_block(&current.body, index)?),
         };
-        // ChunkTags make the checksums redundant.
+        // Tags make the checksums redundant.
         let log = &self.node.log;
         let checked = current.opener.is_none();
         let (tags, mut buf) = log.read_piece(&current.body, block, chunks.clone(), checked, buf).await;

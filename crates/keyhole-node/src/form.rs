@@ -30,7 +30,7 @@ impl<P: Platform> Node<P> {
         connection: &mut Connection<P::Stream>,
         received: Received<'_>,
     ) -> Result<Response<'_, P>> {
-        let Received { head, request_id, account, is_secure } = received;
+        let Received { head, request_id, account } = received;
         let (target, operation) = ops::route(head, &self.config.host_names)?;
         if operation != Operation::PostObject {
             return Err(ErrorCode::AccessDenied.into());
@@ -53,7 +53,7 @@ impl<P: Platform> Node<P> {
 
         // The rest is a PUT with the form fields as headers.
         let fields = form.into_head();
-        let received = Received { head: &fields, request_id, account, is_secure };
+        let received = Received { head: &fields, request_id, account };
         let request = Request::new(received, target, caller, auth::unsigned_body());
         ops::is_sealed_transfer(&fields, &operation)?;
         let name = ObjectName { bucket, key: &key };

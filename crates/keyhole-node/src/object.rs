@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
+use keyhole_core::CustomerKey;
 use keyhole_core::sse_c::SseCTarget;
-use keyhole_core::{CustomerKey, DataKey};
 use keyhole_log::{Body, Condition, Object};
 use keyhole_s3::ops::{self, ReadOptions};
 use keyhole_s3::{Error, ErrorCode, xml};
@@ -199,9 +199,4 @@ fn part_at(object: &Object, number: u16) -> Result<(usize, Range<u64>)> {
         start += part.size;
     }
     Err(Error::new(ErrorCode::InvalidPartNumber).into())
-}
-
-/// Copies a data key, to keep it longer than its head.
-pub(crate) fn copied(data_key: &DataKey) -> DataKey {
-    DataKey::new(*data_key.expose())
 }

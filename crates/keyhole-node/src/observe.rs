@@ -69,6 +69,8 @@ pub trait Observer: Send + Sync {
 #[derive(Default)]
 pub(crate) struct Account {
     pub(crate) operation: Cell<Option<&'static str>>,
+    /// Customer keys are accepted on this connection.
+    pub(crate) is_secure: bool,
     pub(crate) caller: OnceCell<Caller>,
     pub(crate) target: OnceCell<Target>,
     /// Bytes of the response body sent.
@@ -79,8 +81,8 @@ pub(crate) struct Account {
 }
 
 impl Account {
-    pub(crate) fn new(observer: &dyn Observer) -> Self {
-        Account { wants_key_ids: observer.wants_key_ids(), ..Account::default() }
+    pub(crate) fn new(observer: &dyn Observer, is_secure: bool) -> Self {
+        Account { is_secure, wants_key_ids: observer.wants_key_ids(), ..Account::default() }
     }
 
     /// Records the customer key of the request.

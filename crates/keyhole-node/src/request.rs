@@ -23,8 +23,6 @@ pub(crate) struct Request<'r> {
     pub(crate) account: &'r Account,
     /// How the request body is signed.
     signature: BodySignature,
-    /// Customer keys are accepted on this connection.
-    is_secure: bool,
     sse_c: OnceCell<RequestSseC<'r>>,
 }
 
@@ -40,8 +38,6 @@ pub(crate) struct Received<'r> {
     pub(crate) head: &'r RequestHead,
     pub(crate) request_id: &'r str,
     pub(crate) account: &'r Account,
-    /// Customer keys are accepted on this connection.
-    pub(crate) is_secure: bool,
 }
 
 impl<'r> Request<'r> {
@@ -51,13 +47,13 @@ impl<'r> Request<'r> {
         caller: &'r Caller,
         signature: BodySignature,
     ) -> Self {
-        let Received { head, request_id, account, is_secure } = received;
-        Request { head, target, caller, request_id, account, signature, is_secure, sse_c: OnceCell::new() }
+        let Received { head, request_id, account } = received;
+        Request { head, target, caller, request_id, account, signature, sse_c: OnceCell::new() }
     }
 
     /// Returns the SSE-C headers, which are parsed once.
     pub(crate) fn sse_c(&self) -> &RequestSseC<'r> {
-        self.sse_c.get_or_init(|| RequestSseC::parse(self.head, self.is_secure))
+        self.sse_c.get_or_init(|| RequestSseC::parse(self.head, self.account.is_secure))
     }
 
     /// Returns the bucket of the request.

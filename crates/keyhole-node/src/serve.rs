@@ -56,12 +56,11 @@ impl<P: Platform> Node<P> {
         };
         let began = self.host.instant();
         let request_id = hex::encode_upper(self.host.random_array::<8>());
-        let account = Account::new(&*self.config.observer);
         let head_or_none = head.as_ref().ok();
+        let account = Account::new(&*self.config.observer, self.is_secure(connection, head_or_none));
         let result = match &head {
             Ok(head) => {
-                let is_secure = self.is_secure(connection, head);
-                let received = Received { head, request_id: &request_id, account: &account, is_secure };
+                let received = Received { head, request_id: &request_id, account: &account };
                 self.dispatch(connection, received).await
             }
             Err(error) => Err(Failure::Reply(error.clone())),
@@ -94,12 +93,11 @@ impl<P: Platform> Node<P> {
             Some(head) => self.config.proxies.client(head, peer),
             None => peer.ip().to_canonical(),
         };
-        let is_secure = head.map_or_else(|| connection.stream.is_secure(), |head| self.is_secure(connection, head));
         self.config.observer.finished(&Exchange {
             request_id: context.request_id,
             peer,
             client,
-            secure: is_secure,
+            secure: account.is_secure,
             method: head.map_or("-", |head| &head.method),
             resource: context.resource,
             operation: account.operation.get(),
@@ -251,9 +249,11 @@ impl<P: Platform> Node<P> {
         }
     }
 
-    /// Returns whether the request may carry a customer key.
-    fn is_secure(&self, connection: &Connection<P::Stream>, head: &RequestHead) -> bool {
+    /// Returns whether the request may carry a customer key; without a head, what the connection
+    /// itself admits.
+    fn is_secure(&self, connection: &Connection<P::Stream>, head: Option<&RequestHead>) -> bool {
         let stream = &connection.stream;
+        let Some(head) = head else { return stream.is_secure() };
         self.config.proxies.is_secure(head, stream.is_secure(), || stream.peer())
     }
 

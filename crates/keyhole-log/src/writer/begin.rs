@@ -22,8 +22,9 @@ pub(crate) struct BegunSegment {
 }
 
 impl<D: Disk> Context<D> {
-    /// Retries `attempt` until it succeeds, waiting for the cleaner to free segments. `None`: the
-    /// cleaner cannot, or the attempt `grows` the store and the store is full.
+    /// Retries `attempt` until it succeeds. Waits for withdrawn segments, and, unless this is the
+    /// maintenance's writer, for the cleaner to free segments. `None`: there is nothing to wait
+    /// for, or the attempt `grows` the store and the store is full.
     async fn when_there_is_space<T>(&self, grows: bool, mut attempt: impl FnMut(&mut State) -> Option<T>) -> Option<T> {
         loop {
             let waiting = {
@@ -34,10 +35,15 @@ impl<D: Disk> Context<D> {
                 if let Some(found) = attempt(&mut state) {
                     return Some(found);
                 }
-                if self.maintains || self.store.poisoned() {
+                if self.store.poisoned() {
                     return None;
                 }
-                state.wait_for_withdrawn().or_else(|| state.wait_for_space())?
+                // A withdrawn segment waits for the disk alone, so the maintenance can wait too.
+                match state.wait_for_withdrawn() {
+                    Some(waiting) => waiting,
+                    None if self.maintains => return None,
+                    None => state.wait_for_space()?,
+                }
             };
             // A dropped sender means that the cleaner has ended; the next
             // round does not wait for it.

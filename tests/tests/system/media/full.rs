@@ -37,6 +37,10 @@ const NOTICED_MAX: Duration = Duration::from_secs(20);
 /// earlier.
 const PUTS_ACCEPTED: usize = 8;
 
+/// Delay after which a node has been told to probe for space, which it is once a second. Puts may
+/// be refused until then, even after some were accepted: those used segments that were free.
+const PROBED_MAX: Duration = Duration::from_secs(3);
+
 const MIXED: LoadOptions =
     LoadOptions { time: Duration::from_secs(2), pace: None, answer_max: ANSWER_MAX, mix: (55, 25) };
 
@@ -50,9 +54,10 @@ fn assert_no_wrong_answers(what: &str, tally: &Tally) {
 fn wait_for_puts(what: &str, node: &Node) {
     let begun = Instant::now();
     let mut accepted = 0;
-    while accepted < PUTS_ACCEPTED {
+    while accepted < PUTS_ACCEPTED || begun.elapsed() < PROBED_MAX {
         let len = if accepted % 2 == 0 { 1_500_000 } else { 20_000 };
-        let status = node.send(&object("PUT", &format!("back/{accepted}")).body(vec![7; len])).status;
+        let key = format!("back/{}", accepted % PUTS_ACCEPTED);
+        let status = node.send(&object("PUT", &key).body(vec![7; len])).status;
         if status == 200 {
             accepted += 1;
             continue;

@@ -28,6 +28,7 @@
 //! # Ok::<(), keyhole_core::sigv4::SigV4Error>(())
 //! ```
 
+use core::cmp::Ordering;
 use core::fmt::{self, Write as _};
 
 use hmac::{Hmac, KeyInit, Mac};
@@ -89,7 +90,8 @@ pub struct RequestToSign<'a> {
     pub bucket: Option<&'a str>,
     /// Object key, not percent-encoded. May be empty.
     pub key: &'a str,
-    /// Names and values of the query, not percent-encoded, in byte order of the names.
+    /// Names and values of the query, not percent-encoded, in byte order of the names as they are
+    /// after encoding: characters that are encoded come before all others.
     pub query: &'a [(&'a str, &'a str)],
     /// Every signed header, including `host`: lower-case names in byte order, and values without
     /// leading, trailing or repeated spaces. The node rejects requests with unsigned `x-amz-` or
@@ -141,7 +143,7 @@ impl RequestToSign<'_> {
         let is_value =
             |value: &str| value.trim_ascii() == value && !value.contains("  ") && !value.contains(char::is_control);
         let ascend = self.headers.windows(2).all(|pair| pair[0].0 < pair[1].0)
-            && self.query.windows(2).all(|pair| pair[0].0 < pair[1].0);
+            && self.query.windows(2).all(|pair| encoded_order(pair[0].0, pair[1].0).is_lt());
         let has_host = self.headers.iter().any(|(name, _)| *name == "host");
         let is_valid = ascend && has_host && self.headers.iter().all(|(name, value)| is_name(name) && is_value(value));
         if is_valid { Ok(()) } else { Err(SigV4Error::Headers) }
@@ -347,7 +349,7 @@ impl fmt::Display for PresignedQuery<'_> {
         let mut own = self.request.query.iter().peekable();
         let mut separator = "";
         for (i, name) in names.into_iter().enumerate() {
-            while let Some((own_name, value)) = own.next_if(|(own_name, _)| *own_name < name) {
+            while let Some((own_name, value)) = own.next_if(|(own_name, _)| encoded_order(own_name, name).is_lt()) {
                 write!(f, "{separator}{}={}", Encoded(own_name, ""), Encoded(value, ""))?;
                 separator = "&";
             }
@@ -396,14 +398,25 @@ impl fmt::Display for SignedHeaders<'_> {
     }
 }
 
+/// Returns whether this is an unreserved character (RFC 3986 section 2.3).
+fn is_unreserved(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~".contains(&byte)
+}
+
+/// Compares two names as they are after percent-encoding. `%` sorts before all unreserved
+/// characters, and two encoded bytes sort as the bytes themselves.
+fn encoded_order(a: &str, b: &str) -> Ordering {
+    let order = |byte: u8| (is_unreserved(byte), byte);
+    a.bytes().map(order).cmp(b.bytes().map(order))
+}
+
 /// Percent-encodes all bytes except RFC 3986's unreserved characters and those of the second
 /// string.
 struct Encoded<'a>(&'a str, &'a str);
 
 impl fmt::Display for Encoded<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let stays =
-            |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) || self.1.as_bytes().contains(&byte);
+        let stays = |byte: u8| is_unreserved(byte) || self.1.as_bytes().contains(&byte);
         self.0.bytes().try_for_each(
             |byte| {
                 if stays(byte) { f.write_char(char::from(byte)) } else { write!(f, "%{byte:02X}") }
@@ -505,6 +518,23 @@ mod tests {
         assert!(url.starts_with("/a%20b/c?A=1&X-Amz-Algorithm="), "{url}");
         assert!(url.contains("&X-Amz-Date=20130524T000000Z&X-Amz-Dated=%C3%BC&X-Amz-Expires=1&"), "{url}");
         assert!(url.contains("X-Amz-SignedHeaders=host%3Bx-keyhole-sealed&partNumber=1&X-Amz-Signature="), "{url}");
+    }
+
+    /// AWS, "Create a signed AWS API request": the sorting occurs after encoding.
+    #[test]
+    fn query_is_sorted_by_encoded_names() {
+        let names = ["!", "+", "`", "ü", "-", ".", "0", "A", "X-Amz-A", "_", "_`", "_a", "a", "~"];
+        assert!(names.map(|name| Encoded(name, "").to_string()).is_sorted());
+        let query = names.map(|name| (name, ""));
+        let headers = [HOST];
+        let request = RequestToSign { payload: PayloadHash::Unsigned, ..get("a", &query, &headers) };
+        let url = EXAMPLE.presign(&request, DATE, 1).unwrap().to_string();
+        let (_, signed) = url.split_once('?').unwrap();
+        let (signed, _) = signed.split_once("&X-Amz-Signature=").unwrap();
+        assert!(signed.split('&').map(|pair| pair.split_once('=').unwrap().0).is_sorted(), "{signed}");
+        let swapped = [("a", ""), ("`", "")];
+        let request = RequestToSign { query: &swapped, ..request };
+        assert_eq!(EXAMPLE.presign(&request, DATE, 1).err(), Some(SigV4Error::Headers));
     }
 
     #[test]

@@ -63,6 +63,13 @@ mod yielding;
 #[doc = include_str!("../FORMAT.md")]
 pub mod format {}
 
+/// Fuzz targets for all that is parsed from an object file.
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing {
+    pub use crate::wire::fuzzing::{block, checkpoint_items, record, record_header, segment_header, superblock};
+}
+
 pub use body::NewBody;
 pub use check::{CheckOptions, CheckReport, Finding, Verdict, check};
 pub use disk::{Disk, Extent};

@@ -8,6 +8,8 @@
 pub(crate) mod channel;
 pub(crate) mod entry;
 mod error;
+#[cfg(test)]
+mod fuzzing;
 mod invalid;
 pub(crate) mod manifest;
 mod node;

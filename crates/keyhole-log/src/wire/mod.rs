@@ -6,6 +6,8 @@ pub(crate) mod block;
 pub(crate) mod checkpoint;
 #[cfg(test)]
 mod examples;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod part;
 pub(crate) mod payload;
 pub(crate) mod record;

@@ -102,6 +102,13 @@ fn checksum(page: &[u8]) -> u32 {
     crc(&[&page[..field::CRC.start], &page[field::CRC.end..]])
 }
 
+/// Makes the checksum of a page right.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) fn repair_checksum(page: &mut [u8]) {
+    let crc = checksum(page);
+    put(page, field::CRC, &crc.to_le_bytes());
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

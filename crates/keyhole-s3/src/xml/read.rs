@@ -37,6 +37,10 @@ pub(super) fn malformed() -> Error {
 /// attributes. Rejects document types, and with them all entities but the predefined ones.
 pub(super) fn walk(document: &[u8], mut visit: impl FnMut(&[&str], &str) -> Result<(), Error>) -> Result<(), Error> {
     let document = std::str::from_utf8(document).map_err(|_| malformed())?;
+    // No document holds it, and none could be written from it (XML 1.0 section 2.2).
+    if document.contains('\0') {
+        return Err(malformed());
+    }
     let mut reader = Reader::from_str(document);
     let mut path: Vec<String> = Vec::new();
     let mut text = String::new();
@@ -245,6 +249,16 @@ pub fn parse_bucket_encryption(document: &[u8]) -> Result<bool, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nul_is_rejected_as_character_and_as_reference() {
+        for text in ["a\0", "&#0;", "<![CDATA[\0]]>"] {
+            let document = format!("<Delete><Object><Key>{text}</Key></Object></Delete>");
+            assert_eq!(parse_delete(document.as_bytes()).unwrap_err().code, ErrorCode::MalformedXML, "{text:?}");
+        }
+        let document = b"<Delete><Object><Key>a&#x1;&#13;</Key></Object></Delete>";
+        assert_eq!(parse_delete(document).unwrap().objects, ["a\u{1}\r"]);
+    }
 
     #[test]
     fn bucket_encryption_is_parsed_or_rejected() {

@@ -132,7 +132,7 @@ impl Line {
 }
 
 /// Returns the checksum of a line: the first half of its SHA-256, in hex.
-fn check(said: &[u8]) -> String {
+pub(super) fn check(said: &[u8]) -> String {
     hex::encode(&digest::digest(&digest::SHA256, said).as_ref()[..CHECK_LEN / 2])
 }
 

@@ -1,0 +1,71 @@
+//! Fuzz targets for the manifest of an export.
+
+use super::entry::{FileName, ObjectEntry};
+use super::manifest::{Line, Lines, ManifestItem, check, is_piece};
+
+/// Decodes a line whose checksum is right; the input lacks it. What is accepted must survive
+/// encoding and decoding.
+pub(crate) fn manifest_line(data: &[u8]) {
+    let said = data.strip_suffix(b"}").unwrap_or(data);
+    let whole = [said, format!(",\"check\":\"{}\"}}", check(said)).as_bytes()].concat();
+    let Ok(line) = Line::decode(&whole) else { return };
+    let encoded = line.encode();
+    let again = Line::decode(encoded.strip_suffix(b"\n").expect("a line"));
+    assert_eq!(again.ok().as_ref(), Some(&line));
+    match &line {
+        Line::Bucket(bucket) => {
+            let _ = bucket.settings();
+        }
+        Line::Object(object) => object_entry(object),
+        Line::Export(_) | Line::Digest(_) | Line::Failed(_) | Line::End(_) => {}
+    }
+}
+
+/// Reads the description of an object. Its own file must have a name that an export can contain.
+fn object_entry(object: &ObjectEntry) {
+    let name = object.file.to_string();
+    assert_eq!(FileName::parse(&name).as_ref(), Some(&object.file), "{name}");
+    let _ = object.description();
+}
+
+/// Reads a piece of a manifest to its end.
+pub(crate) fn manifest(data: &[u8]) {
+    let mut lines = Lines::new(data);
+    let mut count = 0;
+    loop {
+        match lines.next().expect("memory is readable") {
+            ManifestItem::Line(_) | ManifestItem::Bad(_) => count += 1,
+            ManifestItem::Torn | ManifestItem::End => break,
+        }
+    }
+    assert!(count <= data.len());
+    let _ = std::str::from_utf8(data).map(|path| (is_piece(path), FileName::parse(path)));
+}
+
+#[cfg(test)]
+mod tests {
+    /// Replays the inputs of a target, and their truncations.
+    fn replay(name: &str, target: fn(&[u8])) {
+        let directory = format!("{}/fuzz/corpus/{name}", env!("CARGO_MANIFEST_DIR"));
+        let mut count = 0;
+        for entry in std::fs::read_dir(&directory).unwrap() {
+            let path = entry.unwrap().path();
+            println!("{}", path.display());
+            let data = std::fs::read(&path).unwrap();
+            target(&data);
+            (0..data.len().min(300)).for_each(|len| target(&data[..len]));
+            count += 1;
+        }
+        assert!(count > 0, "{directory} is empty");
+    }
+
+    #[test]
+    fn manifest_line_corpus_passes() {
+        replay("manifest_line", super::manifest_line);
+    }
+
+    #[test]
+    fn manifest_corpus_passes() {
+        replay("manifest", super::manifest);
+    }
+}

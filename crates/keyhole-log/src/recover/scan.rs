@@ -305,8 +305,10 @@ impl Scanned {
         let known = segments.map(|(s, number)| SEGMENTS_START + number * self.segment_len + u64::from(s.written));
         let in_use = self.table.iter().rposition(Segment::in_use).map_or(0, |last| last as u64 + 1);
         let end = known.chain(self.scans.iter().map(|scan| scan.proven)).max().unwrap_or(0);
-        // But a used file has lost its end, and every record with it.
-        let nothing_left = !self.scans.is_empty() && self.scans.iter().all(|scan| scan.spans.is_empty());
+        // But a used file has lost its end, and every record with it. The place of a segment's first
+        // record is then missing, or the record is cut: where it is there and blank, none was lost.
+        let is_cut = |scan: &Scan| scan.claim.is_some() || scan.at + PAGE as u64 > self.file_len;
+        let nothing_left = self.scans.iter().all(|scan| scan.spans.is_empty()) && self.scans.iter().any(is_cut);
         let allocated = SEGMENTS_START + in_use * self.segment_len;
         if end > self.file_len || (nothing_left && self.watermark == 0 && allocated > self.file_len) {
             self.damage.push(Damage::new("the missing end of the file", self.file_len));

@@ -7,7 +7,7 @@ use keyhole_log::limits::{FILL_BATCH_MAX, FILL_STEP, PAGE, SEGMENTS_START, SPACE
 use keyhole_log::{Condition, Error, Log};
 
 use crate::support::store::{CAPACITY, SEGMENT_LEN, Store, format, get, options, put};
-use crate::support::{CRASHES, Crash, FileSystem, Medium, MemDisk, Random};
+use crate::support::{CRASHES, Crash, FileSystem, Medium, MemDisk, Random, Turn};
 
 const SEGMENTS: u64 = 40;
 
@@ -122,6 +122,48 @@ fn waiting_requests_share_one_space_probe() {
         let results = futures_util::future::join_all(puts).await;
         assert!(results.into_iter().all(|result| matches!(result, Err(Error::Full))));
         assert_eq!(medium.borrow().allocations - before, 1);
+    });
+}
+
+/// Without a reserve, a checkpoint gets its segment from a probe that another request has begun.
+#[test]
+fn checkpoint_waits_for_space_probe_in_flight() {
+    let (medium, mut store) = fresh(FileSystem::Ext4, u64::MAX);
+    let log = store.log();
+    store.run(async { put(&log, "k", 1, 100).await.unwrap() });
+    drop(log);
+    store.close();
+    medium.borrow_mut().drop_unused_space(SEGMENT_LEN);
+    medium.borrow_mut().space = SEGMENTS_START + SEGMENTS * SEGMENT_LEN;
+    medium.borrow_mut().fill_by_others();
+    let mut store = Store::maintained(&medium, options(1)).unwrap();
+    let log = store.log();
+    store.run(async {
+        let mut written = 0;
+        while log.checkpoint().await.is_ok() {
+            written += 1;
+            assert!(written < 1000, "checkpoints are written without space");
+        }
+        medium.borrow_mut().others = 0;
+        log.store().expect_space();
+        medium.borrow_mut().hold_allocations = true;
+        let release = async {
+            for _ in 0..1000 {
+                Turn::once().await;
+            }
+            medium.borrow_mut().hold_allocations = false;
+        };
+        let put = put(&log, "k", 2, 1 << 20);
+        let checkpoint = async {
+            for _ in 0..100 {
+                Turn::once().await;
+            }
+            log.checkpoint().await
+        };
+        let (put, checkpoint, ()) = futures_util::join!(put, checkpoint, release);
+        put.unwrap();
+        checkpoint.unwrap();
+        assert_eq!(get(&log, "k").await, Some(2));
     });
 }
 

@@ -8,7 +8,7 @@ use std::io;
 use std::ops::Range;
 use std::rc::Rc;
 
-use keyhole_log::limits::{BUFFER_LEN, PAGE};
+use keyhole_log::limits::{BUFFER_LEN, PAGE, SEGMENTS_START};
 use keyhole_log::{Disk, Extent};
 
 use crate::common::check_alignment;
@@ -72,6 +72,8 @@ pub(crate) struct Medium {
     pub(crate) allocations: u64,
     /// More allocations than this are a livelock.
     pub(crate) allocations_max: u64,
+    /// Allocations wait until this is false.
+    pub(crate) hold_allocations: bool,
     pub(crate) fail_writes: bool,
     pub(crate) fail_syncs: bool,
     /// Every write, sync, allocation and discard fails, as on a read-only medium.
@@ -153,6 +155,7 @@ impl Medium {
             first_writes: 0,
             allocations: 0,
             allocations_max: u64::MAX,
+            hold_allocations: false,
             fail_writes: false,
             fail_syncs: false,
             read_only: false,
@@ -226,6 +229,19 @@ impl Medium {
     /// Lets others take all remaining space.
     pub(crate) fn fill_by_others(&mut self) {
         self.others = self.space.saturating_sub(self.taken());
+    }
+
+    /// Removes the space of all segments that were never begun, as a sparse copy of the file does.
+    pub(crate) fn drop_unused_space(&mut self, segment_len: u64) {
+        let len = self.current.len() as u64;
+        for start in (SEGMENTS_START..len).step_by(segment_len as usize) {
+            if !self.current[start as usize..].starts_with(b"keyhseg\n") {
+                for page in pages(start, segment_len) {
+                    self.backed.remove(&page);
+                    self.written.remove(&page);
+                }
+            }
+        }
     }
 
     fn taken(&self) -> u64 {
@@ -471,6 +487,9 @@ impl Disk for MemDisk {
 
     async fn allocate(&self, offset: u64, len: u64) -> io::Result<()> {
         self.medium.borrow_mut().change()?;
+        while self.medium.borrow().hold_allocations {
+            Turn::once().await;
+        }
         self.pause().await;
         let mut medium = self.medium.borrow_mut();
         medium.allocations += 1;

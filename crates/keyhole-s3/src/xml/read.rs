@@ -33,6 +33,20 @@ pub(super) fn malformed() -> Error {
     Error::new(ErrorCode::MalformedXML)
 }
 
+/// Returns the error for an element that a reader does not take, so that none is ignored:
+/// `NotImplemented` if S3 defines it (`of_s3` names such elements, with all that is in them),
+/// `MalformedXML` otherwise.
+pub(super) fn refused(path: &[&str], of_s3: &[&str]) -> Error {
+    let Some(name) = path.iter().find(|name| of_s3.contains(name)) else { return malformed() };
+    let message = format!("The element {name} implies functionality that is not implemented. Leave it out.");
+    Error::new(ErrorCode::NotImplemented).with_message(message)
+}
+
+/// Sets the value of an element, which may occur once.
+fn once<T>(place: &mut Option<T>, value: T) -> Result<(), Error> {
+    if place.replace(value).is_some() { Err(malformed()) } else { Ok(()) }
+}
+
 /// Calls `visit` with the path and the text of each element at its end. Ignores namespaces and
 /// attributes. Rejects document types, and with them all entities but the predefined ones.
 pub(super) fn walk(document: &[u8], mut visit: impl FnMut(&[&str], &str) -> Result<(), Error>) -> Result<(), Error> {
@@ -115,10 +129,15 @@ pub fn parse_delete(document: &[u8]) -> Result<DeleteRequest, Error> {
     if request.objects.is_empty() { Err(malformed()) } else { Ok(request) }
 }
 
+/// The checksum elements of S3 whose algorithms the node may lack.
+const CHECKSUMS: [&str; 5] =
+    ["ChecksumMD5", "ChecksumSHA512", "ChecksumXXHASH3", "ChecksumXXHASH64", "ChecksumXXHASH128"];
+
 /// Parses a `CompleteMultipartUpload` document.
 ///
 /// # Errors
-/// `MalformedXML`, also for no parts; `InvalidArgument` for part numbers out of range.
+/// `MalformedXML`, also for no parts, for repeated and for unknown elements; `InvalidArgument` for
+/// part numbers out of range; `NotImplemented` for checksums that this node lacks.
 pub fn parse_complete(document: &[u8]) -> Result<Vec<CompletedPart>, Error> {
     let mut parts = Vec::new();
     let mut number = None;
@@ -128,21 +147,25 @@ pub fn parse_complete(document: &[u8]) -> Result<Vec<CompletedPart>, Error> {
         match path {
             ["CompleteMultipartUpload", "Part", "PartNumber"] => {
                 let value = text.trim().parse().ok().filter(|number| (1..=PART_NUMBER_MAX).contains(number));
-                number = Some(value.ok_or_else(|| {
+                let value = value.ok_or_else(|| {
                     Error::invalid_argument(
                         "PartNumber",
                         text,
                         "Part number must be an integer between 1 and 10000, inclusive",
                     )
-                })?);
+                })?;
+                once(&mut number, value)?;
             }
-            ["CompleteMultipartUpload", "Part", "ETag"] => etag = Some(text.trim().to_owned()),
+            ["CompleteMultipartUpload", "Part", "ETag"] => once(&mut etag, text.trim().to_owned())?,
             ["CompleteMultipartUpload", "Part", name] => {
-                if let Some(algorithm) = name.strip_prefix("Checksum").and_then(checksum::algorithm_of) {
-                    let digest = checksum::decode(algorithm, text.trim().as_bytes());
-                    let digest = digest.ok_or_else(|| Error::new(ErrorCode::InvalidPart))?;
-                    checksums.set(algorithm, &digest).map_err(|_| malformed())?;
+                let known = checksum::ALGORITHMS.into_iter().find(|it| checksum::element_name(*it) == *name);
+                let algorithm = known.ok_or_else(|| refused(path, &CHECKSUMS))?;
+                let digest = checksum::decode(algorithm, text.trim().as_bytes());
+                let digest = digest.ok_or_else(|| Error::new(ErrorCode::InvalidPart))?;
+                if checksums.get(algorithm).is_some() {
+                    return Err(malformed());
                 }
+                checksums.set(algorithm, &digest).map_err(|_| malformed())?;
             }
             ["CompleteMultipartUpload", "Part"] => {
                 let (Some(number), Some(etag)) = (number.take(), etag.take()) else { return Err(malformed()) };
@@ -189,7 +212,8 @@ pub fn parse_tagging(document: &[u8]) -> Result<Tags, Error> {
 /// empty document does not.
 ///
 /// # Errors
-/// `MalformedXML`.
+/// `MalformedXML`, also for repeated and for unknown elements; `NotImplemented` for tags and for
+/// directory buckets.
 pub fn parse_create_bucket(document: &[u8]) -> Result<Option<String>, Error> {
     let mut location = None;
     if document.is_empty() {
@@ -197,15 +221,14 @@ pub fn parse_create_bucket(document: &[u8]) -> Result<Option<String>, Error> {
     }
     walk(document, |path, text| {
         match path {
-            ["CreateBucketConfiguration", "LocationConstraint"] if !text.is_empty() => {
-                location = Some(text.trim().to_owned());
-            }
-            ["CreateBucketConfiguration", ..] => {}
+            ["CreateBucketConfiguration", "LocationConstraint"] => once(&mut location, text.trim().to_owned())?,
+            ["CreateBucketConfiguration"] => {}
+            ["CreateBucketConfiguration", rest @ ..] => return Err(refused(rest, &["Location", "Bucket", "Tags"])),
             _ => return Err(malformed()),
         }
         Ok(())
     })?;
-    Ok(location)
+    Ok(location.filter(|location| !location.is_empty()))
 }
 
 /// Parses a `ServerSideEncryptionConfiguration` document. Returns whether it blocks customer keys.
@@ -337,8 +360,26 @@ mod tests {
             let error = parse_complete(document(&part(bad)).as_bytes()).unwrap_err();
             assert_eq!(error.code, ErrorCode::InvalidArgument, "{bad}");
         }
-        for bad in [document(""), document("<Part><ETag>e</ETag></Part>"), "<Other/>".to_owned()] {
+        let with = |more: &str| document(&part("1").replace("</Part>", &format!("{more}</Part>")));
+        for bad in [
+            document(""),
+            document("<Part><ETag>e</ETag></Part>"),
+            "<Other/>".to_owned(),
+            with("<ETag>f</ETag>"),
+            with("<PartNumber>2</PartNumber>"),
+            with("<ChecksumCRC32>AAAAAQ==</ChecksumCRC32>"),
+            with("<ChecksumCRC32X>AAAAAQ==</ChecksumCRC32X>"),
+            with("<Checksumcrc32>AAAAAQ==</Checksumcrc32>"),
+            with("<Size>1</Size>"),
+            document(&format!("{}<Size>1</Size>", part("1"))),
+        ] {
             assert_eq!(parse_complete(bad.as_bytes()).unwrap_err().code, ErrorCode::MalformedXML, "{bad}");
+        }
+        for name in CHECKSUMS {
+            let is_known = checksum::ALGORITHMS.into_iter().any(|it| checksum::element_name(it) == name);
+            let error = parse_complete(with(&format!("<{name}>AA==</{name}>")).as_bytes()).unwrap_err();
+            let expected = if is_known { ErrorCode::InvalidPart } else { ErrorCode::NotImplemented };
+            assert_eq!(error.code, expected, "{name}");
         }
     }
 
@@ -372,6 +413,22 @@ mod tests {
             "<CreateBucketConfiguration><LocationConstraint>eu-1</LocationConstraint></CreateBucketConfiguration>";
         assert_eq!(parse_create_bucket(document.as_bytes()).unwrap().as_deref(), Some("eu-1"));
         assert_eq!(parse_create_bucket(b"").unwrap(), None);
+        let code = |inner: &str| {
+            let document = format!("<CreateBucketConfiguration>{inner}</CreateBucketConfiguration>");
+            parse_create_bucket(document.as_bytes()).map_err(|error| error.code)
+        };
+        assert_eq!(code("<LocationConstraint/>"), Ok(None));
+        for (bad, expected) in [
+            ("<Location><Type>LocalZone</Type></Location>", ErrorCode::NotImplemented),
+            ("<Bucket><Type>Directory</Type></Bucket>", ErrorCode::NotImplemented),
+            ("<X/>", ErrorCode::MalformedXML),
+            (
+                "<LocationConstraint>a</LocationConstraint><LocationConstraint>b</LocationConstraint>",
+                ErrorCode::MalformedXML,
+            ),
+        ] {
+            assert_eq!(code(bad), Err(expected), "{bad}");
+        }
         assert_eq!(parse_create_bucket(b"<X/>").unwrap_err().code, ErrorCode::MalformedXML);
     }
 

@@ -21,7 +21,7 @@ use keyhole_core::sse_c::SseCTarget;
 use keyhole_core::{CustomerKey, DataKey};
 use keyhole_s3::auth::{Credentials, SecretKey, SigningKeys, authenticate};
 use keyhole_s3::checksum::Hasher;
-use keyhole_s3::http::{RequestHead, Response, parse_head};
+use keyhole_s3::http::{Persistence, RequestHead, Response, parse_head};
 use keyhole_s3::ops::{HostNames, route};
 use keyhole_s3::sse::{self, RequestSseC};
 use keyhole_tests::sigv4::{Signer, amz_date, signed_headers};
@@ -122,7 +122,7 @@ fn replies(c: &mut Criterion) {
             for (name, value) in sse::response_headers(&key) {
                 response = response.header(name, value);
             }
-            response.head_bytes(Some(SMALL as u64), "0123456789ABCDEF", NOW_MS, true)
+            response.head_bytes(Some(SMALL as u64), "0123456789ABCDEF", NOW_MS, Persistence::Implied)
         });
     });
 }

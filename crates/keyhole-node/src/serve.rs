@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use keyhole_s3::auth;
 use keyhole_s3::body::Wanted;
-use keyhole_s3::http::RequestHead;
+use keyhole_s3::http::{Persistence, RequestHead};
 use keyhole_s3::ops::{self, Operation};
 use keyhole_s3::{Error, ErrorCode, form};
 
@@ -69,7 +69,10 @@ impl<P: Platform> Node<P> {
             request_id: &request_id,
             resource: head_or_none.map_or("", |head| &head.path),
             now_ms: self.host.now_ms(),
-            keep_alive: head_or_none.is_some_and(|head| head.keep_alive) && connection.is_clean(),
+            persistence: match head_or_none {
+                Some(head) if connection.is_clean() => head.persistence(),
+                _ => Persistence::Close,
+            },
             is_head: head_or_none.is_some_and(|head| head.method == "HEAD"),
         };
         let ended = self.respond(connection, result, &context, &account).await;
@@ -122,7 +125,7 @@ impl<P: Platform> Node<P> {
         context: &ReplyContext<'_>,
         account: &Account,
     ) -> Ended {
-        let next = if context.keep_alive { Next::Request } else { Next::Close };
+        let next = if context.persistence == Persistence::Close { Next::Close } else { Next::Request };
         let result = match result {
             Ok(Response { head, source: Some(mut source) }) => {
                 match connection.send_source(&head, &mut *source, &**self.log.disk(), context, account).await {
@@ -160,6 +163,7 @@ impl<P: Platform> Node<P> {
         received: Received<'_>,
     ) -> Result<Response<'_, P>> {
         let Received { head, account, .. } = received;
+        head.require_host()?;
         if form::is_form(head) && !auth::is_signed(head) {
             return Box::pin(self.post_object(connection, received)).await;
         }

@@ -432,6 +432,7 @@ impl Form {
             path: "/".to_owned(),
             query: String::new(),
             headers,
+            is_http_1_0: false,
             keep_alive: false,
             expects_continue: false,
             content_length: None,

@@ -113,6 +113,8 @@ pub struct RequestHead {
     pub query: String,
     /// The header fields.
     pub headers: Headers,
+    /// Whether the client speaks HTTP/1.0.
+    pub is_http_1_0: bool,
     /// Whether the client allows the connection to stay open.
     pub keep_alive: bool,
     /// Whether the client waits for [`CONTINUE`].
@@ -166,16 +168,59 @@ pub fn parse_head(bytes: &[u8]) -> Result<Option<(RequestHead, usize)>, Error> {
             .filter_map(|value| std::str::from_utf8(value).ok())
             .any(|value| value.split(',').any(|item| item.trim().eq_ignore_ascii_case(token)))
     };
-    let keep_alive = match request.version {
-        Some(1) => !has_token("connection", "close"),
-        _ => has_token("connection", "keep-alive"),
+    let is_http_1_0 = request.version != Some(1);
+    let keep_alive = match is_http_1_0 {
+        false => !has_token("connection", "close"),
+        true => has_token("connection", "keep-alive"),
     };
-    let expects_continue = has_token("expect", "100-continue");
+    // HTTP/1.0 has no interim responses (RFC 9110 §10.1.1).
+    let expects_continue = !is_http_1_0 && has_token("expect", "100-continue");
     let method = request.method.unwrap_or_default().to_owned();
-    Ok(Some((
-        RequestHead { method, path, query, headers, keep_alive, expects_continue, content_length, is_chunked },
-        len,
-    )))
+    let head = RequestHead {
+        method,
+        path,
+        query,
+        headers,
+        is_http_1_0,
+        keep_alive,
+        expects_continue,
+        content_length,
+        is_chunked,
+    };
+    Ok(Some((head, len)))
+}
+
+impl RequestHead {
+    /// Checks that an HTTP/1.1 request has a `Host` header (RFC 9112 §3.2).
+    ///
+    /// # Errors
+    /// [`ErrorCode::InvalidRequest`].
+    pub fn require_host(&self) -> Result<(), Error> {
+        if self.is_http_1_0 || self.headers.get("host").is_some() {
+            return Ok(());
+        }
+        Err(invalid("An HTTP/1.1 request must have a Host header."))
+    }
+
+    /// Returns the persistence to announce in a response after which the connection can stay open.
+    pub fn persistence(&self) -> Persistence {
+        match (self.keep_alive, self.is_http_1_0) {
+            (false, _) => Persistence::Close,
+            (true, false) => Persistence::Implied,
+            (true, true) => Persistence::KeepAlive,
+        }
+    }
+}
+
+/// The persistence of a connection after a response (RFC 9112 §9.3).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Persistence {
+    /// The connection closes.
+    Close,
+    /// The connection stays open, as HTTP/1.1 implies.
+    Implied,
+    /// The connection stays open, which an HTTP/1.0 client has to be told.
+    KeepAlive,
 }
 
 /// Returns the error for a transfer encoding that S3 does not support.
@@ -227,10 +272,10 @@ fn content_length(headers: &Headers) -> Result<Option<u64>, Error> {
 /// A response, or the response head if the body is sent separately.
 ///
 /// ```
-/// use keyhole_s3::http::Response;
+/// use keyhole_s3::http::{Persistence, Response};
 ///
 /// let response = Response::new(204).header("ETag", "\"1\"");
-/// let head = response.head_bytes(None, "request-1", 0, true);
+/// let head = response.head_bytes(None, "request-1", 0, Persistence::Implied);
 /// assert!(head.starts_with(b"HTTP/1.1 204 No Content\r\n"));
 /// ```
 #[derive(Debug)]
@@ -284,7 +329,13 @@ impl Response {
     }
 
     /// Encodes the response head. `content_length` is `None` if the status excludes a body.
-    pub fn head_bytes(&self, content_length: Option<u64>, request_id: &str, now_ms: u64, keep_alive: bool) -> Vec<u8> {
+    pub fn head_bytes(
+        &self,
+        content_length: Option<u64>,
+        request_id: &str,
+        now_ms: u64,
+        persistence: Persistence,
+    ) -> Vec<u8> {
         let mut out = Vec::with_capacity(HEAD_USUAL + self.fields.len());
         let mut line = |parts: &[&[u8]]| {
             parts.iter().for_each(|part| out.extend_from_slice(part));
@@ -297,8 +348,10 @@ impl Response {
         if let Some(len) = content_length {
             line(&[b"Content-Length: ", itoa::Buffer::new().format(len).as_bytes()]);
         }
-        if !keep_alive {
-            line(&[b"Connection: close"]);
+        match persistence {
+            Persistence::Close => line(&[b"Connection: close"]),
+            Persistence::Implied => {}
+            Persistence::KeepAlive => line(&[b"Connection: keep-alive"]),
         }
         out.extend_from_slice(&self.fields);
         out.extend_from_slice(b"\r\n");
@@ -371,6 +424,28 @@ pub(crate) mod tests {
             let head = head(&format!("GET / HTTP/{version}\nConnection: {connection}"));
             assert_eq!(head.keep_alive, expected, "{version} {connection}");
         }
+    }
+
+    #[test]
+    fn http_1_0_has_its_own_rules() {
+        let get = |version: &str, fields: &str| head(&format!("GET / HTTP/{version}{fields}"));
+        assert!(get("1.0", "").require_host().is_ok() && get("1.1", "\nHost: h").require_host().is_ok());
+        assert!(get("1.1", "\nHost:").require_host().is_ok(), "an empty host is a host");
+        assert_eq!(get("1.1", "").require_host().unwrap_err().code, ErrorCode::InvalidRequest);
+        for (version, connection, expected) in [
+            ("1.1", "close", Persistence::Close),
+            ("1.1", "keep-alive", Persistence::Implied),
+            ("1.0", "x", Persistence::Close),
+            ("1.0", "keep-alive", Persistence::KeepAlive),
+        ] {
+            let head = get(version, &format!("\nConnection: {connection}"));
+            assert_eq!(head.persistence(), expected, "{version} {connection}");
+        }
+        let expects = |version: &str| get(version, "\nExpect: 100-continue").expects_continue;
+        assert!(expects("1.1") && !expects("1.0"));
+        let bytes = |persistence| String::from_utf8(Response::new(200).head_bytes(None, "r", 0, persistence)).unwrap();
+        assert!(bytes(Persistence::KeepAlive).contains("\r\nConnection: keep-alive\r\n"));
+        assert!(!bytes(Persistence::Implied).contains("Connection"));
     }
 
     #[test]

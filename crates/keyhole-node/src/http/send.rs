@@ -4,7 +4,7 @@ use std::io;
 
 use futures_util::future;
 use keyhole_log::Disk;
-use keyhole_s3::http::Response;
+use keyhole_s3::http::{Persistence, Response};
 
 use super::Connection;
 use crate::failure::{Failure, Result};
@@ -19,7 +19,8 @@ pub(crate) struct ReplyContext<'a> {
     /// The path of the request.
     pub(crate) resource: &'a str,
     pub(crate) now_ms: u64,
-    pub(crate) keep_alive: bool,
+    /// Whether the connection stays open after the response.
+    pub(crate) persistence: Persistence,
     pub(crate) is_head: bool,
 }
 
@@ -33,7 +34,7 @@ impl<S: Stream> Connection<S> {
     ) -> io::Result<()> {
         let bodyless = matches!(response.status, 204 | 304);
         let length = (!bodyless).then(|| response.content_length.unwrap_or(response.body.len() as u64));
-        let mut bytes = response.head_bytes(length, context.request_id, context.now_ms, context.keep_alive);
+        let mut bytes = response.head_bytes(length, context.request_id, context.now_ms, context.persistence);
         if context.is_head || bodyless {
             return self.stream.write_bytes(bytes).await.0;
         }
@@ -60,7 +61,7 @@ impl<S: Stream> Connection<S> {
         account: &Account,
     ) -> Result<()> {
         let length = Some(source.remaining());
-        let head = response.head_bytes(length, context.request_id, context.now_ms, context.keep_alive);
+        let head = response.head_bytes(length, context.request_id, context.now_ms, context.persistence);
         let mut next = source.next(disk.buffer_with_len(source.piece_len())).await?;
         let mut head = Some(head);
         while let Some(piece) = next.take() {

@@ -47,12 +47,12 @@ impl<P: Platform> Node<P> {
         let key = form.key()?;
         let policy = Policy::check(&form, bucket, &key, self.host.now_ms())?;
         caller.require(Right::Write, bucket, &key)?;
-        form.refuse_unknown()?;
         let success = form.success();
         let tags = form.tags()?;
 
         // The rest is a PUT with the form fields as headers.
         let fields = form.into_head();
+        ops::check_headers(&fields, &operation)?;
         let received = Received { head: &fields, request_id, account };
         let request = Request::new(received, target, caller, auth::unsigned_body());
         ops::is_sealed_transfer(&fields, &operation)?;

@@ -169,10 +169,14 @@ impl<P: Platform> Node<P> {
         }
         let (caller, signature) = self.authenticate(head)?;
         let caller = account.caller.get_or_init(|| caller);
-        let (target, operation) = ops::route(head, &self.config.host_names).map_err(|error| match caller {
+        let hidden = |error| match caller {
             Caller::Key(_) => error,
             Caller::Anonymous => Error::new(ErrorCode::AccessDenied),
-        })?;
+        };
+        let hoisted = ops::hoist(head).map_err(hidden)?;
+        let head = hoisted.as_deref().unwrap_or(head);
+        let received = Received { head, ..received };
+        let (target, operation) = ops::route(head, &self.config.host_names).map_err(hidden)?;
         self.begin(account, &operation);
         let target = account.target.get_or_init(|| target);
         let request = Request::new(received, target, caller, signature);
@@ -181,6 +185,7 @@ impl<P: Platform> Node<P> {
             account.record_sealed();
         }
         self.authorize(&request, &operation, is_sealed)?;
+        ops::check_headers(head, &operation)?;
         // Box the futures of all but the hottest operations: a connection's task is as large as the
         // largest future stored in line.
         match operation {

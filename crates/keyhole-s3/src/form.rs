@@ -20,8 +20,8 @@ pub use policy::Policy;
 use crate::auth::{ENCODED, ENCODED_IN_PATH};
 use crate::http::{Headers, RequestHead};
 use crate::limits::{BOUNDARY_MAX, FORM_FIELDS_MAX, HEADERS_MAX, KEY_MAX};
-use crate::ops::Tags;
-use crate::{Error, ErrorCode, xml};
+use crate::ops::{self, Tags};
+use crate::{Error, ErrorCode, sse, xml};
 
 /// Maximum headers of one part of a form.
 const PART_HEADERS_MAX: usize = 8;
@@ -254,7 +254,9 @@ fn missing_delimiter() -> Error {
 /// Rejects an encryption field after the file: it comes too late, and the file would be stored in
 /// plaintext.
 fn refuse_late(name: &str) -> Result<(), Error> {
-    let is_storage_field = name.contains("server-side-encryption") || name.starts_with("x-keyhole-");
+    let is_storage_field = name.contains("server-side-encryption")
+        || name.starts_with("x-keyhole-")
+        || sse::refuse_misspelt(name).is_err();
     if !is_storage_field || name.starts_with(IGNORED) {
         return Ok(());
     }
@@ -381,43 +383,6 @@ impl Form {
         }
     }
 
-    /// Rejects `x-amz-` fields that S3 or this node does not support. Other fields need a condition
-    /// of the policy.
-    ///
-    /// # Errors
-    /// `NotImplemented`.
-    pub fn refuse_unknown(&self) -> Result<(), Error> {
-        const KNOWN: [&str; 7] = [
-            "x-amz-algorithm",
-            "x-amz-credential",
-            "x-amz-date",
-            "x-amz-signature",
-            "x-amz-acl",
-            "x-amz-storage-class",
-            "x-amz-sdk-checksum-algorithm",
-        ];
-        // Checked elsewhere, and rejected there if unsupported.
-        const FAMILIES: [&str; 6] = [
-            "x-amz-meta-",
-            "x-amz-checksum-",
-            "x-amz-server-side-encryption",
-            "x-amz-copy-source-server-side-encryption",
-            "x-amz-grant-",
-            "x-amz-object-lock-",
-        ];
-        let is_unknown = |name: &&str| {
-            name.starts_with("x-amz-")
-                && !KNOWN.contains(name)
-                && !FAMILIES.iter().any(|family| name.starts_with(family))
-        };
-        let Some(name) = self.fields.iter().map(|(name, _)| name).find(is_unknown) else { return Ok(()) };
-        let message = match name {
-            "x-amz-tagging" => "The tags of a form are in its field tagging, a document.".to_owned(),
-            _ => format!("The field {name} of the form implies functionality that is not implemented. Leave it out."),
-        };
-        Err(Error::new(ErrorCode::NotImplemented).with_message(message).with_field("Header", name))
-    }
-
     /// Converts the form to the request head of an equivalent PUT, with the fields as headers.
     pub fn into_head(self) -> RequestHead {
         let mut headers = Headers::default();
@@ -457,18 +422,14 @@ pub fn redirect(url: &str, bucket: &str, key: &str, etag: &str) -> String {
     format!("{url}{sign}bucket={bucket}&key={key}&etag={etag}{fragment}")
 }
 
-/// Rejects encryption headers on a form request, whose fields say how to store the file.
+/// Rejects headers that carry meaning on a form request, whose fields say how to store the file.
+/// Rejects them in its query too, which no signature covers.
 ///
 /// # Errors
 /// `InvalidRequest`.
 pub fn refuse_headers(head: &RequestHead) -> Result<(), Error> {
-    let is_storage_field = |(name, _): &(&str, &[u8])| refuse_late(name).is_err();
-    match head.headers.iter().find(is_storage_field) {
-        None => Ok(()),
-        Some((name, _)) => Err(Error::new(ErrorCode::InvalidRequest)
-            .with_message("A form says in fields how to store the file, not in headers.")
-            .with_field("Header", name)),
-    }
+    let hoisted = ops::hoist(head)?;
+    ops::check_form_headers(&hoisted.as_deref().unwrap_or(head).headers)
 }
 
 #[cfg(test)]

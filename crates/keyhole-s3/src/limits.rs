@@ -7,6 +7,9 @@ pub const HEAD_MAX: usize = 16 * 1024;
 /// Maximum header fields of a request.
 pub const HEADERS_MAX: usize = 128;
 
+/// Maximum characters of a client's text that an error repeats.
+pub const ECHO_MAX: usize = 64;
+
 /// Maximum bytes of an object key.
 pub const KEY_MAX: usize = keyhole_core::limits::OBJECT_KEY_MAX;
 

@@ -1,8 +1,10 @@
 //! Operations: routing of requests, and their parameters.
 
+mod allowed;
 mod attributes;
 mod completion;
 mod conditions;
+mod hoisted;
 mod host;
 mod lifecycle;
 mod names;
@@ -12,9 +14,12 @@ mod route;
 mod sealed;
 mod tags;
 
+pub(crate) use allowed::check_form_headers;
+pub use allowed::check_headers;
 pub use attributes::AttributesQuery;
 pub use completion::{Completion, DeclaredChecksum, checksum_of_part, require_part_checksums};
 pub use conditions::{Conditions, Decision, WriteCondition, conditions, copy_conditions, range, write_condition};
+pub use hoisted::hoist;
 pub use host::HostNames;
 pub use lifecycle::{Due, Expiration, Lifecycle, Rule};
 pub use names::{check_bucket, check_key};

@@ -196,16 +196,52 @@ fn managed(head: &RequestHead) -> Option<String> {
     value.map(|value| String::from_utf8_lossy(value).into_owned())
 }
 
+/// Returns whether a lower-case name is that of an SSE-C header.
+pub(crate) fn is_customer_key_header(name: &str) -> bool {
+    SSE_C_HEADERS.contains(&name)
+}
+
+/// Rejects a lower-case header name that looks like an SSE-C header and is none: the object would be
+/// stored in plaintext.
+///
+/// # Errors
+/// `InvalidArgument`.
+pub(crate) fn refuse_misspelt(name: &str) -> Result<(), Error> {
+    if is_misspelt(name) { Err(described(SseCError::UnknownHeader, &SseCHeaders::default())) } else { Ok(()) }
+}
+
 /// Returns whether a lower-case header name is probably a misspelt SSE-C header.
 fn is_misspelt(name: &str) -> bool {
-    if MANAGED.contains(&name) || SSE_C_HEADERS.contains(&name) {
+    if MANAGED.contains(&name) || SSE_C_HEADERS.contains(&name) || name.starts_with("x-amz-meta-") {
         return false;
+    }
+    let squeezed = squeeze(name);
+    if has_words_of_key(&squeezed) {
+        return true;
     }
     let is_close = |other: &&str| {
         // Most names differ too much in length to compare.
         name.len().abs_diff(other.len()) <= TYPOS_MAX && strsim::osa_distance(name, other) <= TYPOS_MAX
     };
     PREFIXES.iter().any(|prefix| name.starts_with(prefix)) || SSE_C_HEADERS.iter().any(is_close)
+}
+
+/// Removes everything but letters and digits, so that `_`, `.` and missing hyphens do not matter.
+fn squeeze(name: &str) -> String {
+    name.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect()
+}
+
+/// Returns whether a squeezed name has the words of a customer key header, of S3 or of a similar
+/// service, in any order and with others between them.
+fn has_words_of_key(name: &str) -> bool {
+    let has = |word: &str| name.contains(word);
+    let has_any = |words: &[&str]| words.iter().any(|word| has(word));
+    let starts = ["ssec", "xssec", "amzssec", "xamzssec"];
+    let is_part = has_any(&["key", "algorithm", "md5"]);
+    is_part && has("customer") && has_any(&["encrypt", "sse", "amz"])
+        || is_part && starts.iter().any(|start| name.starts_with(start))
+        || has("serverside") && has("encrypt")
+        || has_any(&["encryptionkey", "encryptionalgorithm"])
 }
 
 fn described(error: SseCError, headers: &SseCHeaders<'_>) -> Error {
@@ -317,10 +353,30 @@ mod tests {
         for name in SSE_C_HEADERS.into_iter().chain(MANAGED) {
             assert!(!is_misspelt(name), "{name}");
         }
-        // The most typos accepted in the middle of a name, and one more.
-        let typed = |typos: &str| KEY_HEADER.replace("side", typos);
-        for (typos, is) in [("sid", true), ("xyze", true), ("xyzv", false), ("", false)] {
+        // The most typos accepted in a name without its distinctive words, and one more.
+        let typed = |typos: &str| KEY_HEADER.replace("customer", "custmer").replace("server", typos);
+        for (typos, is) in [("servr", true), ("servxy", true), ("serxyz", false), ("", false)] {
             assert_eq!(is_misspelt(&typed(typos)), is, "{typos}");
+        }
+        for name in [
+            "x-amz-sse-customer-key",
+            "x-amz-ssec-key",
+            "sse-c-key",
+            "ssecustomerkeymd5",
+            "x_amz_server_side_encryption_customer_key",
+            "x-amz-server_side-encryption-customer-algorithm",
+            "amz-server-side-encryption-customer-key",
+            "server-side-encryption-customer-key",
+            "x-amz-customer-key",
+            "x-amz-encryption-customer-key-md5",
+            "x-amzn-server-side-encryption-customer-key",
+            "x-goog-encryption-key",
+            "x-ms-encryption-algorithm",
+        ] {
+            assert!(is_misspelt(name), "{name}");
+        }
+        for name in ["x-customer-id", "x-access-secret-key", "authorization", "access-control-request-headers"] {
+            assert!(!is_misspelt(name), "{name}");
         }
         assert!(is_misspelt("x-amz-copy-source-server-side-encryption-customer-md5"));
         assert!(!is_misspelt("x-amz-meta-server-side-encryption-customer-algorithm"), "metadata names are free");

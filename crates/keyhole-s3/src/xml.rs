@@ -10,6 +10,7 @@ pub use read::{
     CompletedPart, DeleteRequest, parse_bucket_encryption, parse_complete, parse_create_bucket, parse_delete,
     parse_tagging,
 };
+pub(crate) use write::OWNER;
 pub use write::{
     Attributes, Bucket, Deleted, Document, ListEntry, ObjectParts, PartEntry, PartList, PartsPage, UploadEntry, acl,
     bucket_encryption, complete_result, copy_object_result, copy_part_result, delete_result, initiate_upload,

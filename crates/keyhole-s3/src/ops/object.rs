@@ -26,11 +26,8 @@ pub struct Metadata {
 /// Parses the metadata of a request that creates an object.
 ///
 /// # Errors
-/// `MetadataTooLarge`; `InvalidArgument` for values that cannot be returned in a header;
-/// `NotImplemented` for features that this node lacks: ACLs other than the default, locks,
-/// redirects, other storage classes.
+/// `MetadataTooLarge`; `InvalidArgument` for values that cannot be returned in a header.
 pub fn metadata(head: &RequestHead) -> Result<Metadata, Error> {
-    refuse_unsupported(head)?;
     let mut metadata = Metadata::default();
     for (place, field) in metadata.fields.iter_mut().zip(Field::ALL) {
         if let Some(value) = head.headers.get(field.header_name()) {
@@ -88,25 +85,6 @@ fn checked(value: Vec<u8>) -> Result<Vec<u8>, Error> {
         return Err(Error::new(ErrorCode::InvalidArgument).with_message("A metadata header has a control character."));
     }
     Ok(value)
-}
-
-fn refuse_unsupported(head: &RequestHead) -> Result<(), Error> {
-    for (name, value) in head.headers.iter() {
-        let supported = match name {
-            "x-amz-acl" => matches!(value, b"private" | b"bucket-owner-full-control"),
-            "x-amz-website-redirect-location" => false,
-            "x-amz-storage-class" if value != b"STANDARD" => return Err(Error::new(ErrorCode::InvalidStorageClass)),
-            "x-amz-object-lock-mode" | "x-amz-object-lock-retain-until-date" => false,
-            "x-amz-object-lock-legal-hold" => value == b"OFF",
-            _ => !name.starts_with("x-amz-grant-"),
-        };
-        if !supported {
-            return Err(Error::new(ErrorCode::NotImplemented)
-                .with_message("A header you provided implies functionality that is not implemented")
-                .with_field("Header", name));
-        }
-    }
-    Ok(())
 }
 
 /// The source of a copy's metadata or tags.
@@ -298,20 +276,6 @@ mod tests {
         let long = |len: usize| metadata(&put(&format!("\nx-amz-meta-abc: {}", "v".repeat(len - 3))));
         assert!(long(USER_METADATA_MAX).is_ok());
         assert_eq!(long(USER_METADATA_MAX + 1).unwrap_err().code, ErrorCode::MetadataTooLarge);
-    }
-
-    #[test]
-    fn unsupported_object_headers_are_not_implemented() {
-        for (header, code) in [
-            ("x-amz-acl: public-read", ErrorCode::NotImplemented),
-            ("x-amz-website-redirect-location: /a", ErrorCode::NotImplemented),
-            ("x-amz-grant-read: x", ErrorCode::NotImplemented),
-            ("x-amz-object-lock-mode: GOVERNANCE", ErrorCode::NotImplemented),
-            ("x-amz-storage-class: GLACIER", ErrorCode::InvalidStorageClass),
-        ] {
-            assert_eq!(metadata(&put(&format!("\n{header}"))).unwrap_err().code, code, "{header}");
-        }
-        assert!(metadata(&put("\nx-amz-acl: private\nx-amz-storage-class: STANDARD")).is_ok());
     }
 
     #[test]

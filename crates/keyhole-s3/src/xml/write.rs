@@ -12,7 +12,7 @@ use crate::time::iso8601;
 const NAMESPACE: &str = "http://s3.amazonaws.com/doc/2006-03-01/";
 
 /// The owner of all buckets and objects.
-const OWNER: &str = "keyhole";
+pub(crate) const OWNER: &str = "keyhole";
 
 /// An XML document under construction.
 pub struct Document {

@@ -163,7 +163,6 @@ impl<P: Platform> Node<P> {
         received: Received<'_>,
     ) -> Result<Response<'_, P>> {
         let Received { head, account, .. } = received;
-        head.require_host()?;
         if form::is_form(head) && !auth::is_signed(head) {
             return Box::pin(self.post_object(connection, received)).await;
         }

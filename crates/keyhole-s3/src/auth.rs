@@ -10,21 +10,20 @@ use std::fmt;
 use std::rc::Rc;
 
 use hmac::{Hmac, KeyInit, Mac};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, percent_encode};
+use percent_encoding::{AsciiSet, percent_encode};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
-use crate::http::{Headers, RequestHead};
-use crate::limits::{CLOCK_SKEW_MAX_MS, PRESIGNED_MAX_S, SIGNING_KEYS_MAX};
+use crate::http::{Headers, RequestHead, is_list, is_own};
+use crate::limits::{CLOCK_SKEW_MAX_MS, HEADERS_MAX, PRESIGNED_MAX_S, SIGNING_KEYS_MAX};
+use crate::query::{ENCODED, Query};
 use crate::time::{iso8601, parse_amz_date};
 use crate::{Error, ErrorCode};
 
 const ALGORITHM: &str = "AWS4-HMAC-SHA256";
 const TERMINATOR: &str = "aws4_request";
 
-/// Characters encoded in canonical queries: all but RFC 3986's unreserved characters.
-pub(crate) const ENCODED: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 /// Characters encoded in canonical paths, which keep their slashes.
 pub(crate) const ENCODED_IN_PATH: AsciiSet = ENCODED.remove(b'/');
 
@@ -143,7 +142,7 @@ pub fn authenticate(
 ) -> Result<Identity, Error> {
     let presigned = Presigned::of(&head.query)?;
     let (authorization, date) = match (head.headers.text("authorization"), &presigned) {
-        (None, None) if is_signed_otherwise(&head.query) => return Err(unsupported_mechanism()),
+        (None, None) if head.query.has("AWSAccessKeyId") => return Err(unsupported_mechanism()),
         (None, None) => return Err(Error::new(ErrorCode::AccessDenied)),
         (Some(header), None) => {
             let authorization = parse(header)?;
@@ -155,7 +154,7 @@ pub fn authenticate(
             let authorization = presigned.authorization()?;
             check_scope(&authorization, region)?;
             presigned.check_time(&authorization, now_ms)?;
-            (authorization, &presigned.date[..])
+            (authorization, presigned.date)
         }
         (Some(header), Some(_)) => {
             let scheme = header.split(' ').next().unwrap_or_default();
@@ -165,8 +164,8 @@ pub fn authenticate(
     let secret =
         credentials.secret(authorization.access_key).ok_or_else(|| Error::new(ErrorCode::InvalidAccessKeyId))?;
     check_coverage(&head.headers, &authorization)?;
-    let content = match (head.headers.text("x-amz-content-sha256"), &presigned) {
-        (Some(content), _) => content,
+    let content = match (head.headers.get("x-amz-content-sha256"), &presigned) {
+        (Some(content), _) => std::str::from_utf8(content).unwrap_or_default(),
         // The payload of a presigned URL is unknown when it is signed.
         (None, Some(_)) => "UNSIGNED-PAYLOAD",
         (None, None) => {
@@ -175,7 +174,7 @@ pub fn authenticate(
         }
     };
 
-    let canonical = Hex::of(&canonical_request(head, authorization.signed_headers, content));
+    let canonical = Hex::of(&canonical_request(head, &authorization, content));
     let key = signing_keys.of(secret, &authorization);
     let text = [ALGORITHM, "\n", date, "\n", authorization.scope, "\n", canonical.text()];
     let signature = Hex::of(&key.sign(text.iter().map(|piece| piece.as_bytes())));
@@ -289,11 +288,6 @@ fn unsupported_mechanism() -> Error {
         .with_message("The authorization mechanism you have provided is not supported. Please use AWS4-HMAC-SHA256.")
 }
 
-/// Returns whether a URL has a version 2 signature, the default of some clients.
-fn is_signed_otherwise(query: &str) -> bool {
-    query.split('&').any(|pair| pair.starts_with("AWSAccessKeyId="))
-}
-
 fn parse(header: &str) -> Result<Authorization<'_>, Error> {
     let rest =
         header.strip_prefix(ALGORITHM).and_then(|rest| rest.strip_prefix(' ')).ok_or_else(unsupported_mechanism)?;
@@ -358,30 +352,30 @@ fn query_error(message: impl Into<Cow<'static, str>>) -> Error {
     Error::new(ErrorCode::AuthorizationQueryParametersError).with_message(message)
 }
 
-/// The decoded parameters of a presigned URL.
-struct Presigned {
-    credential: String,
-    date: String,
-    expires: String,
-    signed_headers: String,
-    signature: String,
+/// The parameter that cannot be signed: the signature itself.
+const SIGNATURE_PARAMETER: &str = "X-Amz-Signature";
+
+/// The parameters of a presigned URL.
+struct Presigned<'q> {
+    credential: &'q str,
+    date: &'q str,
+    expires: &'q str,
+    signed_headers: &'q str,
+    signature: &'q str,
 }
 
-impl Presigned {
+impl<'q> Presigned<'q> {
     /// Parses the parameters of a query. Returns `None` if it is not signed.
-    fn of(query: &str) -> Result<Option<Self>, Error> {
-        let mut found: [Option<String>; 6] = Default::default();
-        const NAMES: [&str; 6] = ["Algorithm", "Credential", "Date", "Expires", "SignedHeaders", "Signature"];
-        for pair in query.split('&') {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let Some(name) = name.strip_prefix("X-Amz-") else { continue };
-            let Some(at) = NAMES.iter().position(|known| *known == name) else { continue };
-            let value =
-                percent_decode_str(value).decode_utf8().map_err(|_| query_error("A parameter is not UTF-8."))?;
-            if found[at].replace(value.into_owned()).is_some() {
-                return Err(query_error(format!("The parameter X-Amz-{name} is given twice.")));
-            }
-        }
+    fn of(query: &'q Query) -> Result<Option<Self>, Error> {
+        const NAMES: [&str; 6] = [
+            "X-Amz-Algorithm",
+            "X-Amz-Credential",
+            "X-Amz-Date",
+            "X-Amz-Expires",
+            "X-Amz-SignedHeaders",
+            SIGNATURE_PARAMETER,
+        ];
+        let found = NAMES.map(|name| query.get(name));
         if found.iter().all(Option::is_none) {
             return Ok(None);
         }
@@ -398,8 +392,8 @@ impl Presigned {
         Ok(Some(Presigned { credential, date, expires, signed_headers, signature }))
     }
 
-    fn authorization(&self) -> Result<Authorization<'_>, Error> {
-        let authorization = scoped(&self.credential, &self.signed_headers, &self.signature);
+    fn authorization(&self) -> Result<Authorization<'q>, Error> {
+        let authorization = scoped(self.credential, self.signed_headers, self.signature);
         let authorization = authorization.ok_or_else(|| {
             query_error("Error parsing the X-Amz-Credential parameter; the Credential is mal-formed; expecting \"<YOUR-AKID>/YYYYMMDD/REGION/SERVICE/aws4_request\".")
         })?;
@@ -409,7 +403,7 @@ impl Presigned {
     /// Checks that the URL is valid now: from its date, with tolerance for clock skew, until it
     /// expires.
     fn check_time(&self, authorization: &Authorization<'_>, now_ms: u64) -> Result<(), Error> {
-        let date = parse_amz_date(&self.date);
+        let date = parse_amz_date(self.date);
         let date_ms =
             date.ok_or_else(|| query_error("X-Amz-Date must be in the ISO8601 Long Format \"yyyyMMdd'T'HHmmss'Z'\""))?;
         if !self.date.starts_with(authorization.date) || authorization.date.len() != 8 {
@@ -428,7 +422,7 @@ impl Presigned {
         let until_ms = date_ms + expires * 1000;
         if now_ms > until_ms {
             return Err(denied("Request has expired")
-                .with_field("X-Amz-Expires", self.expires.clone())
+                .with_field("X-Amz-Expires", self.expires)
                 .with_field("Expires", iso8601(until_ms))
                 .with_field("ServerTime", iso8601(now_ms)));
         }
@@ -454,20 +448,38 @@ fn check_date<'h>(head: &'h RequestHead, authorization: &Authorization<'_>, now_
     Ok(date)
 }
 
-/// Checks that the signature covers the host and all `x-amz-` and `x-keyhole-` headers; others
-/// could have been added in transit.
+/// Checks that the signature covers the host and all `x-amz-` and `x-keyhole-` headers (others could
+/// have been added in transit), and that each signed name is one header of the request: an absent
+/// header has the canonical form of an empty one, and a list that of one header with commas.
 fn check_coverage(headers: &Headers, authorization: &Authorization<'_>) -> Result<(), Error> {
-    let signed = authorization.signed_headers;
-    let is_signed = |name: &str| signed.split(';').any(|signed| signed == name);
-    let unsigned = |name: &&str| (name.starts_with("x-amz-") || name.starts_with("x-keyhole-")) && !is_signed(name);
-    if !is_signed("host") {
+    if !authorization.signed_headers.split(';').any(|signed| signed == "host") {
         return Err(if authorization.is_presigned {
             query_error("The host header must be among the X-Amz-SignedHeaders.")
         } else {
             malformed("The host header must be among the SignedHeaders.")
         });
     }
-    match headers.iter().map(|(name, _)| name).find(unsigned) {
+    let mut is_signed = [false; HEADERS_MAX];
+    for signed in authorization.signed_headers.split(';') {
+        let mut found = headers.iter().enumerate().filter(|(_, (name, _))| *name == signed).map(|(i, _)| i).peekable();
+        if found.peek().is_none() {
+            return Err(Error::new(ErrorCode::AccessDenied)
+                .with_message("There were headers in SignedHeaders which are not present in the request")
+                .with_field("HeadersNotPresent", signed));
+        }
+        for (count, i) in found.enumerate() {
+            if count > 0 && !is_list(signed) {
+                return Err(Error::new(ErrorCode::InvalidRequest)
+                    .with_message("A signed header is given twice. Send it once.")
+                    .with_field("Header", signed));
+            }
+            if std::mem::replace(&mut is_signed[i], true) {
+                return Err(authorization.wrong("a header is named twice in SignedHeaders."));
+            }
+        }
+    }
+    let mut unsigned = headers.iter().zip(is_signed).filter(|(_, is_signed)| !is_signed).map(|((name, _), _)| name);
+    match unsigned.find(|name| is_own(name)) {
         None => Ok(()),
         Some(name) => Err(Error::new(ErrorCode::AccessDenied)
             .with_message("There were headers present in the request which were not signed")
@@ -477,19 +489,16 @@ fn check_coverage(headers: &Headers, authorization: &Authorization<'_>) -> Resul
 
 /// Computes the SHA-256 of the canonical request incrementally, so that no copy of its customer
 /// keys is made.
-fn canonical_request(head: &RequestHead, signed_headers: &str, content: &str) -> [u8; 32] {
+fn canonical_request(head: &RequestHead, authorization: &Authorization<'_>, content: &str) -> [u8; 32] {
     let mut out = Sha256::new();
     out.update(&head.method);
     out.update(b"\n");
-    // Borrowed if nothing is encoded.
-    let path: Cow<'_, [u8]> = percent_decode_str(&head.path).into();
-    percent_encode(&path, &ENCODED_IN_PATH).for_each(|piece| out.update(piece));
+    percent_encode(head.decoded_path().as_bytes(), &ENCODED_IN_PATH).for_each(|piece| out.update(piece));
     out.update(b"\n");
-    if !head.query.is_empty() {
-        out.update(canonical_query(&head.query));
-    }
+    let without = authorization.is_presigned.then_some(SIGNATURE_PARAMETER);
+    head.query.put_canonical(without, |piece| out.update(piece));
     out.update(b"\n");
-    for name in signed_headers.split(';') {
+    for name in authorization.signed_headers.split(';') {
         out.update(name);
         out.update(b":");
         for (i, value) in head.headers.all(name).enumerate() {
@@ -501,7 +510,7 @@ fn canonical_request(head: &RequestHead, signed_headers: &str, content: &str) ->
         out.update(b"\n");
     }
     out.update(b"\n");
-    out.update(signed_headers);
+    out.update(authorization.signed_headers);
     out.update(b"\n");
     out.update(content);
     out.finalize().into()
@@ -515,21 +524,6 @@ fn update_trimmed(out: &mut Sha256, value: &[u8]) {
         rest = &rest[at + 1..];
     }
     out.update(rest);
-}
-
-fn canonical_query(query: &str) -> String {
-    let encode = |text: &str| percent_encode(&percent_decode_str(text).collect::<Vec<u8>>(), &ENCODED).to_string();
-    let mut pairs: Vec<(String, String)> = query
-        .split('&')
-        // The signature cannot cover itself.
-        .filter(|pair| !pair.is_empty() && !pair.starts_with("X-Amz-Signature="))
-        .map(|pair| {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            (encode(name), encode(value))
-        })
-        .collect();
-    pairs.sort_unstable();
-    pairs.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join("&")
 }
 
 /// A cache of recent signing keys. Each is valid for a day and as expensive as the rest of a
@@ -722,7 +716,6 @@ pub(crate) mod tests {
             ("86400", "-1", C::AuthorizationQueryParametersError),
             ("86400", "604801", C::AuthorizationQueryParametersError),
             ("&X-Amz-Expires=86400", "", C::AuthorizationQueryParametersError),
-            ("&X-Amz-Expires", "&X-Amz-Expires=1&X-Amz-Expires", C::AuthorizationQueryParametersError),
             ("X-Amz-Date=2013", "X-Amz-Date=013", C::AuthorizationQueryParametersError),
             ("AKIAIOSFODNN7EXAMPLE", "AKIAIOSFODNN7EXAMPLF", C::InvalidAccessKeyId),
         ] {
@@ -799,7 +792,11 @@ pub(crate) mod tests {
         case("x-amz-date: ", "y-amz-date: ", ErrorCode::AccessDenied);
         case("Range:", "x-amz-meta-a: b\nRange:", ErrorCode::AccessDenied);
         case("Range:", "x-keyhole-sealed: 1\nRange:", ErrorCode::AccessDenied);
-        case("x-amz-content-sha256:", "y:", ErrorCode::InvalidRequest);
+        case("x-amz-content-sha256: ", "y: ", ErrorCode::AccessDenied);
+        case("Range: ", "y: ", ErrorCode::AccessDenied);
+        case("SignedHeaders=host;", "SignedHeaders=host;host;", ErrorCode::AuthorizationHeaderMalformed);
+        case("SignedHeaders=host;", "SignedHeaders=host;;", ErrorCode::AccessDenied);
+        case("SignedHeaders=host;range", "SignedHeaders=host;Range", ErrorCode::AccessDenied);
     }
 
     #[test]

@@ -68,7 +68,7 @@ struct Declared {
 /// use keyhole_s3::body::{BodyDecoder, Step, Wanted};
 /// use keyhole_s3::http::parse_head;
 ///
-/// let bytes = b"PUT /edge/reading HTTP/1.1\r\nContent-Length: 4\r\n\r\n21.5";
+/// let bytes = b"PUT /edge/reading HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\n21.5";
 /// let (head, len) = parse_head(bytes)?.expect("a complete head");
 /// let mut decoder = BodyDecoder::new(&head, unsigned_body(), Wanted::Md5, 1 << 20)?;
 /// let mut input = &bytes[len..];
@@ -607,7 +607,7 @@ fn declared(head: &RequestHead) -> Result<Vec<Declared>, Error> {
         });
     }
     // The checksum of a CompleteMultipartUpload is the object's, not the document's.
-    let completes = head.method == "POST" && head.query.split('&').any(|pair| pair.starts_with("uploadId="));
+    let completes = head.method == "POST" && head.query.has("uploadId");
     if completes {
         return Ok(declared);
     }

@@ -17,10 +17,11 @@ use percent_encoding::utf8_percent_encode;
 
 pub use policy::Policy;
 
-use crate::auth::{ENCODED, ENCODED_IN_PATH};
+use crate::auth::ENCODED_IN_PATH;
 use crate::http::{Headers, RequestHead};
 use crate::limits::{BOUNDARY_MAX, FORM_FIELDS_MAX, HEADERS_MAX, KEY_MAX};
 use crate::ops::{self, Tags};
+use crate::query::{ENCODED, Query};
 use crate::{Error, ErrorCode, sse, xml};
 
 /// Maximum headers of one part of a form.
@@ -54,7 +55,7 @@ pub fn is_form(head: &RequestHead) -> bool {
 /// use keyhole_s3::form::{FormReader, Step};
 /// use keyhole_s3::http::parse_head;
 ///
-/// let head = b"POST /edge HTTP/1.1\r\nContent-Type: multipart/form-data; boundary=xyz\r\n\r\n";
+/// let head = b"POST /edge HTTP/1.1\r\nHost: h\r\nContent-Type: multipart/form-data; boundary=xyz\r\n\r\n";
 /// let (head, _) = parse_head(head)?.expect("a complete head");
 /// let mut reader = FormReader::new(&head)?;
 /// let mut input = &b"--xyz\r\nContent-Disposition: form-data; name=key\r\n\r\nreading\r\n\
@@ -395,7 +396,8 @@ impl Form {
         RequestHead {
             method: "PUT".to_owned(),
             path: "/".to_owned(),
-            query: String::new(),
+            decoded_path: None,
+            query: Query::default(),
             headers,
             is_http_1_0: false,
             keep_alive: false,

@@ -8,6 +8,7 @@ use std::ops::Range;
 use zeroize::Zeroize;
 
 use crate::limits::{HEAD_MAX, HEADERS_MAX};
+use crate::query::{self, Query};
 use crate::time::http_date;
 use crate::{Error, ErrorCode};
 
@@ -109,8 +110,10 @@ pub struct RequestHead {
     pub method: String,
     /// The path of the target, percent-encoded as sent; starts with `/`.
     pub path: String,
-    /// The query of the target, percent-encoded as sent, without `?`.
-    pub query: String,
+    /// The decoded path, if it differs from `path`.
+    pub(crate) decoded_path: Option<String>,
+    /// The query of the target.
+    pub query: Query,
     /// The header fields.
     pub headers: Headers,
     /// Whether the client speaks HTTP/1.0.
@@ -125,16 +128,64 @@ pub struct RequestHead {
     pub is_chunked: bool,
 }
 
+impl RequestHead {
+    /// Returns the decoded path, from which both the signature's canonical form and the bucket and
+    /// key are made.
+    pub fn decoded_path(&self) -> &str {
+        self.decoded_path.as_deref().unwrap_or(&self.path)
+    }
+}
+
+/// Headers that the node reads as one value, besides all `x-amz-` and `x-keyhole-` headers but
+/// lists. If one is repeated, readers differ on which counts, so the request is refused.
+const SINGLE: [&str; 23] = [
+    "access-control-request-headers",
+    "access-control-request-method",
+    "authorization",
+    "cache-control",
+    "content-disposition",
+    "content-encoding",
+    "content-language",
+    "content-length",
+    "content-md5",
+    "content-range",
+    "content-type",
+    "date",
+    "expect",
+    "expires",
+    "host",
+    "if-match",
+    "if-modified-since",
+    "if-none-match",
+    "if-range",
+    "if-unmodified-since",
+    "origin",
+    "range",
+    "x-forwarded-host",
+];
+
+/// Returns whether repeated fields of this name are one list with commas, for the signature and for
+/// the operation.
+pub(crate) fn is_list(name: &str) -> bool {
+    name.starts_with("x-amz-meta-") || name == "x-amz-object-attributes"
+}
+
+/// Returns whether a header belongs to S3 or to this node, and must be signed.
+pub(crate) fn is_own(name: &str) -> bool {
+    name.starts_with("x-amz-") || name.starts_with("x-keyhole-")
+}
+
 /// Parses a request head at the front of `bytes`. Returns it with its length, or `None` if more
 /// bytes are needed.
 ///
 /// # Errors
 /// - [`ErrorCode::RequestHeaderSectionTooLarge`] beyond [`HEAD_MAX`] or [`HEADERS_MAX`];
 /// - [`ErrorCode::NotImplemented`] for a `Transfer-Encoding` other than `chunked`;
-/// - [`ErrorCode::InvalidURI`] for a target without a path;
-/// - [`ErrorCode::InvalidRequest`] for anything else that is not an HTTP/1 request, for a length
-///   that is not a single number, and for `Transfer-Encoding` together with `Content-Length`
-///   (request smuggling).
+/// - [`ErrorCode::InvalidURI`] for a target without a path or with an invalid escape;
+/// - the errors of [`Query::parse`];
+/// - [`ErrorCode::InvalidRequest`] for anything else that is not an HTTP/1 request, for a repeated
+///   header that has one value, for a length that is not a single number, for `Transfer-Encoding`
+///   together with `Content-Length`, and for lines that end without CR (request smuggling).
 pub fn parse_head(bytes: &[u8]) -> Result<Option<(RequestHead, usize)>, Error> {
     let mut fields = [const { MaybeUninit::uninit() }; HEADERS_MAX];
     let mut request = httparse::Request::new(&mut []);
@@ -153,14 +204,19 @@ pub fn parse_head(bytes: &[u8]) -> Result<Option<(RequestHead, usize)>, Error> {
     let mut headers =
         Headers::with_capacity(request.headers.len(), sum(|field| field.name.len()), sum(|field| field.value.len()));
     request.headers.iter().for_each(|field| headers.push(field.name, field.value));
-    let (path, query) = split_target(request.path.unwrap_or_default())?;
-    if headers.all("host").nth(1).is_some() {
-        return Err(invalid("A request must have exactly one Host header."));
-    }
+    refuse_bare_line_ends(&window[..len])?;
+    refuse_ambiguous(&headers)?;
+    let (path, query) = split_target(request.path.unwrap_or_default(), &headers)?;
+    let decoded_path = query::decode_path(path)?;
+    let query = Query::parse(query)?;
+    let path = path.to_owned();
     let content_length = content_length(&headers)?;
     let is_chunked = is_chunked(&headers)?;
     if is_chunked && (content_length.is_some() || request.version != Some(1)) {
         return Err(invalid("Transfer-Encoding requires HTTP/1.1 and excludes Content-Length."));
+    }
+    if request.version == Some(1) && headers.get("host").is_none() {
+        return Err(invalid("An HTTP/1.1 request must have a Host header."));
     }
     let has_token = |name, token: &str| {
         headers
@@ -179,6 +235,7 @@ pub fn parse_head(bytes: &[u8]) -> Result<Option<(RequestHead, usize)>, Error> {
     let head = RequestHead {
         method,
         path,
+        decoded_path,
         query,
         headers,
         is_http_1_0,
@@ -191,17 +248,6 @@ pub fn parse_head(bytes: &[u8]) -> Result<Option<(RequestHead, usize)>, Error> {
 }
 
 impl RequestHead {
-    /// Checks that an HTTP/1.1 request has a `Host` header (RFC 9112 §3.2).
-    ///
-    /// # Errors
-    /// [`ErrorCode::InvalidRequest`].
-    pub fn require_host(&self) -> Result<(), Error> {
-        if self.is_http_1_0 || self.headers.get("host").is_some() {
-            return Ok(());
-        }
-        Err(invalid("An HTTP/1.1 request must have a Host header."))
-    }
-
     /// Returns the persistence to announce in a response after which the connection can stay open.
     pub fn persistence(&self) -> Persistence {
         match (self.keep_alive, self.is_http_1_0) {
@@ -243,17 +289,51 @@ fn invalid(message: impl Into<Cow<'static, str>>) -> Error {
     Error::new(ErrorCode::InvalidRequest).with_message(message)
 }
 
-/// Splits the path from the query of a target in origin form or absolute form (RFC 9112 §3.2).
-fn split_target(target: &str) -> Result<(String, String), Error> {
+/// Rejects an LF without CR, which some proxies do not read as the end of a line.
+fn refuse_bare_line_ends(head: &[u8]) -> Result<(), Error> {
+    let is_bare = |at: usize| at == 0 || head[at - 1] != b'\r';
+    if memchr::memchr_iter(b'\n', head).any(is_bare) {
+        return Err(invalid("Each line of a request head must end with CR LF."));
+    }
+    Ok(())
+}
+
+/// Rejects repeated headers that have one value. Also rejects runs of spaces in the middle of S3's
+/// own headers: the signature has one space for them, so they could be changed on the way.
+fn refuse_ambiguous(headers: &Headers) -> Result<(), Error> {
+    for (i, (name, value)) in headers.iter().enumerate() {
+        let is_own = is_own(name) && !is_list(name);
+        if !is_own && !SINGLE.contains(&name) {
+            continue;
+        }
+        if headers.iter().take(i).any(|(other, _)| other == name) {
+            return Err(invalid("A header that has one value is given twice. Send it once.").with_field("Header", name));
+        }
+        if is_own && memchr::memmem::find(value, b"  ").is_some() {
+            let message = "A header has two spaces in a row. Send one, or encode them as %20.";
+            return Err(invalid(message).with_field("Header", name));
+        }
+    }
+    Ok(())
+}
+
+/// Splits the path from the query of a target in origin form or absolute form (RFC 9112 §3.2). An
+/// absolute form must name the same host as the header, which is signed.
+fn split_target<'t>(target: &'t str, headers: &Headers) -> Result<(&'t str, &'t str), Error> {
     let target = match target.strip_prefix("http://").or_else(|| target.strip_prefix("https://")) {
-        Some(rest) => rest.find('/').map_or("/", |slash| &rest[slash..]),
+        Some(rest) => {
+            let (authority, target) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+            if headers.get("host").is_some_and(|host| !host.eq_ignore_ascii_case(authority.as_bytes())) {
+                return Err(invalid("The host in the request line is not that of the Host header."));
+            }
+            if target.starts_with('/') { target } else { return Ok(("/", target.strip_prefix('?').unwrap_or(target))) }
+        }
         None => target,
     };
     if !target.starts_with('/') {
         return Err(Error::new(ErrorCode::InvalidURI));
     }
-    let (path, query) = target.split_once('?').unwrap_or((target, ""));
-    Ok((path.to_owned(), query.to_owned()))
+    Ok(target.split_once('?').unwrap_or((target, "")))
 }
 
 fn content_length(headers: &Headers) -> Result<Option<u64>, Error> {
@@ -395,7 +475,8 @@ pub(crate) mod tests {
 
     /// Parses a complete request head.
     pub(crate) fn head(text: &str) -> RequestHead {
-        let text = text.replace('\n', "\r\n") + "\r\n\r\n";
+        let host = if text.to_ascii_lowercase().contains("\nhost:") { "" } else { "\r\nHost: h" };
+        let text = text.replace('\n', "\r\n") + host + "\r\n\r\n";
         parse_head(text.as_bytes()).expect("a valid head").expect("a whole head").0
     }
 
@@ -408,10 +489,11 @@ pub(crate) mod tests {
         }
         let (head, len) = parse_head(text).unwrap().unwrap();
         assert_eq!(
-            (len, head.method.as_str(), head.path.as_str(), head.query.as_str()),
-            (end, "PUT", "/b/k%20y", "x=1&y")
+            (len, head.method.as_str(), head.path.as_str(), head.decoded_path()),
+            (end, "PUT", "/b/k%20y", "/b/k y")
         );
         assert_eq!((head.content_length, head.expects_continue, head.keep_alive), (Some(12), true, true));
+        assert_eq!(head.query.pairs().collect::<Vec<_>>(), [("x", "1"), ("y", "")]);
         assert_eq!(head.headers.all("x-a").collect::<Vec<_>>(), [b"a", b"b"]);
         assert!(!format!("{head:?}").contains("12\""));
     }
@@ -429,9 +511,11 @@ pub(crate) mod tests {
     #[test]
     fn http_1_0_has_its_own_rules() {
         let get = |version: &str, fields: &str| head(&format!("GET / HTTP/{version}{fields}"));
-        assert!(get("1.0", "").require_host().is_ok() && get("1.1", "\nHost: h").require_host().is_ok());
-        assert!(get("1.1", "\nHost:").require_host().is_ok(), "an empty host is a host");
-        assert_eq!(get("1.1", "").require_host().unwrap_err().code, ErrorCode::InvalidRequest);
+        let host = |version: &str, field: &str| {
+            parse_head(format!("GET / HTTP/{version}\r\n{field}\r\n").as_bytes()).map(|_| ()).map_err(|error| error.code)
+        };
+        assert_eq!((host("1.0", ""), host("1.1", "Host: h\r\n"), host("1.1", "Host:\r\n")), (Ok(()), Ok(()), Ok(())));
+        assert_eq!(host("1.1", ""), Err(ErrorCode::InvalidRequest));
         for (version, connection, expected) in [
             ("1.1", "close", Persistence::Close),
             ("1.1", "keep-alive", Persistence::Implied),
@@ -464,20 +548,81 @@ pub(crate) mod tests {
         check("PUT / HTTP/1.1\nTransfer-Encoding:", ErrorCode::NotImplemented);
         check("PUT / HTTP/1.1\nTransfer-Encoding: chunked\nContent-Length: 0", ErrorCode::InvalidRequest);
         check("PUT / HTTP/1.0\nTransfer-Encoding: chunked", ErrorCode::InvalidRequest);
+        check("GET / HTTP/1.1", ErrorCode::InvalidRequest);
+        assert!(parse_head(b"GET / HTTP/1.0\r\n\r\n").unwrap().is_some());
         assert!(head("PUT / HTTP/1.1\nTransfer-Encoding: Chunked").is_chunked);
         check("GET / HTTP/1.1\nHost: a\nHost: a", ErrorCode::InvalidRequest);
         check("GET x HTTP/1.1", ErrorCode::InvalidURI);
         check("GET / HTTP/2.0", ErrorCode::InvalidRequest);
         check("\u{1}GET / HTTP/1.1", ErrorCode::InvalidRequest);
-        let fields = |n| "GET / HTTP/1.1".to_owned() + &"\nA: b".repeat(n);
+        let fields = |n| "GET / HTTP/1.1\nHost: h".to_owned() + &"\nA: b".repeat(n - 1);
         assert_eq!(head(&fields(HEADERS_MAX)).headers.iter().count(), HEADERS_MAX);
         check(&fields(HEADERS_MAX + 1), ErrorCode::RequestHeaderSectionTooLarge);
     }
 
     #[test]
+    fn repeated_headers_are_rejected_unless_they_are_lists() {
+        let check = |field: &str, expected: Option<ErrorCode>| {
+            let host = if field.starts_with("Host") { "" } else { "Host: h\r\n" };
+            let name = field.split(':').next().unwrap().to_ascii_uppercase();
+            let text = format!("PUT /b/k HTTP/1.1\r\n{host}{field}\r\nA: b\r\n{name}: 2\r\n\r\n");
+            let result = parse_head(text.as_bytes());
+            assert_eq!(result.map(drop).map_err(|error| error.code).err(), expected, "{field}");
+        };
+        let names =
+            ["x-amz-date", "x-amz-acl", "x-amz-server-side-encryption-customer-key", "x-keyhole-sealed", "x-amz-new"];
+        for name in SINGLE.iter().chain(&names) {
+            check(&format!("{name}: 2"), Some(ErrorCode::InvalidRequest));
+        }
+        for name in ["x-amz-meta-a", "x-amz-object-attributes", "x-forwarded-for", "via", "accept", "x-a"] {
+            check(&format!("{name}: 2"), None);
+        }
+    }
+
+    #[test]
+    fn ambiguous_heads_are_rejected() {
+        let check = |text: &str, expected: Option<ErrorCode>| {
+            assert_eq!(parse_head(text.as_bytes()).map(drop).map_err(|error| error.code).err(), expected, "{text:?}");
+        };
+        let bad = Some(ErrorCode::InvalidRequest);
+        check("GET / HTTP/1.1\r\nHost: h\r\n\r\n", None);
+        for text in [
+            "GET / HTTP/1.1\nHost: h\n\n",
+            "GET / HTTP/1.1\r\nHost: h\nX: 1\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: h\r\n\n",
+            // Folded lines, a space before the colon, and a CR or NUL in a value.
+            "GET / HTTP/1.1\r\nHost: h\r\nX: 1\r\n 2\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: h\r\nX : 1\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: h\r\nX: 1\r2\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: h\r\nX: 1\x002\r\n\r\n",
+            // Runs of spaces, which the signature does not see.
+            "PUT /b/k HTTP/1.1\r\nHost: h\r\nx-amz-copy-source: /b/a  b\r\n\r\n",
+            // Another host than the signed one.
+            "GET http://i/b/k HTTP/1.1\r\nHost: h\r\n\r\n",
+            "GET http://h:80/b/k HTTP/1.1\r\nHost: h\r\n\r\n",
+        ] {
+            check(text, bad);
+        }
+        check("PUT /b/k HTTP/1.1\r\nHost: h\r\nx-amz-meta-a: a  b\r\n\r\n", None);
+        for (target, path, query) in [
+            ("http://H/b/k?acl", "/b/k", "acl"),
+            ("https://h", "/", ""),
+            ("http://h?acl", "/", "acl"),
+            ("http://h?prefix=/a", "/", "prefix"),
+        ] {
+            let (head, _) =
+                parse_head(format!("GET {target} HTTP/1.1\r\nHost: h\r\n\r\n").as_bytes()).unwrap().unwrap();
+            assert_eq!((&head.path[..], head.query.names().next().unwrap_or_default()), (path, query), "{target}");
+        }
+        for target in ["/b/%zz", "/b/%ff", "/b?a=%", "*", "http:/b"] {
+            check(&format!("GET {target} HTTP/1.1\r\nHost: h\r\n\r\n"), Some(ErrorCode::InvalidURI));
+        }
+    }
+
+    #[test]
     fn request_head_is_limited() {
         let text = |len: usize| {
-            let start = "GET / HTTP/1.1\r\nA: ";
+            let start = "GET / HTTP/1.1\r\nHost: h\r\nA: ";
             format!("{start}{}\r\n\r\n", "b".repeat(len - start.len() - 4))
         };
         assert!(parse_head(text(HEAD_MAX).as_bytes()).unwrap().is_some());

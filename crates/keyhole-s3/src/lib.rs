@@ -6,6 +6,7 @@
 //! - [`body`]: body framing (`Content-Length` and `aws-chunked`) and all declared digests;
 //! - [`form`]: uploads from HTML forms;
 //! - [`ops`]: routing of requests to operations, and their parameters;
+//! - [`query`]: the query of a request, read once for signature and operation;
 //! - [`sse`]: the SSE-C rules, in the order in which S3 applies them;
 //! - [`xml`]: XML documents of requests and responses;
 //! - [`Error`]: S3 errors with status, code and message.
@@ -40,6 +41,7 @@ pub mod form;
 pub mod http;
 pub mod limits;
 pub mod ops;
+pub mod query;
 pub mod sse;
 pub mod time;
 pub mod xml;

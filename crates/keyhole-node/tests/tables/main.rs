@@ -5,6 +5,7 @@ mod access;
 mod conditions;
 mod errors;
 mod guard;
+mod one_reading;
 mod policy;
 mod requests;
 mod sse_c;

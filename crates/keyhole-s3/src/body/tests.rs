@@ -42,7 +42,8 @@ fn with_payload(
     wire: &[u8],
     piece: usize,
 ) -> Result<(Vec<u8>, Digests), ErrorCode> {
-    let text = format!("PUT /bucket/k HTTP/1.1\nContent-Length: {}{headers}\n\n", wire.len()).replace('\n', "\r\n");
+    let text =
+        format!("PUT /bucket/k HTTP/1.1\nHost: h\nContent-Length: {}{headers}\n\n", wire.len()).replace('\n', "\r\n");
     let (head, _) = parse_head(text.as_bytes()).unwrap().unwrap();
     BodyDecoder::new(&head, BodySignature(kind), Wanted::Md5, 1 << 20)
         .and_then(|decoder| decode_all(decoder, wire, piece))
@@ -77,7 +78,7 @@ fn plain_bodies_are_verified_against_their_digests() {
 #[test]
 fn body_lengths_are_required_and_limited() {
     let check = |text: &str, max: u64| {
-        let text = text.replace('\n', "\r\n") + "\r\n\r\n";
+        let text = text.replace('\n', "\r\n") + "\r\nHost: h\r\n\r\n";
         let (head, _) = parse_head(text.as_bytes()).unwrap().unwrap();
         BodyDecoder::new(&head, BodySignature(BodySignatureKind::Unsigned), Wanted::None, max)
             .map(|decoder| decoder.payload_len())
@@ -130,7 +131,8 @@ fn unsigned_chunks_with_trailer_are_decoded_or_rejected() {
 
 /// Decodes with `Transfer-Encoding: chunked`; `wire` has `\n` as line ends.
 fn transferred(kind: BodySignatureKind, wire: &[u8], piece: usize) -> Result<Vec<u8>, ErrorCode> {
-    let text = format!("PUT /bucket/k HTTP/1.1\nTransfer-Encoding: chunked{TRAILER}\n\n").replace('\n', "\r\n");
+    let text =
+        format!("PUT /bucket/k HTTP/1.1\nHost: h\nTransfer-Encoding: chunked{TRAILER}\n\n").replace('\n', "\r\n");
     let (head, _) = parse_head(text.as_bytes()).unwrap().unwrap();
     BodyDecoder::new(&head, BodySignature(kind), Wanted::None, 1 << 20)
         .and_then(|decoder| decode_all(decoder, wire, piece))
@@ -189,7 +191,7 @@ fn chunks_within_transfer_encoding_are_decoded_or_rejected() {
     }
     // S3 supports it around `aws-chunked` only.
     for kind in [BodySignatureKind::Unsigned, BodySignatureKind::Signed([0; 32])] {
-        let text = "PUT /bucket/k HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let text = "PUT /bucket/k HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n";
         let (head, _) = parse_head(text.as_bytes()).unwrap().unwrap();
         let error = BodyDecoder::new(&head, BodySignature(kind), Wanted::None, 9).map(drop).unwrap_err();
         assert_eq!(error.code, ErrorCode::NotImplemented);

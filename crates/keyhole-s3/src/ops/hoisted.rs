@@ -2,7 +2,6 @@
 //! where the signature covers them; S3 applies them as headers.
 
 use super::allowed::is_telemetry;
-use super::query::Query;
 use crate::http::{Headers, RequestHead};
 use crate::{Error, ErrorCode, sse};
 
@@ -42,7 +41,7 @@ pub fn hoist(head: &RequestHead) -> Result<Option<Box<RequestHead>>, Error> {
     if head.query.is_empty() {
         return Ok(None);
     }
-    let query = Query::parse(&head.query)?;
+    let query = &head.query;
     let is_presigned_upload = query.has("X-Amz-Signature") && matches!(&head.method[..], "PUT" | "POST");
     let mut found: Vec<(String, &str)> = Vec::new();
     for parameter in query.names() {
@@ -88,7 +87,14 @@ fn with_headers(head: &RequestHead, found: &[(String, &str)]) -> RequestHead {
     let mut headers = Headers::default();
     head.headers.iter().for_each(|(name, value)| headers.push(name, value));
     found.iter().for_each(|(name, value)| headers.push(name, value.as_bytes()));
-    RequestHead { method: head.method.clone(), path: head.path.clone(), query: head.query.clone(), headers, ..*head }
+    RequestHead {
+        method: head.method.clone(),
+        path: head.path.clone(),
+        decoded_path: head.decoded_path.clone(),
+        query: head.query.clone(),
+        headers,
+        ..*head
+    }
 }
 
 #[cfg(test)]

@@ -5,8 +5,8 @@ use std::fmt;
 
 use percent_encoding::utf8_percent_encode;
 
-use crate::auth::ENCODED;
 use crate::limits::{RULE_DAYS_MAX, RULE_ID_MAX, RULE_PREFIX_MAX, RULES_MAX};
+use crate::query::ENCODED;
 use crate::time::http_date;
 
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;

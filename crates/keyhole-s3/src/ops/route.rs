@@ -1,13 +1,12 @@
 //! Routing: from method, path and query to an operation.
 
-use percent_encoding::percent_decode_str;
-
 use super::names::{check_bucket, check_key};
 use super::object::copy_range;
-use super::query::{ListObjects, ListObjectsV2, ListUploads, Query, UploadId};
+use super::query::{ListObjects, ListObjectsV2, ListUploads, UploadId};
 use super::{AttributesQuery, CopySource, HostNames};
 use crate::form::is_form;
 use crate::http::RequestHead;
+use crate::query::Query;
 use crate::{Error, ErrorCode};
 
 /// The bucket and key of a request: path-style `/bucket/key`, or virtual-hosted-style `/key` with
@@ -108,12 +107,12 @@ impl Operation {
 /// `NotImplemented` for operations that this node lacks, `MethodNotAllowed`, the errors for invalid
 /// names and parameters, and `MissingContentLength` if the operation requires a body.
 pub fn route(head: &RequestHead, hosts: &HostNames) -> Result<(Target, Operation), Error> {
-    let target = target(&head.path, hosts.bucket(head))?;
-    let query = Query::parse(&head.query)?;
+    let target = target(head.decoded_path(), hosts.bucket(head))?;
+    let query = &head.query;
     let operation = match (&target.bucket, &target.key) {
-        (None, _) => service(head, &query)?,
-        (Some(_), None) => bucket(head, &query)?,
-        (Some(_), Some(_)) => object(head, &query)?,
+        (None, _) => service(head, query)?,
+        (Some(_), None) => bucket(head, query)?,
+        (Some(_), Some(_)) => object(head, query)?,
     };
     use Operation as Op;
     let has_body = matches!(operation, Op::PutObject | Op::UploadPart { .. } | Op::PutObjectTagging | Op::PostObject);
@@ -124,8 +123,7 @@ pub fn route(head: &RequestHead, hosts: &HostNames) -> Result<(Target, Operation
 }
 
 fn target(path: &str, of_host: Option<String>) -> Result<Target, Error> {
-    let decoded = percent_decode_str(path).decode_utf8().map_err(|_| Error::new(ErrorCode::InvalidURI))?;
-    let path = decoded.strip_prefix('/').unwrap_or(&decoded);
+    let path = path.strip_prefix('/').unwrap_or(path);
     let (bucket, key) = match &of_host {
         Some(bucket) => (&bucket[..], path),
         None if path.is_empty() => return Ok(Target { bucket: None, key: None }),
@@ -400,7 +398,6 @@ mod tests {
         }
         check(&format!("GET /bucket/{}", "k".repeat(KEY_MAX)), Ok("GetObject"));
         check(&format!("GET /bucket/{}", "k".repeat(KEY_MAX + 1)), Err(ErrorCode::KeyTooLongError));
-        check("GET /bucket/%ff", Err(ErrorCode::InvalidURI));
         check("GET /bucket/k?uploadId=xyz", Err(ErrorCode::NoSuchUpload));
     }
 

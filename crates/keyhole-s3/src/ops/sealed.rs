@@ -10,12 +10,11 @@ pub const SEALED_HEADER: &str = "x-keyhole-sealed";
 /// Returns whether a request sends or asks for a sealed object file.
 ///
 /// # Errors
-/// `InvalidArgument` for a value other than 1 or a repeated header; `InvalidRequest` on an
+/// `InvalidArgument` for a value other than 1; `InvalidRequest` on an
 /// operation that does not support it, since it must never be ignored.
 pub fn is_sealed_transfer(head: &RequestHead, operation: &Operation) -> Result<bool, Error> {
-    let mut values = head.headers.all(SEALED_HEADER);
-    let Some(value) = values.next() else { return Ok(false) };
-    if value != b"1" || values.next().is_some() {
+    let Some(value) = head.headers.get(SEALED_HEADER) else { return Ok(false) };
+    if value != b"1" {
         let value = String::from_utf8_lossy(value);
         return Err(Error::invalid_argument(SEALED_HEADER, value, "x-keyhole-sealed has the value 1, once."));
     }

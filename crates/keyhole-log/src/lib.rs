@@ -88,7 +88,8 @@ pub use stats::{
 };
 pub use store::{Activity, Durability, Store};
 pub use types::{
-    BodyId, BucketInfo, BucketSettings, BucketUsage, CompleteUpload, Condition, CreateUpload, Etag, ListObjects,
-    ListUploads, Listed, ListedUpload, Listing, ParseEtagError, Part, PartInfo, UploadHead, UploadListing, UploadRef,
+    BodyId, BucketInfo, BucketSettings, BucketUsage, CompleteUpload, Condition, CreateUpload, Etag, Expected,
+    ExpectedEtag, ListObjects, ListUploads, Listed, ListedUpload, Listing, ParseEtagError, Part, PartInfo, UploadHead,
+    UploadListing, UploadRef,
 };
 pub use writer::Writer;

@@ -95,13 +95,68 @@ pub enum Condition {
     None,
     /// The name has no object (`If-None-Match: *`).
     IfAbsent,
-    /// The object has this ETag (`If-Match`).
-    IfMatch(Etag),
+    /// The name has an object, and the object has these properties (`If-Match` and its kind).
+    IfMatch(Expected),
     /// The object has this sequence number ([`Object::seq`](crate::Object::seq)) and no write of
     /// the name is in flight; otherwise the write fails with
     /// [`Conflict`](crate::Error::Conflict). Unlike the ETag, the sequence number of a copy differs
     /// from that of its source.
     IfSame(u64),
+}
+
+/// The properties that [`Condition::IfMatch`] requires of an object. The default admits every
+/// object.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Expected {
+    /// The admitted ETags.
+    pub etag: ExpectedEtag,
+    /// The size in plaintext bytes.
+    pub size: Option<u64>,
+    /// The earliest and the latest time of storage, in ms since 1970.
+    pub time_ms: Option<(u64, u64)>,
+    /// Whether a name without an object fulfils the condition, as with a condition on the size or
+    /// the time alone.
+    pub or_absent: bool,
+}
+
+/// The ETags that a condition admits.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ExpectedEtag {
+    /// Every ETag (`*`).
+    #[default]
+    Any,
+    /// One ETag.
+    Exactly(Etag),
+    /// A text that is no ETag of this store, so that no object has it.
+    Unknown,
+}
+
+impl From<Etag> for Expected {
+    fn from(etag: Etag) -> Self {
+        Expected { etag: ExpectedEtag::Exactly(etag), ..Expected::default() }
+    }
+}
+
+impl Expected {
+    /// Returns whether an object with these properties fulfils the condition.
+    ///
+    /// ```
+    /// use keyhole_log::{Etag, Expected};
+    ///
+    /// let etag = Etag { digest: [1; 16], parts: 0 };
+    /// assert!(Expected::from(etag).admits(etag, 9, 1000));
+    /// assert!(!Expected { size: Some(8), ..Expected::from(etag) }.admits(etag, 9, 1000));
+    /// assert!(Expected::default().admits(etag, 9, 1000));
+    /// ```
+    pub fn admits(&self, etag: Etag, size: u64, time_ms: u64) -> bool {
+        let is_etag = match self.etag {
+            ExpectedEtag::Any => true,
+            ExpectedEtag::Exactly(wanted) => wanted == etag,
+            ExpectedEtag::Unknown => false,
+        };
+        let is_size = self.size.is_none_or(|wanted| wanted == size);
+        is_etag && is_size && self.time_ms.is_none_or(|(first, last)| (first..=last).contains(&time_ms))
+    }
 }
 
 /// A bucket.

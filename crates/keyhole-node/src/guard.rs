@@ -2,7 +2,7 @@
 
 use keyhole_core::CustomerKey;
 use keyhole_core::sse_c::SseCTarget;
-use keyhole_log::{Condition, Object};
+use keyhole_log::{Condition, Expected, Object};
 use keyhole_s3::ErrorCode;
 
 use crate::failure::{Failure, Result};
@@ -90,13 +90,16 @@ impl<P: Platform> Node<P> {
             return match condition {
                 Condition::None => Ok(Guarded::by_guard(Condition::IfAbsent)),
                 Condition::IfAbsent => Ok(unguarded),
+                Condition::IfMatch(Expected { or_absent: true, .. }) => Ok(Guarded::by_guard(Condition::IfAbsent)),
                 Condition::IfMatch(_) | Condition::IfSame(_) => Err(ErrorCode::NoSuchKey.into()),
             };
         };
         // The object checked must be the one that is overwritten.
         match condition {
             Condition::IfAbsent => return Ok(unguarded),
-            Condition::IfMatch(etag) if etag != object.etag => return Err(ErrorCode::PreconditionFailed.into()),
+            Condition::IfMatch(expected) if !expected.admits(object.etag, object.size, object.time_ms) => {
+                return Err(ErrorCode::PreconditionFailed.into());
+            }
             _ => {}
         }
         let old = request.sse_c().read_headers(SseCTarget::CopySource)?;

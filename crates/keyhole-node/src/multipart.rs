@@ -13,7 +13,7 @@ use keyhole_s3::body::Digester;
 use keyhole_s3::checksum::{self, ObjectChecksums};
 use keyhole_s3::ops::{self, Completion, CopySource, DeclaredChecksum};
 use keyhole_s3::xml::CompletedPart;
-use keyhole_s3::{ErrorCode, sse, xml};
+use keyhole_s3::{Error, ErrorCode, sse, xml};
 
 use crate::egress::{CopiedBody, Reader};
 use crate::failure::Result;
@@ -110,7 +110,12 @@ impl<P: Platform> Node<P> {
         let range = match range {
             None => 0..opened.object.size,
             Some((first, last)) if first <= last && last < opened.object.size => first..last + 1,
-            Some(_) => return Err(ErrorCode::InvalidRange.into()),
+            Some((first, last)) => {
+                let size = opened.object.size;
+                let message = format!("Range specified is not valid for source object of size: {size}");
+                let value = format!("bytes={first}-{last}");
+                return Err(Error::invalid_argument("x-amz-copy-source-range", value, message).into());
+            }
         };
         if range.end - range.start > PUT_MAX {
             return Err(ErrorCode::EntityTooLarge.into());

@@ -6,6 +6,7 @@ use keyhole_core::CustomerKey;
 use keyhole_core::sse_c::SseCTarget;
 use keyhole_log::{Body, Condition, Object};
 use keyhole_s3::ops::{self, ReadOptions};
+use keyhole_s3::xml::ObjectToDelete;
 use keyhole_s3::{Error, ErrorCode, xml};
 
 use crate::access::Right;
@@ -16,7 +17,7 @@ use crate::http::{Connection, Response};
 use crate::limits::PUT_MAX;
 use crate::node::Node;
 use crate::object_head::ObjectHead;
-use crate::plan::{WriteKind, write_condition};
+use crate::plan::{WriteKind, log_condition, match_condition};
 use crate::platform::Platform;
 use crate::request::{ObjectName, Request};
 use crate::response_headers::{checksum_headers, range_response, sse_c_headers, unmodified};
@@ -98,12 +99,14 @@ impl<P: Platform> Node<P> {
     ) -> Result<ReadResponse<'_, P>> {
         let OpenedObject { object, head, customer_key, .. } = opened;
         if let Some(response) = unmodified(request, object)? {
+            // Without these a cache takes its copy for stale again at once (RFC 9110 §15.4.5).
+            let response = response.headers(ops::caching_headers(&head.metadata, options));
             return Ok(ReadResponse::Unmodified(response));
         }
         let part = options.part_number.map(|number| part_at(object, number)).transpose()?;
         let range = match &part {
             Some((_, range)) => Some(range.clone()),
-            None => ops::range(request.head, object.size)?,
+            None => ops::range(request.head, object.size, &object.etag, object.time_ms)?,
         };
         let (bucket, key) = request.object()?;
         let mut response = range_response(object, object.size, range.as_ref());
@@ -132,9 +135,18 @@ impl<P: Platform> Node<P> {
     /// Handles DeleteObject: 204 whether the object exists or not.
     pub(crate) async fn delete_object(&self, request: &Request<'_>) -> Result<Response<'_, P>> {
         let (bucket, key) = request.object()?;
-        let condition = write_condition(request)?;
-        self.log.delete_object(bucket, key, self.host.now_ms(), condition).await?;
+        let condition = log_condition(&ops::delete_condition(request.head)?);
+        self.delete(request, bucket, key, condition).await?;
         Ok(Response::new(204))
+    }
+
+    /// Deletes an object if it fulfils a condition.
+    async fn delete(&self, request: &Request<'_>, bucket: &str, key: &str, condition: Condition) -> Result<()> {
+        match self.log.delete_object(bucket, key, self.host.now_ms(), condition).await {
+            Ok(_) => Ok(()),
+            Err(keyhole_log::Error::NoSuchKey) => Err(request.no_such_key(bucket, key).into()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Handles DeleteObjects: up to 1,000 keys, with a result for each.
@@ -147,24 +159,28 @@ impl<P: Platform> Node<P> {
         self.require_bucket(bucket)?;
         let document = self.document(connection, request).await?;
         let delete = xml::parse_delete(&document)?;
-        let now_ms = self.host.now_ms();
-        let deletions = delete.objects.iter().map(async |key| {
+        let deletions = delete.objects.iter().map(async |object| {
+            let ObjectToDelete { key, version_id, required } = object;
             request.caller.require(Right::Delete, bucket, key)?;
-            Ok(self.log.delete_object(bucket, key, now_ms, Condition::None).await?)
+            if version_id.as_ref().is_some_and(|id| id != "null") {
+                return Err(ErrorCode::NoSuchVersion.into());
+            }
+            self.delete(request, bucket, key, match_condition(required)).await
         });
         // Concurrently, so that the deletions share commits.
         let outcomes = futures_util::future::join_all(deletions).await;
         let mut results = Vec::with_capacity(outcomes.len());
-        for (key, outcome) in delete.objects.iter().zip(outcomes) {
-            match outcome {
-                Ok(_) => results.push(xml::Deleted { key, error: None }),
-                Err(Failure::Reply(error)) => results.push(xml::Deleted { key, error: Some(error) }),
+        for (ObjectToDelete { key, version_id, .. }, outcome) in delete.objects.iter().zip(outcomes) {
+            let error = match outcome {
+                Ok(()) => None,
+                Err(Failure::Reply(error)) => Some(error),
                 Err(Failure::Fault(error, cause)) => {
                     tracing::error!(request_id = request.request_id, bucket, key = key.as_str(), "{cause}");
-                    results.push(xml::Deleted { key, error: Some(error) });
+                    Some(error)
                 }
                 Err(Failure::Connection(gone)) => return Err(gone.into()),
-            }
+            };
+            results.push(xml::Deleted { key, version_id: version_id.as_deref(), error });
         }
         Ok(Response::xml(200, xml::delete_result(&results, delete.quiet)))
     }

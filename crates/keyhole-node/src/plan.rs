@@ -5,9 +5,9 @@
 
 use keyhole_core::sse_c::SseCTarget;
 use keyhole_core::{CustomerKey, DataKey};
-use keyhole_log::{Condition, UploadRef};
+use keyhole_log::{Condition, Expected, ExpectedEtag, UploadRef};
 use keyhole_s3::body::Wanted;
-use keyhole_s3::ops::{self, Metadata, Tags, WriteCondition};
+use keyhole_s3::ops::{self, Metadata, Required, Tags, WriteCondition};
 use keyhole_s3::{Error, ErrorCode, sse};
 
 use crate::failure::Result;
@@ -195,10 +195,28 @@ fn key_beside_sealed_file() -> Error {
 
 /// Parses the write condition of a request.
 pub(crate) fn write_condition(request: &Request<'_>) -> Result<Condition> {
-    Ok(match ops::write_condition(request.head)? {
+    Ok(log_condition(&ops::write_condition(request.head)?))
+}
+
+/// Returns the condition in the terms of the log, which decides it when it commits the write.
+pub(crate) fn log_condition(condition: &WriteCondition) -> Condition {
+    match condition {
         WriteCondition::None => Condition::None,
         WriteCondition::IfAbsent => Condition::IfAbsent,
-        // A malformed ETag matches no object.
-        WriteCondition::IfMatch(etag) => Condition::IfMatch(etag.parse().map_err(|_| ErrorCode::PreconditionFailed)?),
-    })
+        WriteCondition::IfMatch(required) => match_condition(required),
+    }
+}
+
+/// Returns the condition that an object has the required properties. A name without an object fails
+/// it only if the condition has an ETag, as on S3.
+pub(crate) fn match_condition(required: &Required) -> Condition {
+    if required.is_empty() {
+        return Condition::None;
+    }
+    let etag = match required.etag.as_deref() {
+        None | Some("*") => ExpectedEtag::Any,
+        Some(etag) => etag.parse().map_or(ExpectedEtag::Unknown, ExpectedEtag::Exactly),
+    };
+    let Required { size, time_ms, .. } = *required;
+    Condition::IfMatch(Expected { etag, size, time_ms, or_absent: required.etag.is_none() })
 }

@@ -161,7 +161,7 @@ impl<P: Platform> Node<P> {
         }
         let (bucket, key) = request.object()?;
         let mut file = SealedFile::new(&self.log, bucket, key, &object, false)?;
-        let range = ops::range(request.head, file.len)?;
+        let range = ops::range(request.head, file.len, &object.etag, object.time_ms)?;
         let response = sealed_response(&object, file.len, range.as_ref());
         let response = self.with_expiration(response, bucket, key, object.time_ms);
         file.wanted = range.unwrap_or(0..file.len);
@@ -177,7 +177,7 @@ impl<P: Platform> Node<P> {
         }
         let (bucket, key) = request.object()?;
         let len = SealedFile::new(&self.log, bucket, key, &object, false)?.len;
-        let range = ops::range(request.head, len)?;
+        let range = ops::range(request.head, len, &object.etag, object.time_ms)?;
         let bytes = range.as_ref().map_or(len, |range| range.end - range.start);
         let response = sealed_response(&object, len, range.as_ref()).content_length(bytes);
         Ok(self.with_expiration(response, bucket, key, object.time_ms))

@@ -81,6 +81,7 @@ codes! {
     NoSuchKey 404 "The specified key does not exist.",
     NoSuchLifecycleConfiguration 404 "The lifecycle configuration does not exist.",
     NoSuchUpload 404 "The specified multipart upload does not exist. The upload ID might be invalid, or the multipart upload might have been aborted or completed.",
+    NoSuchVersion 404 "The specified version does not exist. Objects here have the version null alone.",
     NotImplemented 501 "A header or an operation that you asked for implies functionality that is not implemented.",
     OperationAborted 409 "A conflicting conditional operation is currently in progress against this resource. Please try again.",
     PreconditionFailed 412 "At least one of the preconditions that you specified did not hold.",

@@ -18,14 +18,17 @@ pub(crate) use allowed::check_form_headers;
 pub use allowed::check_headers;
 pub use attributes::AttributesQuery;
 pub use completion::{Completion, DeclaredChecksum, checksum_of_part, require_part_checksums};
-pub use conditions::{Conditions, Decision, WriteCondition, conditions, copy_conditions, range, write_condition};
+pub use conditions::{
+    Conditions, Decision, Required, WriteCondition, conditions, copy_conditions, delete_condition, range,
+    write_condition,
+};
 pub use hoisted::hoist;
 pub use host::HostNames;
 pub use lifecycle::{Due, Expiration, Lifecycle, Rule};
 pub use names::{check_bucket, check_key};
 pub use object::{
-    CopySource, Directive, Metadata, ReadOptions, checksum_headers, declared_checksum, metadata, metadata_directive,
-    metadata_headers, read_options, refuse_metadata,
+    CopySource, Directive, Metadata, ReadOptions, caching_headers, checksum_headers, declared_checksum,
+    metadata, metadata_directive, metadata_headers, read_options, refuse_metadata,
 };
 pub use query::{ListObjects, ListObjectsV2, ListUploads, UploadId};
 pub(crate) use query::{encode_key, encode_token};

@@ -7,8 +7,8 @@ mod write;
 
 pub use lifecycle::{lifecycle, parse_lifecycle};
 pub use read::{
-    CompletedPart, DeleteRequest, parse_bucket_encryption, parse_complete, parse_create_bucket, parse_delete,
-    parse_tagging,
+    CompletedPart, DeleteRequest, ObjectToDelete, parse_bucket_encryption, parse_complete, parse_create_bucket,
+    parse_delete, parse_tagging,
 };
 pub(crate) use write::OWNER;
 pub use write::{

@@ -14,7 +14,15 @@ use crate::types::{BucketInfo, BucketSettings, BucketUsage, Etag, UploadRef};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outcome {
     Absent,
-    Present(Etag),
+    Present(Properties),
+}
+
+/// The properties of an object that conditions refer to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Properties {
+    pub(crate) etag: Etag,
+    pub(crate) size: u64,
+    pub(crate) time_ms: u64,
 }
 
 /// In-flight writes of a name.

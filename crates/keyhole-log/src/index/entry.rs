@@ -2,6 +2,7 @@
 
 use std::borrow::Borrow;
 
+use super::bucket::Properties;
 use super::location::{Location, Shares};
 use crate::types::{BodyId, Etag, Part};
 
@@ -115,6 +116,10 @@ impl ObjectEntry {
 
     pub(crate) fn sealed(&self) -> bool {
         self.stamp.sealed()
+    }
+
+    pub(crate) fn properties(&self) -> Properties {
+        Properties { etag: self.etag(), size: self.size, time_ms: self.time_ms() }
     }
 }
 

@@ -23,7 +23,7 @@ mod uploads;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-pub(crate) use bucket::{Bucket, Outcome};
+pub(crate) use bucket::{Bucket, Outcome, Properties};
 pub(crate) use capture::{Capture, Loader};
 pub(crate) use effect::Effect;
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Reservations: admission of a write before it is written.
 
 use super::Index;
-use super::bucket::{Bucket, Outcome};
+use super::bucket::{Bucket, Outcome, Properties};
 use super::effect::Effect;
 use super::entry::Key;
 use super::uploads::Upload;
@@ -133,7 +133,7 @@ impl Bucket {
             }
             Condition::IfAbsent | Condition::IfMatch(_) => {}
         }
-        let now = self.object(key).map_or(Outcome::Absent, |entry| Outcome::Present(entry.etag()));
+        let now = self.object(key).map_or(Outcome::Absent, |entry| Outcome::Present(entry.properties()));
         let pending = self.pending.get(key.as_bytes()).into_iter().flat_map(|pending| &pending.writes);
         let mut outcomes = std::iter::once(now).chain(pending.map(|&(_, outcome)| outcome));
         let first = outcomes.next().and_then(|outcome| refusal(condition, outcome));
@@ -180,8 +180,10 @@ fn refusal(condition: Condition, outcome: Outcome) -> Option<Error> {
     match (condition, outcome) {
         (Condition::None, _) | (Condition::IfAbsent, Outcome::Absent) => None,
         (Condition::IfAbsent, Outcome::Present(_)) => Some(Error::ConditionFailed),
-        (Condition::IfMatch(_), Outcome::Absent) => Some(Error::NoSuchKey),
-        (Condition::IfMatch(wanted), Outcome::Present(etag)) => (wanted != etag).then_some(Error::ConditionFailed),
+        (Condition::IfMatch(wanted), Outcome::Absent) => (!wanted.or_absent).then_some(Error::NoSuchKey),
+        (Condition::IfMatch(wanted), Outcome::Present(Properties { etag, size, time_ms })) => {
+            (!wanted.admits(etag, size, time_ms)).then_some(Error::ConditionFailed)
+        }
         // Unreachable for outcomes, which have no sequence number: `decide` handles this condition.
         (Condition::IfSame(_), _) => Some(Error::Conflict),
     }

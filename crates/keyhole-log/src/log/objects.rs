@@ -3,7 +3,7 @@
 use super::{Body, CommitRequest, Log, body_draft, draft, within};
 use crate::disk::Disk;
 use crate::error::{Damage, Error, LOST_OBJECT};
-use crate::index::{Location, ObjectEntry, Outcome};
+use crate::index::{Location, ObjectEntry, Outcome, Properties};
 use crate::limits::{HEAD_MAX, KEY_MAX, OBJECT_TAGS_MAX};
 use crate::object::{Content, Object, PutObject};
 use crate::pin::Pin;
@@ -74,7 +74,7 @@ impl<D: Disk> Log<D> {
             }
             let body_seq = new.is_some().then(|| state.numbers.record());
             let seq = state.numbers.record();
-            state.index.reserve_name(id, &key, seq, Outcome::Present(etag));
+            state.index.reserve_name(id, &key, seq, Outcome::Present(Properties { etag, size, time_ms }));
             state.index.reserve_bytes(id, size);
             state.index.pin(&pinned);
             (id, body_seq, seq)

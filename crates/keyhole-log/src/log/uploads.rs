@@ -4,7 +4,7 @@ use super::objects::named;
 use super::{CommitRequest, Log, body_draft, draft, within};
 use crate::disk::Disk;
 use crate::error::Error;
-use crate::index::{Bucket, Index, Outcome, Upload};
+use crate::index::{Bucket, Index, Outcome, Properties, Upload};
 use crate::limits::{HEAD_MAX, KEY_MAX, OBJECT_TAGS_MAX, PART_CHECKSUM_MAX, PART_CHECKSUMS_MAX, PARTS_MAX};
 use crate::object::PutPart;
 use crate::read::Located;
@@ -154,7 +154,9 @@ impl<D: Disk> Log<D> {
             upload.check_parts(&complete)?;
             home.decide(&complete.upload.key, complete.condition)?;
             let seq = state.numbers.record();
-            state.index.reserve_name(bucket, &complete.upload.key, seq, Outcome::Present(complete.etag));
+            let CompleteUpload { etag, size, time_ms, .. } = complete;
+            let outcome = Outcome::Present(Properties { etag, size, time_ms });
+            state.index.reserve_name(bucket, &complete.upload.key, seq, outcome);
             state.index.close_upload(bucket, complete.upload.seq);
             state.index.pin(&pinned);
             (bucket, seq)

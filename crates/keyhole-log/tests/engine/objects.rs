@@ -2,7 +2,7 @@
 
 use keyhole_log::limits::{BLOCK_DATA, BLOCKS_IN_FLIGHT, CHUNK_LEN, INLINE_MAX};
 use keyhole_log::limits::{HEAD_MAX, KEY_MAX, OBJECT_TAGS_MAX, PREFIX_MAX};
-use keyhole_log::{Condition, Content, Disk, Error, ListObjects, Listed, PutObject};
+use keyhole_log::{Condition, Content, Disk, Error, Expected, ExpectedEtag, ListObjects, Listed, PutObject};
 
 use crate::support::Crash;
 use crate::support::store::{Store, bytes, etag, get, keys, put, put_if, read, tag, write_body};
@@ -178,7 +178,7 @@ fn put_and_delete_honour_their_conditions() {
     let log = store.log();
     store.run(async {
         log.create_bucket("bucket", 1).await.unwrap();
-        let is = |seed| Condition::IfMatch(etag(seed));
+        let is = |seed| Condition::IfMatch(etag(seed).into());
         assert!(matches!(put_if(&log, "k", 1, 10, is(1)).await, Err(Error::NoSuchKey)));
         put_if(&log, "k", 1, 10, Condition::IfAbsent).await.unwrap();
         assert!(matches!(put_if(&log, "k", 2, 10, Condition::IfAbsent).await, Err(Error::ConditionFailed)));
@@ -193,6 +193,36 @@ fn put_and_delete_honour_their_conditions() {
         assert!(matches!(put_if(&log, "absent", 2, 10, same).await, Err(Error::Conflict)));
         assert!(log.delete_object("bucket", "k", 1, is(2)).await.unwrap());
         assert!(matches!(log.delete_object("bucket", "k", 1, is(2)).await, Err(Error::NoSuchKey)));
+    });
+}
+
+#[test]
+fn conditions_on_size_and_time_are_decided_with_the_etag() {
+    let (_, mut store) = Store::fresh(8, 1);
+    let log = store.log();
+    store.run(async {
+        log.create_bucket("bucket", 1).await.unwrap();
+        let any = Expected::default();
+        assert!(matches!(put_if(&log, "k", 1, 10, Condition::IfMatch(any)).await, Err(Error::NoSuchKey)));
+        put(&log, "k", 1, 10).await.unwrap();
+        let time_ms = log.object("bucket", "k").await.unwrap().unwrap().time_ms;
+        let is = Expected { size: Some(10), time_ms: Some((time_ms, time_ms)), ..etag(1).into() };
+        for wrong in [
+            Expected { size: Some(11), ..is },
+            Expected { time_ms: Some((time_ms + 1, u64::MAX)), ..is },
+            Expected { time_ms: Some((0, time_ms - 1)), ..is },
+            Expected { etag: ExpectedEtag::Exactly(etag(2)), ..is },
+            Expected { etag: ExpectedEtag::Unknown, ..any },
+            Expected { size: Some(9), or_absent: true, ..any },
+        ] {
+            let deleted = log.delete_object("bucket", "k", 5, Condition::IfMatch(wrong)).await;
+            assert!(matches!(deleted, Err(Error::ConditionFailed)), "{wrong:?}");
+        }
+        put_if(&log, "k", 1, 10, Condition::IfMatch(any)).await.unwrap();
+        assert!(log.delete_object("bucket", "k", 5, Condition::IfMatch(is)).await.unwrap());
+        assert!(matches!(log.delete_object("bucket", "k", 5, Condition::IfMatch(is)).await, Err(Error::NoSuchKey)));
+        let or_absent = Condition::IfMatch(Expected { or_absent: true, ..is });
+        assert!(!log.delete_object("bucket", "k", 5, or_absent).await.unwrap());
     });
 }
 

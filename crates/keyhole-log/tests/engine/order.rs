@@ -7,7 +7,7 @@ use futures_executor::LocalPool;
 use futures_util::future::{Either, select};
 use futures_util::task::LocalSpawnExt;
 
-use keyhole_log::{Condition, Error, Log, open, worker};
+use keyhole_log::{Condition, Error, Expected, Log, open, worker};
 
 use crate::support::store::{CAPACITY, etag, format, get, options, put, put_if};
 use crate::support::{Crash, Medium, MemDisk, Turn};
@@ -122,10 +122,22 @@ fn condition_that_depends_on_write_in_flight_is_a_conflict() {
         first.unwrap();
         assert!(matches!(later, Err(Error::ConditionFailed)));
         // The ETag matches now, but may change: undecided.
-        let matching = put_if(&fast, "k", 2, 10, Condition::IfMatch(etag(3)));
+        let matching = put_if(&fast, "k", 2, 10, Condition::IfMatch(etag(3).into()));
         let (first, later) = overtake(&two.hold, put(&slow, "k", 4, 10), matching).await;
         first.unwrap();
         assert!(matches!(later, Err(Error::Conflict)));
+        // The size matches now, but may change: undecided.
+        let size = Expected { size: Some(10), ..Expected::default() };
+        let matching = put_if(&fast, "k", 4, 10, Condition::IfMatch(size));
+        let (first, later) = overtake(&two.hold, put(&slow, "k", 4, 11), matching).await;
+        first.unwrap();
+        assert!(matches!(later, Err(Error::Conflict)));
+        // Neither of the two has this size.
+        let size = Expected { size: Some(12), ..Expected::default() };
+        let matching = put_if(&fast, "k", 4, 10, Condition::IfMatch(size));
+        let (first, later) = overtake(&two.hold, put(&slow, "k", 4, 10), matching).await;
+        first.unwrap();
+        assert!(matches!(later, Err(Error::ConditionFailed)));
         // A deletion is in flight: undecided.
         let absent = put_if(&fast, "k", 5, 10, Condition::IfAbsent);
         let (first, later) = overtake(&two.hold, slow.delete_object("bucket", "k", 1, Condition::None), absent).await;

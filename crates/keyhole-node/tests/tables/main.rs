@@ -2,11 +2,13 @@
 //! fixed clock.
 
 mod access;
+mod conditional_deletes;
 mod conditions;
 mod errors;
 mod guard;
 mod one_reading;
 mod policy;
+mod ranges;
 mod requests;
 mod sse_c;
 mod support;

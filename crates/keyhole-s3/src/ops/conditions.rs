@@ -1,9 +1,10 @@
 //! Ranges and conditions (RFC 9110 §13 and §14).
 
+use std::fmt::Display;
 use std::ops::Range;
 
 use crate::http::{Headers, RequestHead};
-use crate::time::parse_http_date;
+use crate::time::{parse_http_date, parse_iso8601};
 use crate::{Error, ErrorCode};
 
 /// The conditions of a read, or on the source of a copy.
@@ -37,11 +38,13 @@ pub fn copy_conditions(head: &RequestHead) -> Conditions {
 }
 
 fn read(headers: &Headers, prefix: &str) -> Conditions {
-    let found = |name: &str| {
+    // A repeated field is a list (RFC 9110 §5.3). Bytes that are not UTF-8 match no ETag.
+    let text = |name: &str| {
         let is_match = |field: &str| field.strip_prefix(prefix) == Some(name);
-        headers.iter().find(|(field, _)| is_match(field)).and_then(|(_, value)| std::str::from_utf8(value).ok())
+        let values = headers.iter().filter(|(field, _)| is_match(field)).map(|(_, value)| value);
+        let values: Vec<_> = values.map(String::from_utf8_lossy).collect();
+        (!values.is_empty()).then(|| values.join(","))
     };
-    let text = |name: &str| found(name).map(str::to_owned);
     // An invalid date is ignored (RFC 9110 §13.1.3).
     let date = |name: &str| text(name).and_then(|text| parse_http_date(&text));
     Conditions {
@@ -97,44 +100,139 @@ pub enum WriteCondition {
     None,
     /// The object must not exist.
     IfAbsent,
-    /// The object must have this ETag (without quotes).
-    IfMatch(String),
+    /// The object must have these properties.
+    IfMatch(Required),
 }
 
-/// Parses the condition of a PUT, a completion or a DELETE.
+/// The properties that a condition requires of the object.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Required {
+    /// The ETag without quotes, or `*` for every object. A name without an object does not fulfil
+    /// it.
+    pub etag: Option<String>,
+    /// The size in bytes.
+    pub size: Option<u64>,
+    /// The earliest and the latest modification time, in ms since 1970: dates have a resolution of
+    /// one second.
+    pub time_ms: Option<(u64, u64)>,
+}
+
+impl Required {
+    /// Returns whether nothing is required.
+    pub fn is_empty(&self) -> bool {
+        *self == Required::default()
+    }
+
+    /// Parses an ETag, quoted or not. A weak one is kept as it is, so that it matches no object
+    /// (RFC 9110 §13.1.1).
+    pub(crate) fn parse_etag(text: &str) -> String {
+        let text = text.trim();
+        text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text).to_owned()
+    }
+
+    /// Parses a size.
+    pub(crate) fn parse_size(text: &str) -> Option<u64> {
+        let text = text.trim();
+        let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        text.parse().ok().filter(|_| is_number)
+    }
+
+    /// Parses a modification time: an HTTP date, or an ISO 8601 date, which is exact if it has a
+    /// fraction of a second.
+    pub(crate) fn parse_time(text: &str) -> Option<(u64, u64)> {
+        let text = text.trim();
+        let first = parse_http_date(text).or_else(|| parse_iso8601(text))?;
+        Some((first, if first % 1000 == 0 { first + 999 } else { first }))
+    }
+}
+
+/// The headers of DeleteObject that require properties beside the ETag.
+const IF_MATCH_SIZE: &str = "x-amz-if-match-size";
+const IF_MATCH_TIME: &str = "x-amz-if-match-last-modified-time";
+
+/// Parses the condition of a PUT or a completion.
 ///
 /// # Errors
-/// `NotImplemented` for conditions that S3 does not support on writes: dates, and an
-/// `If-None-Match` other than `*`.
+/// `NotImplemented` for conditions that S3 does not support on writes: dates, an `If-None-Match`
+/// other than `*`, more than one ETag, and properties that only a deletion can require.
 pub fn write_condition(head: &RequestHead) -> Result<WriteCondition, Error> {
-    let unsupported = |name: &str| {
-        Error::new(ErrorCode::NotImplemented)
-            .with_message("A header you provided implies functionality that is not implemented")
-            .with_field("Header", name)
+    for name in [IF_MATCH_SIZE, IF_MATCH_TIME] {
+        if head.headers.get(name).is_some() {
+            return Err(unsupported(name));
+        }
+    }
+    etag_condition(head)
+}
+
+/// Parses the condition of a DELETE, which can also require a size and a modification time.
+///
+/// # Errors
+/// Those of [`write_condition`]; `InvalidArgument` for a malformed size or time.
+pub fn delete_condition(head: &RequestHead) -> Result<WriteCondition, Error> {
+    let mut required = match etag_condition(head)? {
+        WriteCondition::None => Required::default(),
+        WriteCondition::IfMatch(required) => required,
+        WriteCondition::IfAbsent => return Err(unsupported("If-None-Match")),
     };
+    required.size = single(head, IF_MATCH_SIZE, Required::parse_size, "The size must be a number of bytes.")?;
+    required.time_ms = single(head, IF_MATCH_TIME, Required::parse_time, "The time must be an HTTP date.")?;
+    Ok(if required.is_empty() { WriteCondition::None } else { WriteCondition::IfMatch(required) })
+}
+
+/// Parses a header that may occur once.
+fn single<T>(
+    head: &RequestHead,
+    name: &'static str,
+    parse: impl Fn(&str) -> Option<T>,
+    message: &'static str,
+) -> Result<Option<T>, Error> {
+    let mut values = head.headers.all(name);
+    let Some(value) = values.next() else { return Ok(None) };
+    let parsed = std::str::from_utf8(value).ok().and_then(parse).filter(|_| values.next().is_none());
+    parsed.map(Some).ok_or_else(|| Error::invalid_argument(name, String::from_utf8_lossy(value), message))
+}
+
+fn etag_condition(head: &RequestHead) -> Result<WriteCondition, Error> {
     for name in ["if-modified-since", "if-unmodified-since"] {
         if head.headers.get(name).is_some() {
             return Err(unsupported(name));
         }
     }
-    match (head.headers.get("if-none-match"), head.headers.text("if-match")) {
+    let mut tags = head.headers.all("if-match");
+    match (head.headers.get("if-none-match"), tags.next()) {
         (None, None) => Ok(WriteCondition::None),
         (Some(b"*"), None) => Ok(WriteCondition::IfAbsent),
         (Some(_), _) => Err(unsupported("If-None-Match")),
-        (None, Some(tag)) if tag == "*" || tag.contains(',') => Err(unsupported("If-Match")),
-        (None, Some(tag)) => Ok(WriteCondition::IfMatch(tag.trim_matches('"').to_owned())),
+        (None, Some(tag)) if tag.contains(&b',') || tags.next().is_some() => Err(unsupported("If-Match")),
+        (None, Some(tag)) => {
+            let etag = Some(Required::parse_etag(&String::from_utf8_lossy(tag)));
+            Ok(WriteCondition::IfMatch(Required { etag, ..Required::default() }))
+        }
     }
 }
 
-/// Returns the requested range of an object of `size` bytes. A malformed header, another unit or
-/// several ranges are ignored (RFC 9110 §14.2).
+fn unsupported(name: &str) -> Error {
+    Error::new(ErrorCode::NotImplemented)
+        .with_message("A header you provided implies functionality that is not implemented")
+        .with_field("Header", name)
+}
+
+/// Returns the requested range of an object of `size` bytes, with this ETag (without quotes) and
+/// modification time. A malformed header, another unit or several ranges are ignored (RFC 9110
+/// §14.2), as is a range whose `If-Range` names another version (§13.1.5).
+///
+/// A suffix of an empty object is the whole object, as on S3: `Content-Range` cannot express it.
 ///
 /// # Errors
 /// `InvalidRange` if the range contains no bytes of the object.
-pub fn range(head: &RequestHead, size: u64) -> Result<Option<Range<u64>>, Error> {
+pub fn range(head: &RequestHead, size: u64, etag: &dyn Display, time_ms: u64) -> Result<Option<Range<u64>>, Error> {
     let Some(spec) = head.headers.text("range").and_then(parse_range) else { return Ok(None) };
+    if !is_range_current(head, etag, time_ms) {
+        return Ok(None);
+    }
     let range = match spec {
         (Some(first), last) => first..last.map_or(size, |last| last.saturating_add(1)).min(size),
+        (None, Some(1..)) if size == 0 => return Ok(None),
         (None, Some(suffix)) => size.saturating_sub(suffix)..size,
         (None, None) => return Ok(None),
     };
@@ -145,6 +243,18 @@ pub fn range(head: &RequestHead, size: u64) -> Result<Option<Range<u64>>, Error>
             .with_header("Content-Range", format!("bytes */{size}")));
     }
     Ok(Some(range))
+}
+
+/// Returns whether `If-Range` is absent or names the current version: its ETag, which must not be
+/// weak, or its modification date.
+fn is_range_current(head: &RequestHead, etag: &dyn Display, time_ms: u64) -> bool {
+    let mut values = head.headers.all("if-range");
+    let Some(value) = values.next() else { return true };
+    let Some(text) = std::str::from_utf8(value).ok().filter(|_| values.next().is_none()) else { return false };
+    match parse_http_date(text.trim()) {
+        Some(date) => date / 1000 == time_ms / 1000,
+        None => Required::parse_etag(text) == etag.to_string(),
+    }
 }
 
 /// Parses the first and the last position; without the first, the second is the length of a suffix.
@@ -170,7 +280,8 @@ mod tests {
     #[test]
     fn ranges_are_parsed_or_ignored() {
         let check = |text: &str, size, expected: Result<Option<Range<u64>>, ErrorCode>| {
-            let got = range(&head(&format!("GET / HTTP/1.1\nRange: {text}")), size).map_err(|error| error.code);
+            let head = head(&format!("GET / HTTP/1.1\nRange: {text}"));
+            let got = range(&head, size, &"e", 5400).map_err(|error| error.code);
             assert_eq!(got, expected, "{text} of {size}");
         };
         check("bytes=0-0", 10, Ok(Some(0..1)));
@@ -183,7 +294,8 @@ mod tests {
         check("bytes=10-", 10, Err(ErrorCode::InvalidRange));
         check("bytes=-0", 10, Err(ErrorCode::InvalidRange));
         check("bytes=0-", 0, Err(ErrorCode::InvalidRange));
-        check("bytes=-1", 0, Err(ErrorCode::InvalidRange));
+        check("bytes=-1", 0, Ok(None));
+        check("bytes=-0", 0, Err(ErrorCode::InvalidRange));
         for ignored in ["bytes=5-2", "bytes=a-b", "bytes=0-1,3-4", "items=0-1", "bytes=-", "bytes", "bytes=+1-2"] {
             check(ignored, 10, Ok(None));
         }
@@ -191,7 +303,7 @@ mod tests {
 
     #[test]
     fn unsatisfiable_range_names_the_size() {
-        let error = range(&head("GET / HTTP/1.1\nRange: bytes=7-"), 7).unwrap_err();
+        let error = range(&head("GET / HTTP/1.1\nRange: bytes=7-"), 7, &"e", 0).unwrap_err();
         assert_eq!(error.headers, [("Content-Range", "bytes */7".to_owned())]);
     }
 
@@ -227,16 +339,82 @@ mod tests {
     }
 
     #[test]
+    fn range_of_another_version_is_ignored() {
+        let whole = None;
+        let part = Some(2..10);
+        for (validator, expected) in [
+            ("\"e\"", part.clone()),
+            ("e", part.clone()),
+            ("Thu, 01 Jan 1970 00:00:05 GMT", part.clone()),
+            ("Thu, 01 Jan 1970 00:00:04 GMT", whole.clone()),
+            ("Thu, 01 Jan 1970 00:00:06 GMT", whole.clone()),
+            ("\"x\"", whole.clone()),
+            ("W/\"e\"", whole.clone()),
+            ("*", whole.clone()),
+            ("\"e\", \"x\"", whole.clone()),
+            ("\"e\"\nIf-Range: \"e\"", whole.clone()),
+            ("", whole),
+        ] {
+            let head = head(&format!("GET / HTTP/1.1\nRange: bytes=2-\nIf-Range: {validator}"));
+            assert_eq!(range(&head, 10, &"e", 5400).unwrap(), expected, "{validator}");
+            // An unsatisfiable range of another version is ignored, too.
+            assert_eq!(range(&head, 2, &"e", 5400).is_ok(), expected.is_none(), "{validator}");
+        }
+        assert_eq!(range(&head("GET / HTTP/1.1\nIf-Range: \"e\""), 10, &"e", 5400).unwrap(), None);
+    }
+
+    #[test]
     fn write_conditions_are_parsed_or_not_implemented() {
-        let check =
-            |headers: &str| write_condition(&head(&format!("PUT /b/k HTTP/1.1{headers}"))).map_err(|error| error.code);
-        assert_eq!(check(""), Ok(WriteCondition::None));
+        type Parse = fn(&RequestHead) -> Result<WriteCondition, Error>;
+        let parse = |parse: Parse, headers: &str| {
+            parse(&head(&format!("PUT /b/k HTTP/1.1{headers}"))).map_err(|error| error.code)
+        };
+        let tag =
+            |tag: &str| Ok(WriteCondition::IfMatch(Required { etag: Some(tag.to_owned()), ..Required::default() }));
+        let each: [Parse; 2] = [write_condition, delete_condition];
+        for check in each.map(|condition| move |headers: &str| parse(condition, headers)) {
+            assert_eq!(check(""), Ok(WriteCondition::None));
+            assert_eq!(check("\nIf-Match: \"e\""), tag("e"));
+            assert_eq!(check("\nIf-Match: e"), tag("e"));
+            assert_eq!(check("\nIf-Match: *"), tag("*"));
+            assert_eq!(check("\nIf-Match: W/\"e\""), tag("W/\"e\""));
+            for bad in [
+                "\nIf-None-Match: \"e\"",
+                "\nIf-Match: \"a\", \"b\"",
+                "\nIf-Match: \"a\"\nIf-Match: \"b\"",
+                "\nIf-Modified-Since: x",
+                "\nIf-None-Match: *\nIf-Match: \"e\"",
+            ] {
+                assert_eq!(check(bad), Err(ErrorCode::NotImplemented), "{bad}");
+            }
+        }
+        let check = |headers: &str| parse(write_condition, headers);
         assert_eq!(check("\nIf-None-Match: *"), Ok(WriteCondition::IfAbsent));
-        assert_eq!(check("\nIf-Match: \"e\""), Ok(WriteCondition::IfMatch("e".to_owned())));
-        for bad in
-            ["\nIf-None-Match: \"e\"", "\nIf-Match: *", "\nIf-Modified-Since: x", "\nIf-None-Match: *\nIf-Match: \"e\""]
-        {
+        for bad in ["\nx-amz-if-match-size: 1", "\nx-amz-if-match-last-modified-time: Thu, 01 Jan 1970 00:00:05 GMT"] {
             assert_eq!(check(bad), Err(ErrorCode::NotImplemented), "{bad}");
         }
+    }
+
+    #[test]
+    fn deletions_require_sizes_and_times() {
+        let check = |headers: &str| {
+            delete_condition(&head(&format!("DELETE /b/k HTTP/1.1{headers}"))).map_err(|error| error.code)
+        };
+        let required = |etag: Option<&str>, size, time_ms| {
+            Ok(WriteCondition::IfMatch(Required { etag: etag.map(str::to_owned), size, time_ms }))
+        };
+        let size = "\nx-amz-if-match-size: 7";
+        let time = |time: &str| format!("\nx-amz-if-match-last-modified-time: {time}");
+        assert_eq!(check(size), required(None, Some(7), None));
+        assert_eq!(check(&time("Thu, 01 Jan 1970 00:00:05 GMT")), required(None, None, Some((5000, 5999))));
+        assert_eq!(check(&time("1970-01-01T00:00:05.000Z")), required(None, None, Some((5000, 5999))));
+        assert_eq!(check(&time("1970-01-01T00:00:05.400Z")), required(None, None, Some((5400, 5400))));
+        let all = format!("{size}{}\nIf-Match: *", time("Thu, 01 Jan 1970 00:00:05 GMT"));
+        assert_eq!(check(&all), required(Some("*"), Some(7), Some((5000, 5999))));
+        for bad in ["-1", "+1", "", "x", "1\nx-amz-if-match-size: 1", "99999999999999999999"] {
+            assert_eq!(check(&format!("\nx-amz-if-match-size: {bad}")), Err(ErrorCode::InvalidArgument), "{bad}");
+        }
+        assert_eq!(check(&time("soon")), Err(ErrorCode::InvalidArgument));
+        assert_eq!(check("\nIf-None-Match: *"), Err(ErrorCode::NotImplemented));
     }
 }

@@ -246,6 +246,15 @@ pub fn metadata_headers(metadata: &Metadata, options: &ReadOptions) -> Vec<(Cow<
     headers
 }
 
+/// Returns the headers that a 304 repeats, because caches take the lifetime of their copy from them.
+pub fn caching_headers(metadata: &Metadata, options: &ReadOptions) -> impl Iterator<Item = (&'static str, Vec<u8>)> {
+    const CACHING: [Field; 2] = [Field::CacheControl, Field::Expires];
+    let fields = Field::ALL.into_iter().zip(&metadata.fields).zip(&options.overrides);
+    fields.filter(|((field, _), _)| CACHING.contains(field)).filter_map(|((field, stored), wanted)| {
+        Some((field.header_name(), wanted.as_ref().or(stored.as_ref())?.clone()))
+    })
+}
+
 /// Returns the response headers for an object's checksums. Without the MD5, which S3 returns only
 /// as the ETag.
 pub fn checksum_headers(checksums: &Checksums) -> impl Iterator<Item = (&'static str, String)> {

@@ -6,16 +6,27 @@ use quick_xml::events::Event;
 
 use crate::checksum;
 use crate::limits::{DELETE_MAX, KEY_MAX, PART_NUMBER_MAX, XML_DEPTH_MAX};
-use crate::ops::Tags;
+use crate::ops::{Required, Tags};
 use crate::{Error, ErrorCode};
 
 /// A DeleteObjects request.
 #[derive(Debug)]
 pub struct DeleteRequest {
-    /// The keys, in order.
-    pub objects: Vec<String>,
+    /// The objects, in order.
+    pub objects: Vec<ObjectToDelete>,
     /// Whether the response lists errors only.
     pub quiet: bool,
+}
+
+/// An object named in a DeleteObjects request.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct ObjectToDelete {
+    /// The key.
+    pub key: String,
+    /// The version, `null` for the only one that an object has here.
+    pub version_id: Option<String>,
+    /// The properties without which the object is not deleted.
+    pub required: Required,
 }
 
 /// A part named in a CompleteMultipartUpload.
@@ -99,34 +110,55 @@ pub(super) fn walk(document: &[u8], mut visit: impl FnMut(&[&str], &str) -> Resu
 /// Parses a `Delete` document.
 ///
 /// # Errors
-/// `MalformedXML`, also for no keys and for more than [`DELETE_MAX`]; `KeyTooLongError`;
-/// `NotImplemented` for versions.
+/// `MalformedXML`, also for unknown and repeated elements, for no objects and for more than
+/// [`DELETE_MAX`]; `KeyTooLongError`.
 pub fn parse_delete(document: &[u8]) -> Result<DeleteRequest, Error> {
-    let mut request = DeleteRequest { objects: Vec::new(), quiet: false };
+    let mut objects = Vec::new();
+    let mut quiet = None;
     let mut key = None;
-    walk(document, |path, text| {
-        match path {
-            ["Delete", "Object", "Key"] => key = Some(text.to_owned()),
-            ["Delete", "Object", "VersionId"] if !text.is_empty() && text != "null" => {
-                return Err(Error::new(ErrorCode::NotImplemented).with_message("This node has no versions."));
-            }
-            ["Delete", "Object"] => {
-                let key = key.take().filter(|key| !key.is_empty()).ok_or_else(malformed)?;
-                if key.len() > KEY_MAX {
-                    return Err(Error::new(ErrorCode::KeyTooLongError));
-                }
-                if request.objects.len() == DELETE_MAX {
-                    return Err(malformed());
-                }
-                request.objects.push(key);
-            }
-            ["Delete", "Quiet"] => request.quiet = text.trim() == "true",
-            ["Delete"] | ["Delete", "Object", _] => {}
-            _ => return Err(malformed()),
+    let mut version_id = None;
+    let mut required = Required::default();
+    walk(document, |path, text| match path {
+        ["Delete", "Object", "Key"] => once(&mut key, text.to_owned()),
+        ["Delete", "Object", "VersionId"] => once(&mut version_id, text.to_owned()),
+        ["Delete", "Object", "ETag"] => once(&mut required.etag, Required::parse_etag(text)),
+        ["Delete", "Object", "Size"] => once(&mut required.size, Required::parse_size(text).ok_or_else(malformed)?),
+        ["Delete", "Object", "LastModifiedTime"] => {
+            once(&mut required.time_ms, Required::parse_time(text).ok_or_else(malformed)?)
         }
-        Ok(())
+        ["Delete", "Object"] => {
+            let key = key.take().filter(|key| !key.is_empty()).ok_or_else(malformed)?;
+            if key.len() > KEY_MAX {
+                return Err(Error::new(ErrorCode::KeyTooLongError));
+            }
+            if objects.len() == DELETE_MAX {
+                return Err(malformed());
+            }
+            let version_id = version_id.take().filter(|id| !id.is_empty());
+            objects.push(ObjectToDelete { key, version_id, required: std::mem::take(&mut required) });
+            Ok(())
+        }
+        ["Delete", "Quiet"] => once(&mut quiet, boolean(text)?),
+        ["Delete"] => Ok(()),
+        _ => Err(malformed()),
     })?;
-    if request.objects.is_empty() { Err(malformed()) } else { Ok(request) }
+    if objects.is_empty() { Err(malformed()) } else { Ok(DeleteRequest { objects, quiet: quiet.unwrap_or(false) }) }
+}
+
+/// Sets the value of an element that may occur once.
+fn once<T>(place: &mut Option<T>, value: T) -> Result<(), Error> {
+    if place.replace(value).is_some() { Err(malformed()) } else { Ok(()) }
+}
+
+/// Parses a boolean, ignoring case; an empty element is false.
+fn boolean(text: &str) -> Result<bool, Error> {
+    match text.trim() {
+        "" | "0" => Ok(false),
+        "1" => Ok(true),
+        text if text.eq_ignore_ascii_case("true") => Ok(true),
+        text if text.eq_ignore_ascii_case("false") => Ok(false),
+        _ => Err(malformed()),
+    }
 }
 
 /// The checksum elements of S3 whose algorithms the node may lack.
@@ -311,7 +343,8 @@ mod tests {
             let got = parse_delete(document.as_bytes());
             match (got, expected) {
                 (Ok(got), Ok((keys, quiet))) => {
-                    assert!(got.objects == keys && got.quiet == quiet, "{document}: {got:?}");
+                    let got_keys: Vec<_> = got.objects.iter().map(|object| object.key.as_str()).collect();
+                    assert!(got_keys == keys && got.quiet == quiet, "{document}: {got:?}");
                 }
                 (Err(got), Err(code)) => assert_eq!(got.code, code, "{document}"),
                 (got, _) => panic!("{document}: {got:?}"),
@@ -343,6 +376,46 @@ mod tests {
         let many = |n| format!("<Delete>{}</Delete>", one.repeat(n));
         assert_eq!(parse_delete(many(DELETE_MAX).as_bytes()).unwrap().objects.len(), DELETE_MAX);
         check(&many(DELETE_MAX + 1), Err(ErrorCode::MalformedXML));
+    }
+
+    #[test]
+    fn delete_entries_carry_versions_and_conditions() {
+        let parse = |inner: &str| {
+            let document = format!("<Delete><Object><Key>a</Key>{inner}</Object></Delete>");
+            parse_delete(document.as_bytes()).map(|mut request| request.objects.remove(0)).map_err(|error| error.code)
+        };
+        let entry = |version_id: Option<&str>, etag: Option<&str>, size, time_ms| {
+            let required = Required { etag: etag.map(str::to_owned), size, time_ms };
+            Ok(ObjectToDelete { key: "a".to_owned(), version_id: version_id.map(str::to_owned), required })
+        };
+        assert_eq!(parse(""), entry(None, None, None, None));
+        assert_eq!(parse("<VersionId>null</VersionId>"), entry(Some("null"), None, None, None));
+        assert_eq!(parse("<VersionId/>"), entry(None, None, None, None));
+        assert_eq!(parse("<ETag>&quot;e&quot;</ETag>"), entry(None, Some("e"), None, None));
+        assert_eq!(parse("<ETag>*</ETag><Size>0</Size>"), entry(None, Some("*"), Some(0), None));
+        let time = "<LastModifiedTime>Thu, 01 Jan 1970 00:00:05 GMT</LastModifiedTime>";
+        assert_eq!(parse(time), entry(None, None, None, Some((5000, 5999))));
+        // Conditions belong to their entry.
+        let two = b"<Delete><Object><Key>a</Key><Size>1</Size></Object><Object><Key>b</Key></Object></Delete>";
+        assert!(parse_delete(two).unwrap().objects[1].required.is_empty());
+        for bad in [
+            "<Etag>e</Etag>",
+            "<Generation>1</Generation>",
+            "<Size>-1</Size>",
+            "<Size/>",
+            "<LastModifiedTime>soon</LastModifiedTime>",
+            "<LastModifiedTime/>",
+            "<Key>b</Key>",
+            "<ETag>e</ETag><ETag>f</ETag>",
+            "<VersionId>a</VersionId><VersionId>b</VersionId>",
+            "<ETag><Value>e</Value></ETag>",
+        ] {
+            assert_eq!(parse(bad), Err(ErrorCode::MalformedXML), "{bad}");
+        }
+        for bad in ["<Quiet>maybe</Quiet>", "<Quiet>true</Quiet><Quiet>true</Quiet>", "<Loud/>"] {
+            let document = format!("<Delete>{bad}<Object><Key>a</Key></Object></Delete>");
+            assert_eq!(parse_delete(document.as_bytes()).unwrap_err().code, ErrorCode::MalformedXML, "{bad}");
+        }
     }
 
     #[test]

@@ -303,6 +303,8 @@ pub fn list_objects_v2(bucket: &str, query: &ListObjectsV2, listed: &[ListEntry<
 pub struct Deleted<'a> {
     /// The key.
     pub key: &'a str,
+    /// The version that the request named.
+    pub version_id: Option<&'a str>,
     /// The error, if the key was not deleted.
     pub error: Option<Error>,
 }
@@ -310,17 +312,19 @@ pub struct Deleted<'a> {
 /// Writes the result of DeleteObjects; `quiet` lists errors only.
 pub fn delete_result(results: &[Deleted<'_>], quiet: bool) -> String {
     let mut doc = Document::new("DeleteResult");
-    for Deleted { key, error } in results {
+    for Deleted { key, version_id, error } in results {
         match error {
             None if quiet => {}
             None => {
                 doc.open("Deleted");
                 doc.text("Key", key);
+                version_id.iter().for_each(|id| doc.text("VersionId", id));
                 doc.close();
             }
             Some(error) => {
                 doc.open("Error");
                 doc.text("Key", key);
+                version_id.iter().for_each(|id| doc.text("VersionId", id));
                 doc.text("Code", error.code.code());
                 doc.text("Message", &error.message);
                 doc.close();
@@ -593,8 +597,8 @@ mod tests {
     #[test]
     fn quiet_deletion_lists_errors_only() {
         let results = [
-            Deleted { key: "a", error: None },
-            Deleted { key: "b", error: Some(Error::new(crate::ErrorCode::InternalError)) },
+            Deleted { key: "a", version_id: None, error: None },
+            Deleted { key: "b", version_id: None, error: Some(Error::new(crate::ErrorCode::InternalError)) },
         ];
         let loud = delete_result(&results, false);
         let quiet = delete_result(&results, true);

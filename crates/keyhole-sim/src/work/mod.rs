@@ -14,7 +14,7 @@ use std::rc::Rc;
 
 use futures_util::future::{Either, select};
 use keyhole_log::limits::{BLOCK_DATA, SEGMENTS_START};
-use keyhole_log::{Condition, Error, Log, Object, SegmentStat, SegmentState};
+use keyhole_log::{Condition, Error, Expected, ExpectedEtag, Log, Object, SegmentStat, SegmentState};
 
 pub use audit::{Audit, audit};
 pub use damaged::audit_damaged;
@@ -23,7 +23,7 @@ pub use watch::{Watch, Work};
 use crate::content::Content;
 use crate::disk::{DiskCounters, Medium, Rot, SimDisk};
 use crate::executor::Clock;
-use crate::model::{BUCKETS, KEYS, Model, etag, number};
+use crate::model::{BUCKETS, KEYS, Model, Version, etag, number};
 use crate::plan::{Bodies, Opening, Plan};
 use crate::random::Random;
 
@@ -260,8 +260,17 @@ impl Client {
                 // Empty for a moment when concurrent deletions have hidden every value.
                 let version = if legal.is_empty() { None } else { *self.random.pick(&legal) };
                 let version = version.unwrap_or(1);
-                let parts = model.versions.get(&version).map_or(0, |version| version.parts);
-                Condition::IfMatch(etag(version, parts))
+                let found = model.versions.get(&version);
+                let etag = ExpectedEtag::Exactly(etag(version, found.map_or(0, |version| version.parts)));
+                let size = found.map(Version::size);
+                Condition::IfMatch(match self.random.below(10) {
+                    0 => Expected::default(),
+                    1 => Expected { or_absent: true, ..Expected::default() },
+                    2 => Expected { etag: ExpectedEtag::Unknown, ..Expected::default() },
+                    // The ETag determines the size.
+                    3 => Expected { etag, size, or_absent: true, ..Expected::default() },
+                    _ => Expected { etag, size, ..Expected::default() },
+                })
             }
         }
     }
@@ -391,7 +400,12 @@ fn holds(condition: Condition, value: Option<u64>) -> bool {
     match condition {
         Condition::None => true,
         Condition::IfAbsent => value.is_none(),
-        Condition::IfMatch(etag) => value == Some(number(&etag.digest)),
+        Condition::IfMatch(Expected { etag, or_absent, .. }) => match (value, etag) {
+            (None, _) => or_absent,
+            (Some(_), ExpectedEtag::Any) => true,
+            (Some(value), ExpectedEtag::Exactly(etag)) => value == number(&etag.digest),
+            (Some(_), ExpectedEtag::Unknown) => false,
+        },
         Condition::IfSame(_) => unreachable!("the model has no sequence numbers: only the log itself asks for this"),
     }
 }

@@ -58,7 +58,7 @@ impl Client {
         let Some((object, version)) = self.look(bucket, key).await else { return };
         let id = self.world.model.borrow_mut().number();
         let since = self.since();
-        let condition = Condition::IfMatch(object.etag);
+        let condition = Condition::IfMatch(object.etag.into());
         {
             let mut model = self.world.model.borrow_mut();
             model.versions.get_mut(&version).expect("it was found").tags.push(id);

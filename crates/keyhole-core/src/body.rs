@@ -8,15 +8,15 @@ use sha2::Sha512;
 use crate::DataKey;
 use crate::aead::Engine;
 use crate::chunked::plaintext_len;
-use crate::head::{Checksums, Head, HeadError, OpenError, open_map, seal_map};
-use crate::limits::{DIGEST_MAX, PART_NUMBER_MAX, PREFIX_LEN, SALT_LEN, TAG_LEN};
+use crate::head::{ChecksumAlgorithm, Checksums, Head, HeadError, OpenError, open_map, seal_map};
+use crate::limits::{DIGESTS_LEN, PART_NUMBER_MAX, PREFIX_LEN, SALT_LEN, TAG_LEN};
 
 const BODY_LABEL: &[u8; 15] = b"keyhole.body.v1";
 const PART_LABEL: &[u8; 15] = b"keyhole.part.v1";
 
 /// Maximum length of a sealed part info, in bytes: prefix and tag of the message, a map of two
-/// entries, and six digests, each with one byte for its key and two for its length.
-pub const PART_INFO_MAX: usize = PREFIX_LEN + 8 + 6 * (3 + DIGEST_MAX) + TAG_LEN;
+/// entries, and a digest of each algorithm, with one byte for its key and two for its length.
+pub const PART_INFO_MAX: usize = PREFIX_LEN + 8 + 3 * ChecksumAlgorithm::ALL.len() + DIGESTS_LEN + TAG_LEN;
 
 /// Returns the context of a body's message. `part_number` is 0 for an object without parts.
 pub const fn context(part_number: u32) -> [u8; 19] {

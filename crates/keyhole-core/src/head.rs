@@ -5,6 +5,7 @@
 mod error;
 
 use core::fmt;
+use core::ops::Range;
 
 use zeroize::Zeroize;
 
@@ -12,7 +13,7 @@ use crate::CustomerKey;
 use crate::aead::Engine;
 use crate::cbor::{Reader, Writer};
 use crate::chunked::{open_single, seal_single};
-use crate::limits::{BUCKET_MAX, DIGEST_MAX, HEAD_MAX, KEY_LEN, OBJECT_KEY_MAX, PREFIX_LEN, SALT_LEN};
+use crate::limits::{BUCKET_MAX, DIGESTS_LEN, HEAD_MAX, KEY_LEN, OBJECT_KEY_MAX, PREFIX_LEN, SALT_LEN};
 
 pub use error::{HeadError, OpenError};
 
@@ -48,22 +49,59 @@ pub enum ChecksumAlgorithm {
     Sha256 = 5,
     /// The MD5 of `Content-MD5`, 16 bytes.
     ContentMd5 = 6,
+    /// SHA-512, 64 bytes.
+    Sha512 = 7,
+    /// The MD5 that is a checksum of its own, 16 bytes.
+    Md5 = 8,
+    /// XXH64, 8 bytes.
+    XxHash64 = 9,
+    /// XXH3 of 64 bits, 8 bytes.
+    XxHash3 = 10,
+    /// XXH3 of 128 bits, 16 bytes.
+    XxHash128 = 11,
 }
 
 impl ChecksumAlgorithm {
     /// All algorithms, in numeric order.
-    pub const ALL: [ChecksumAlgorithm; 6] =
-        [Self::Crc32, Self::Crc32c, Self::Crc64Nvme, Self::Sha1, Self::Sha256, Self::ContentMd5];
+    pub const ALL: [ChecksumAlgorithm; 11] = [
+        Self::Crc32,
+        Self::Crc32c,
+        Self::Crc64Nvme,
+        Self::Sha1,
+        Self::Sha256,
+        Self::ContentMd5,
+        Self::Sha512,
+        Self::Md5,
+        Self::XxHash64,
+        Self::XxHash3,
+        Self::XxHash128,
+    ];
 
     /// Returns the length of the digest in bytes.
     pub const fn digest_len(self) -> usize {
         match self {
             Self::Crc32 | Self::Crc32c => 4,
-            Self::Crc64Nvme => 8,
+            Self::Crc64Nvme | Self::XxHash64 | Self::XxHash3 => 8,
+            Self::ContentMd5 | Self::Md5 | Self::XxHash128 => 16,
             Self::Sha1 => 20,
             Self::Sha256 => 32,
-            Self::ContentMd5 => 16,
+            Self::Sha512 => 64,
         }
+    }
+
+    /// Returns the place of the digest among the digests of all algorithms.
+    const fn place(self) -> Range<usize> {
+        let mut start = 0;
+        let mut i = 0;
+        while i < self as usize - 1 {
+            start += Self::ALL[i].digest_len();
+            i += 1;
+        }
+        start..start + self.digest_len()
+    }
+
+    const fn bit(self) -> u16 {
+        1 << (self as u8 - 1)
     }
 
     fn from_number(number: u64) -> Result<Self, HeadError> {
@@ -82,8 +120,21 @@ pub enum ChecksumType {
 }
 
 /// A set of checksums: at most one digest per algorithm.
-#[derive(Clone, Copy, PartialEq, Eq, Default)]
-pub struct Checksums([Option<[u8; DIGEST_MAX]>; 6]);
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Checksums {
+    /// One bit for each algorithm with a digest.
+    present: u16,
+    /// The digests of all algorithms in numeric order; zero where there is none.
+    digests: [u8; DIGESTS_LEN],
+}
+
+const _: () = assert!(ChecksumAlgorithm::ALL[ChecksumAlgorithm::ALL.len() - 1].place().end == DIGESTS_LEN);
+
+impl Default for Checksums {
+    fn default() -> Self {
+        Checksums { present: 0, digests: [0; DIGESTS_LEN] }
+    }
+}
 
 impl Checksums {
     /// Adds or replaces a digest.
@@ -94,15 +145,14 @@ impl Checksums {
         if digest.len() != algorithm.digest_len() {
             return Err(HeadError::Length);
         }
-        let mut padded = [0; DIGEST_MAX];
-        padded[..digest.len()].copy_from_slice(digest);
-        self.0[algorithm as usize - 1] = Some(padded);
+        self.digests[algorithm.place()].copy_from_slice(digest);
+        self.present |= algorithm.bit();
         Ok(())
     }
 
     /// Returns the digest of an algorithm.
     pub fn get(&self, algorithm: ChecksumAlgorithm) -> Option<&[u8]> {
-        self.0[algorithm as usize - 1].as_ref().map(|padded| &padded[..algorithm.digest_len()])
+        (self.present & algorithm.bit() != 0).then(|| &self.digests[algorithm.place()])
     }
 
     /// Iterates over the digests, in numeric order of the algorithms.
@@ -112,7 +162,7 @@ impl Checksums {
 
     /// Returns whether the set is empty.
     pub fn is_empty(&self) -> bool {
-        self.0.iter().all(Option::is_none)
+        self.present == 0
     }
 }
 

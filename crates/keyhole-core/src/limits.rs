@@ -45,5 +45,5 @@ pub const OBJECT_KEY_MAX: usize = 1024;
 /// Maximum length of a bucket name, in bytes.
 pub const BUCKET_MAX: usize = 63;
 
-/// Maximum length of a digest (SHA-256), in bytes.
-pub const DIGEST_MAX: usize = 32;
+/// Total length of one digest of each checksum algorithm, in bytes.
+pub const DIGESTS_LEN: usize = 4 + 4 + 8 + 20 + 32 + 16 + 64 + 16 + 8 + 8 + 16;

@@ -1,15 +1,16 @@
 //! CopyObject: shares the bodies if source and destination are both sealed or both plaintext,
 //! otherwise streams the bytes.
 
-use keyhole_core::head::{ChecksumType, Checksums};
+use keyhole_core::head::{ChecksumAlgorithm, ChecksumType, Checksums};
 use keyhole_core::sse_c::SseCTarget;
-use keyhole_log::{Content, Etag};
+use keyhole_log::{Content, Disk, Etag, Object};
 use keyhole_s3::body::Digester;
+use keyhole_s3::checksum::{Hasher, ObjectChecksums};
 use keyhole_s3::ops::{self, CopySource, Decision, Directive};
 use keyhole_s3::{Error, ErrorCode, xml};
 
 use crate::attributes::object_checksums;
-use crate::commit::NewObject;
+use crate::commit::{Committed, NewObject};
 use crate::egress::{CopiedBody, Reader};
 use crate::failure::Result;
 use crate::http::Response;
@@ -17,10 +18,12 @@ use crate::ingest::Ingested;
 use crate::limits::COPY_MAX;
 use crate::node::Node;
 use crate::object::OpenedObject;
+use crate::object_head::ObjectHead;
 use crate::plan::{WriteKind, WritePlan};
 use crate::platform::Platform;
 use crate::request::{ObjectName, Request};
 use crate::response_headers::sse_c_headers;
+use crate::source::{Piece, PieceSource};
 
 impl<P: Platform> Node<P> {
     /// Handles CopyObject.
@@ -30,12 +33,15 @@ impl<P: Platform> Node<P> {
         let opened = self.open_source(request, source).await?;
         apply_directives(request, source, &mut plan, &opened)?;
         self.guard_plan(request, &mut plan).await?;
-        let (etag, time_ms) = if plan.is_sealed() == opened.object.sealed {
-            self.copy_shared(&mut plan, opened).await?
+        let algorithm = ops::copy_checksum(request.head)?;
+        let copied = if plan.is_sealed() == opened.object.sealed {
+            self.copy_shared(&mut plan, opened, algorithm).await?
         } else {
-            self.copy_streamed(&mut plan, opened).await?
+            self.copy_streamed(&mut plan, opened, algorithm).await?
         };
-        let response = Response::xml(200, xml::copy_object_result(&etag.to_string(), time_ms));
+        let Copied { etag, time_ms, .. } = copied;
+        let checksums = ObjectChecksums { checksums: &copied.checksums, kind: copied.kind, parts: etag.parts };
+        let response = Response::xml(200, xml::copy_object_result(&etag.to_string(), time_ms, &checksums));
         let response = self.with_expiration(response, name.bucket, name.key, time_ms);
         Ok(response.headers(sse_c_headers(plan.customer_key.as_ref())))
     }
@@ -51,36 +57,103 @@ impl<P: Platform> Node<P> {
         }
     }
 
-    /// Copies by sharing bodies: only a head is written, at a cost independent of the size. Parts
-    /// and ETag stay the same.
-    async fn copy_shared(&self, plan: &mut WritePlan<'_>, opened: OpenedObject) -> Result<(Etag, u64)> {
-        let OpenedObject { object, mut head, .. } = opened;
+    /// Copies by sharing bodies: only a head is written, at a cost independent of the size unless a
+    /// checksum must be computed. Parts and ETag stay the same.
+    async fn copy_shared(
+        &self,
+        plan: &mut WritePlan<'_>,
+        opened: OpenedObject,
+        algorithm: Option<ChecksumAlgorithm>,
+    ) -> Result<Copied> {
+        let OpenedObject { mut object, mut head, .. } = opened;
+        if let Some(algorithm) = algorithm {
+            self.replace_checksums(&mut object, &mut head, algorithm).await?;
+        }
         head.metadata = std::mem::take(&mut plan.metadata);
-        let head = self.write_head(&head, plan.customer_key.as_ref(), plan.name.bucket, plan.name.key)?;
+        let encoded = self.write_head(&head, plan.customer_key.as_ref(), plan.name.bucket, plan.name.key)?;
         let etag = object.etag;
+        let kind = object_checksums(&object, &head).kind;
         let size = object.size;
         let is_sealed = object.sealed;
         let content = Content::Shared(object);
-        let time_ms = self.commit_object(plan, NewObject { content, head, etag, size, is_sealed }).await?;
-        Ok((etag, time_ms))
+        let time_ms = self.commit_object(plan, NewObject { content, head: encoded, etag, size, is_sealed }).await?;
+        Ok(Copied { etag, time_ms, checksums: head.checksums, kind })
+    }
+
+    /// Replaces the checksums of a copied object by one of the whole object. Reads the object's
+    /// bytes unless the source has this checksum.
+    async fn replace_checksums(
+        &self,
+        object: &mut Object,
+        head: &mut ObjectHead,
+        algorithm: ChecksumAlgorithm,
+    ) -> Result<()> {
+        let known = match object_checksums(object, head).kind {
+            ChecksumType::FullObject => head.checksums.get(algorithm).map(<[u8]>::to_vec),
+            ChecksumType::Composite => None,
+        };
+        let digest = match known {
+            Some(digest) => digest,
+            None => self.digest(object, head, algorithm).await?,
+        };
+        head.checksums = Checksums::default();
+        head.checksums.set(algorithm, &digest)?;
+        // The checksums of the parts belong to the composite one.
+        head.declared = (object.etag.parts > 0).then_some((algorithm, ChecksumType::FullObject));
+        object.part_checksums.clear();
+        Ok(())
+    }
+
+    /// Computes the digest of an object's bytes. The head has its data key again on success.
+    async fn digest(&self, object: &Object, head: &mut ObjectHead, algorithm: ChecksumAlgorithm) -> Result<Vec<u8>> {
+        let _admitted = self.admission.copy(object.size, &self.host).await?;
+        let mut reader = Reader::new(self, &object.parts, head.data_key.take(), 0..object.size);
+        let mut hasher = Hasher::new(algorithm);
+        loop {
+            let buf = self.log.disk().buffer_with_len(reader.piece_len());
+            // An empty object is read too, because its end must be authenticated.
+            let Some(Piece { buf, at }) = reader.next(buf).await? else { break };
+            hasher.update(&buf.as_ref()[at]);
+            if reader.remaining() == 0 {
+                break;
+            }
+        }
+        head.data_key = reader.into_data_key();
+        Ok(hasher.finish())
     }
 
     /// Copies between plaintext and sealed: reads the bytes and writes them as a new body.
-    async fn copy_streamed(&self, plan: &mut WritePlan<'_>, opened: OpenedObject) -> Result<(Etag, u64)> {
+    async fn copy_streamed(
+        &self,
+        plan: &mut WritePlan<'_>,
+        opened: OpenedObject,
+        algorithm: Option<ChecksumAlgorithm>,
+    ) -> Result<Copied> {
         let OpenedObject { object, mut head, .. } = opened;
         let _admitted = self.admission.copy(object.size, &self.host).await?;
         let reader = Reader::new(self, &object.parts, head.data_key.take(), 0..object.size);
-        let mut body = CopiedBody::new(reader, Digester::undeclared(plan.wanted(), None));
+        let mut body = CopiedBody::new(reader, Digester::undeclared(plan.wanted(), algorithm));
         let stored = self.ingest(&mut body, plan.sealing()).await?;
         let mut digests = body.finish()?;
-        // A composite checksum does not apply to an object without parts.
-        digests.checksums = match object_checksums(&object, &head).kind {
-            ChecksumType::FullObject => head.checksums,
-            ChecksumType::Composite => Checksums::default(),
-        };
+        if algorithm.is_none() {
+            // A composite checksum does not apply to an object without parts.
+            digests.checksums = match object_checksums(&object, &head).kind {
+                ChecksumType::FullObject => head.checksums,
+                ChecksumType::Composite => Checksums::default(),
+            };
+        }
         let committed = self.commit(plan, Ingested { stored, digests, admitted: None }).await?;
-        Ok((committed.etag, committed.time_ms))
+        let Committed { etag, time_ms, checksums } = committed;
+        Ok(Copied { etag, time_ms, checksums, kind: ChecksumType::FullObject })
     }
+}
+
+/// The object that a copy made.
+struct Copied {
+    etag: Etag,
+    time_ms: u64,
+    checksums: Checksums,
+    kind: ChecksumType,
 }
 
 /// Applies what the request says of metadata and tags to the plan, and refuses a copy that would
@@ -97,9 +170,10 @@ fn apply_directives(
         let message = "The source is longer than 5 GiB; copy it in parts with UploadPartCopy.";
         return Err(Error::new(ErrorCode::InvalidRequest).with_message(message).into());
     }
+    let has_checksum = request.head.headers.get("x-amz-checksum-algorithm").is_some();
     let is_same_name = plan.name == ObjectName { bucket: &source.bucket, key: &source.key };
     let has_no_key = plan.customer_key.is_none() && opened.customer_key.is_none();
-    if is_same_name && directive == Directive::Copy && tags.is_none() && has_no_key {
+    if is_same_name && directive == Directive::Copy && tags.is_none() && has_no_key && !has_checksum {
         let message = "This copy request is illegal because it is trying to copy an object to itself without \
             changing the object's metadata, storage class, website redirect location or encryption attributes.";
         return Err(Error::new(ErrorCode::InvalidRequest).with_message(message).into());

@@ -64,6 +64,11 @@ impl<'n, P: Platform> Reader<'n, P> {
         self
     }
 
+    /// Ends the read and returns the data key.
+    pub(crate) fn into_data_key(self) -> Option<DataKey> {
+        self.data_key
+    }
+
     async fn piece(&mut self, buf: Buf<P>) -> Result<Option<Piece<Buf<P>>>> {
         let mut current = match self.current.take() {
             Some(current) => current,

@@ -4,9 +4,12 @@
 //! [`payload`](BodyDecoder::payload) takes note of payload bytes, which can thus be received
 //! directly into their final buffer.
 
+mod declared;
+
 use keyhole_core::head::{ChecksumAlgorithm, Checksums};
 use sha2::{Digest, Sha256};
 
+use self::declared::{declared, decode};
 use crate::auth::{BodySignature, BodySignatureKind, ChunkSigner};
 use crate::checksum::{self, Hasher};
 use crate::http::{self, RequestHead};
@@ -591,56 +594,6 @@ fn decoded_length(head: &RequestHead) -> Result<u64, Error> {
     let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     text.parse().ok().filter(|_| is_number).ok_or_else(|| {
         Error::invalid_argument("x-amz-decoded-content-length", text, "x-amz-decoded-content-length must be a number.")
-    })
-}
-
-/// Collects the digests that the request head declares, by value or for the trailer.
-fn declared(head: &RequestHead) -> Result<Vec<Declared>, Error> {
-    let mut declared = Vec::new();
-    let hasher = Hasher::new;
-    if let Some(text) = head.headers.get("content-md5") {
-        let algorithm = ChecksumAlgorithm::ContentMd5;
-        declared.push(Declared {
-            hasher: hasher(algorithm),
-            expected: Some(decode(algorithm, text)?),
-            in_trailer: false,
-        });
-    }
-    // The checksum of a CompleteMultipartUpload is the object's, not the document's.
-    let completes = head.method == "POST" && head.query.has("uploadId");
-    if completes {
-        return Ok(declared);
-    }
-    let before = declared.len();
-    // Most requests have none.
-    let has_any = head.headers.iter().any(|(name, _)| name.starts_with(checksum::PREFIX));
-    for algorithm in checksum::ALGORITHMS.into_iter().filter(|_| has_any) {
-        for text in head.headers.all(checksum::header_name(algorithm)) {
-            let expected = Some(decode(algorithm, text)?);
-            declared.push(Declared { hasher: hasher(algorithm), expected, in_trailer: false });
-        }
-    }
-    for name in head.headers.all("x-amz-trailer") {
-        let name = name.trim_ascii().to_ascii_lowercase();
-        let known = checksum::ALGORITHMS.into_iter().find(|it| checksum::header_name(*it).as_bytes() == name);
-        let Some(algorithm) = known else {
-            let message = "The value specified in the x-amz-trailer header is not supported.";
-            return Err(Error::new(ErrorCode::InvalidRequest).with_message(message));
-        };
-        declared.push(Declared { hasher: hasher(algorithm), expected: None, in_trailer: true });
-    }
-    if declared.len() > before + 1 {
-        return Err(checksum::multiple_checksums());
-    }
-    Ok(declared)
-}
-
-fn decode(algorithm: ChecksumAlgorithm, text: &[u8]) -> Result<Vec<u8>, Error> {
-    checksum::decode(algorithm, text).ok_or_else(|| match algorithm {
-        ChecksumAlgorithm::ContentMd5 => {
-            Error::new(ErrorCode::InvalidDigest).with_message("The Content-MD5 you specified is not valid.")
-        }
-        _ => checksum::invalid_header(checksum::header_name(algorithm)),
     })
 }
 

@@ -1,22 +1,30 @@
 //! S3 checksums: names, incremental digests, and checksums of objects from those of their parts.
 
+mod xxhash;
+
 use base64ct::{Base64, Encoding};
 use crc_fast::CrcAlgorithm;
 use keyhole_core::head::{ChecksumAlgorithm, ChecksumType, Checksums};
 use md5::Md5;
 use sha1::Sha1;
-use sha2::{Digest, Sha256};
+use sha2::{Digest, Sha256, Sha512};
 
+use self::xxhash::XxHash;
 use crate::http::RequestHead;
 use crate::{Error, ErrorCode};
 
 /// The algorithms with an `x-amz-checksum-` header.
-pub const ALGORITHMS: [ChecksumAlgorithm; 5] = [
+pub const ALGORITHMS: [ChecksumAlgorithm; 10] = [
     ChecksumAlgorithm::Crc32,
     ChecksumAlgorithm::Crc32c,
     ChecksumAlgorithm::Crc64Nvme,
     ChecksumAlgorithm::Sha1,
     ChecksumAlgorithm::Sha256,
+    ChecksumAlgorithm::Sha512,
+    ChecksumAlgorithm::Md5,
+    ChecksumAlgorithm::XxHash64,
+    ChecksumAlgorithm::XxHash3,
+    ChecksumAlgorithm::XxHash128,
 ];
 
 /// The checksum types of multipart objects.
@@ -33,8 +41,21 @@ pub const fn header_name(algorithm: ChecksumAlgorithm) -> &'static str {
         ChecksumAlgorithm::Crc64Nvme => "x-amz-checksum-crc64nvme",
         ChecksumAlgorithm::Sha1 => "x-amz-checksum-sha1",
         ChecksumAlgorithm::Sha256 => "x-amz-checksum-sha256",
+        ChecksumAlgorithm::Sha512 => "x-amz-checksum-sha512",
+        ChecksumAlgorithm::Md5 => "x-amz-checksum-md5",
+        ChecksumAlgorithm::XxHash64 => "x-amz-checksum-xxhash64",
+        ChecksumAlgorithm::XxHash3 => "x-amz-checksum-xxhash3",
+        ChecksumAlgorithm::XxHash128 => "x-amz-checksum-xxhash128",
         ChecksumAlgorithm::ContentMd5 => "content-md5",
     }
+}
+
+/// Headers with the same prefix that are not a checksum.
+pub(crate) const OTHER_HEADERS: [&str; 3] = ["x-amz-checksum-algorithm", "x-amz-checksum-mode", "x-amz-checksum-type"];
+
+/// Returns the algorithm of a header, by its lower-case name.
+pub(crate) fn of_header(name: &str) -> Option<ChecksumAlgorithm> {
+    ALGORITHMS.into_iter().find(|algorithm| header_name(*algorithm) == name)
 }
 
 /// Returns the name of an algorithm in headers and documents.
@@ -45,7 +66,11 @@ pub const fn algorithm_name(algorithm: ChecksumAlgorithm) -> &'static str {
         ChecksumAlgorithm::Crc64Nvme => "CRC64NVME",
         ChecksumAlgorithm::Sha1 => "SHA1",
         ChecksumAlgorithm::Sha256 => "SHA256",
-        ChecksumAlgorithm::ContentMd5 => "MD5",
+        ChecksumAlgorithm::Sha512 => "SHA512",
+        ChecksumAlgorithm::Md5 | ChecksumAlgorithm::ContentMd5 => "MD5",
+        ChecksumAlgorithm::XxHash64 => "XXHASH64",
+        ChecksumAlgorithm::XxHash3 => "XXHASH3",
+        ChecksumAlgorithm::XxHash128 => "XXHASH128",
     }
 }
 
@@ -75,11 +100,15 @@ pub const fn element_name(algorithm: ChecksumAlgorithm) -> &'static str {
         ChecksumAlgorithm::Crc64Nvme => "ChecksumCRC64NVME",
         ChecksumAlgorithm::Sha1 => "ChecksumSHA1",
         ChecksumAlgorithm::Sha256 => "ChecksumSHA256",
-        ChecksumAlgorithm::ContentMd5 => "ChecksumMD5",
+        ChecksumAlgorithm::Sha512 => "ChecksumSHA512",
+        ChecksumAlgorithm::Md5 | ChecksumAlgorithm::ContentMd5 => "ChecksumMD5",
+        ChecksumAlgorithm::XxHash64 => "ChecksumXXHASH64",
+        ChecksumAlgorithm::XxHash3 => "ChecksumXXHASH3",
+        ChecksumAlgorithm::XxHash128 => "ChecksumXXHASH128",
     }
 }
 
-/// Encodes the checksums that S3 returns (all but the MD5) in base64.
+/// Encodes the checksums that S3 returns (all but the Content-MD5) in base64.
 pub fn texts(checksums: &Checksums) -> impl Iterator<Item = (ChecksumAlgorithm, String)> {
     ALGORITHMS.into_iter().filter_map(|algorithm| Some((algorithm, encode(checksums.get(algorithm)?))))
 }
@@ -113,6 +142,17 @@ impl ObjectChecksums<'_> {
     }
 }
 
+/// Returns whether the checksums of parts combine to that of the whole, so that a multipart object
+/// can have a full-object checksum.
+pub(crate) const fn combines(algorithm: ChecksumAlgorithm) -> bool {
+    crc(algorithm).is_some()
+}
+
+/// Returns the names of all algorithms, separated by commas.
+pub(crate) fn algorithm_names() -> String {
+    ALGORITHMS.map(algorithm_name).join(", ")
+}
+
 const fn crc(algorithm: ChecksumAlgorithm) -> Option<CrcAlgorithm> {
     match algorithm {
         ChecksumAlgorithm::Crc32 => Some(CrcAlgorithm::Crc32IsoHdlc),
@@ -144,6 +184,9 @@ enum HashState {
     Sha1(Sha1),
     Sha256(Sha256),
     Md5(Md5),
+    // Boxed because they are larger than the usual ones.
+    Sha512(Box<Sha512>),
+    XxHash(Box<XxHash>),
 }
 
 impl Hasher {
@@ -153,6 +196,10 @@ impl Hasher {
             (Some(crc), _) => HashState::Crc(crc_fast::Digest::new(crc)),
             (None, ChecksumAlgorithm::Sha1) => HashState::Sha1(Sha1::new()),
             (None, ChecksumAlgorithm::Sha256) => HashState::Sha256(Sha256::new()),
+            (None, ChecksumAlgorithm::Sha512) => HashState::Sha512(Box::default()),
+            (None, ChecksumAlgorithm::XxHash64) => HashState::XxHash(Box::new(XxHash::xxh64())),
+            (None, ChecksumAlgorithm::XxHash3) => HashState::XxHash(Box::new(XxHash::xxh3())),
+            (None, ChecksumAlgorithm::XxHash128) => HashState::XxHash(Box::new(XxHash::xxh128())),
             (None, _) => HashState::Md5(Md5::new()),
         };
         Hasher { algorithm, state }
@@ -170,16 +217,20 @@ impl Hasher {
             HashState::Sha1(digest) => digest.update(bytes),
             HashState::Sha256(digest) => digest.update(bytes),
             HashState::Md5(digest) => digest.update(bytes),
+            HashState::Sha512(digest) => digest.update(bytes),
+            HashState::XxHash(digest) => digest.update(bytes),
         }
     }
 
-    /// Returns the digest; CRCs in big-endian order.
+    /// Returns the digest; CRCs and XXH values in big-endian order.
     pub fn finish(self) -> Vec<u8> {
         match self.state {
             HashState::Crc(digest) => crc_bytes(self.algorithm, digest.finalize()),
             HashState::Sha1(digest) => digest.finalize().to_vec(),
             HashState::Sha256(digest) => digest.finalize().to_vec(),
             HashState::Md5(digest) => digest.finalize().to_vec(),
+            HashState::Sha512(digest) => digest.finalize().to_vec(),
+            HashState::XxHash(digest) => digest.finish(),
         }
     }
 }
@@ -263,6 +314,12 @@ mod tests {
             (ChecksumAlgorithm::Sha1, "f7c3bc1d808e04732adf679965ccc34ca7ae3441"),
             (ChecksumAlgorithm::Sha256, "15e2b0d3c33891ebb0f1ef609ec419420c20e320ce94c65fbc8c3312448eb225"),
             (ChecksumAlgorithm::ContentMd5, "25f9e794323b453885f5181f1b624d0b"),
+            (ChecksumAlgorithm::Md5, "25f9e794323b453885f5181f1b624d0b"),
+            (
+                ChecksumAlgorithm::Sha512,
+                "d9e6762dd1c8eaf6d61b3c6192fc408d4d6d5f1176d0c29169bc24e71c3f274a\
+                 d27fcd5811b313d681f7e55ec02d73d499c95455b6b5bb503acf574fba8ffe85",
+            ),
         ] {
             let mut hasher = Hasher::new(algorithm);
             hasher.update(b"1234");

@@ -27,7 +27,7 @@ pub use host::HostNames;
 pub use lifecycle::{Due, Expiration, Lifecycle, Rule};
 pub use names::{check_bucket, check_key};
 pub use object::{
-    CopySource, Directive, Metadata, ReadOptions, caching_headers, checksum_headers, declared_checksum,
+    CopySource, Directive, Metadata, ReadOptions, caching_headers, checksum_headers, copy_checksum, declared_checksum,
     metadata, metadata_directive, metadata_headers, read_options, refuse_metadata,
 };
 pub use query::{ListObjects, ListObjectsV2, ListUploads, UploadId};

@@ -2,6 +2,7 @@
 //! fixed clock.
 
 mod access;
+mod checksums;
 mod conditional_deletes;
 mod conditions;
 mod errors;

@@ -281,3 +281,55 @@ fn random_bodies_cause_no_panic() {
         let _ = parse_head(&wire);
     }
 }
+
+#[test]
+fn checksums_of_current_sdks_are_verified() {
+    for (header, right, wrong) in [
+        (
+            "x-amz-checksum-sha512",
+            "2eZ2LdHI6vbWGzxhkvxAjU1tXxF20MKRabwk5xw/J0rSf81YEbMT1oH35V7ALXPUmclUVba1u1A6z1dPuo/+hQ==",
+            "z4PhNX7vuL3xVChQ1m2AB9Yg5AULVxXcg/SpIdNs6c5H0NE8XYXysP+DGNKHfuwvY7kxvUdBeoGlODJ6+SfaPg==",
+        ),
+        ("x-amz-checksum-md5", "JfnnlDI7RTiF9RgfG2JNCw==", "1B2M2Y8AsgTpgAmY7PhCfg=="),
+        ("x-amz-checksum-xxhash64", "jLhB20DmroM=", "70bbN1HY6Zk="),
+        ("x-amz-checksum-xxhash3", "ctyxi2ehff8=", "LQaABTjTlMI="),
+        ("x-amz-checksum-xxhash128", "MxGUd+3l3NXpcWQnaB1YYA==", "maoG0wFHmNhgAcMkRo1Jfw=="),
+    ] {
+        assert!(unsigned(&format!("\n{header}: {right}"), b"123456789").is_ok(), "{header}");
+        assert_eq!(unsigned(&format!("\n{header}: {wrong}"), b"123456789").unwrap_err(), ErrorCode::BadDigest);
+        assert_eq!(unsigned(&format!("\n{header}: AAAA"), b"123456789").unwrap_err(), ErrorCode::InvalidRequest);
+    }
+}
+
+#[test]
+fn announced_checksum_must_be_declared() {
+    let announced = "\nx-amz-sdk-checksum-algorithm: CRC32";
+    let crc32 = "\nx-amz-checksum-crc32: y/Q5Jg==";
+    assert!(unsigned(&format!("{announced}{crc32}"), b"123456789").is_ok());
+    for bad in [
+        announced.to_owned(),
+        "\nx-amz-sdk-checksum-algorithm: CRC16".to_owned(),
+        format!("\nx-amz-sdk-checksum-algorithm: CRC32C{crc32}"),
+        format!("{announced}\nContent-MD5: JfnnlDI7RTiF9RgfG2JNCw=="),
+        "\nx-amz-checksum-crc16: AAA=".to_owned(),
+    ] {
+        assert_eq!(unsigned(&bad, b"123456789").unwrap_err(), ErrorCode::InvalidRequest, "{bad}");
+    }
+}
+
+#[test]
+fn checksum_in_header_and_trailer_is_verified_twice() {
+    let check = |header: &str, value: &str| {
+        let kind = BodySignatureKind::Streaming { signer: None, trailer: true };
+        let wire = format!("9\r\n123456789\r\n0\r\nx-amz-checksum-crc32:{value}\r\n\r\n");
+        with_payload(kind, &format!("{TRAILER}{header}"), wire.as_bytes(), 5).map(|_| ())
+    };
+    let right = "y/Q5Jg==";
+    let wrong = "y/Q5Jw==";
+    let header = |value: &str| format!("\nx-amz-checksum-crc32: {value}");
+    assert_eq!(check(&header(right), right), Ok(()));
+    assert_eq!(check(&header(wrong), right), Err(ErrorCode::BadDigest));
+    assert_eq!(check(&header(right), wrong), Err(ErrorCode::BadDigest));
+    assert_eq!(check("\nx-amz-checksum-crc32c: 4waSgw==", right), Err(ErrorCode::InvalidRequest));
+    assert_eq!(check(&format!("{0}{0}", header(right)), right), Err(ErrorCode::InvalidRequest));
+}

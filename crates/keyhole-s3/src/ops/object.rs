@@ -127,23 +127,37 @@ pub fn declared_checksum(head: &RequestHead) -> Result<Option<(ChecksumAlgorithm
             )),
         };
     };
-    let algorithm = checksum::algorithm_of(text).ok_or_else(|| {
-        invalid("Checksum algorithm provided is unsupported. Please try again with any of the valid types: [CRC32, CRC32C, CRC64NVME, SHA1, SHA256]")
-    })?;
-    let combines = !matches!(algorithm, ChecksumAlgorithm::Sha1 | ChecksumAlgorithm::Sha256);
+    let algorithm = named_algorithm(text)?;
     let default_type = match algorithm {
         ChecksumAlgorithm::Crc64Nvme => ChecksumType::FullObject,
         _ => ChecksumType::Composite,
     };
     match kind.unwrap_or(default_type) {
-        ChecksumType::FullObject if !combines => {
-            Err(invalid("The FULL_OBJECT checksum type cannot be used with the SHA1 and SHA256 checksum algorithms."))
-        }
+        ChecksumType::FullObject if !checksum::combines(algorithm) => Err(invalid(
+            "The FULL_OBJECT checksum type can be used with the CRC32, CRC32C and CRC64NVME checksum algorithms alone.",
+        )),
         ChecksumType::Composite if algorithm == ChecksumAlgorithm::Crc64Nvme => {
             Err(invalid("The COMPOSITE checksum type cannot be used with the crc64nvme checksum algorithm."))
         }
         kind => Ok(Some((algorithm, kind))),
     }
+}
+
+/// Parses the checksum that a CopyObject asks for.
+///
+/// # Errors
+/// `InvalidRequest` for unknown names.
+pub fn copy_checksum(head: &RequestHead) -> Result<Option<ChecksumAlgorithm>, Error> {
+    head.headers.text("x-amz-checksum-algorithm").map(named_algorithm).transpose()
+}
+
+fn named_algorithm(text: &str) -> Result<ChecksumAlgorithm, Error> {
+    checksum::algorithm_of(text).ok_or_else(|| {
+        Error::new(ErrorCode::InvalidRequest).with_message(format!(
+            "Checksum algorithm provided is unsupported. Please try again with any of the valid types: [{}]",
+            checksum::algorithm_names()
+        ))
+    })
 }
 
 /// The source object of a copy.

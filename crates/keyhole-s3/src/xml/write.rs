@@ -84,6 +84,14 @@ impl Document {
         }
     }
 
+    /// Adds the checksums of an object, a composite one with the number of parts, and their type.
+    fn object_checksums(&mut self, checksums: &ObjectChecksums<'_>) {
+        for (algorithm, text) in checksums.texts() {
+            self.text(checksum::element_name(algorithm), &text);
+        }
+        self.checksum_type(checksums);
+    }
+
     fn checksum_type(&mut self, checksums: &ObjectChecksums<'_>) {
         if !checksums.checksums.is_empty() {
             self.text("ChecksumType", checksum::type_name(checksums.kind));
@@ -334,22 +342,25 @@ pub fn delete_result(results: &[Deleted<'_>], quiet: bool) -> String {
     doc.finish()
 }
 
-/// Writes the result of CopyObject.
-pub fn copy_object_result(etag: &str, time_ms: u64) -> String {
-    copy_result("CopyObjectResult", etag, time_ms, &Checksums::default())
+/// Writes the result of CopyObject with the checksums of the copy.
+pub fn copy_object_result(etag: &str, time_ms: u64, checksums: &ObjectChecksums<'_>) -> String {
+    let mut doc = copy_result("CopyObjectResult", etag, time_ms);
+    doc.object_checksums(checksums);
+    doc.finish()
 }
 
 /// Writes the result of UploadPartCopy with the computed checksums of the part.
 pub fn copy_part_result(etag: &str, time_ms: u64, checksums: &Checksums) -> String {
-    copy_result("CopyPartResult", etag, time_ms, checksums)
+    let mut doc = copy_result("CopyPartResult", etag, time_ms);
+    doc.checksums(checksums);
+    doc.finish()
 }
 
-fn copy_result(root: &'static str, etag: &str, time_ms: u64, checksums: &Checksums) -> String {
+fn copy_result(root: &'static str, etag: &str, time_ms: u64) -> Document {
     let mut doc = Document::new(root);
     doc.etag(etag);
     doc.text("LastModified", &iso8601(time_ms));
-    doc.checksums(checksums);
-    doc.finish()
+    doc
 }
 
 /// Writes the result of CreateMultipartUpload.
@@ -368,10 +379,7 @@ pub fn complete_result(bucket: &str, key: &str, etag: &str, checksums: &ObjectCh
     doc.text("Bucket", bucket);
     doc.text("Key", key);
     doc.etag(etag);
-    for (algorithm, text) in checksums.texts() {
-        doc.text(checksum::element_name(algorithm), &text);
-    }
-    doc.checksum_type(checksums);
+    doc.object_checksums(checksums);
     doc.finish()
 }
 

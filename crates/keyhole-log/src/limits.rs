@@ -92,6 +92,11 @@ pub const BUCKET_MAX: usize = 63;
 /// Maximum parts of one object, and the highest part number.
 pub const PARTS_MAX: usize = 10_000;
 
+/// Maximum attempts at one part of an upload that are kept until it ends, the current one included. A
+/// client may have sent a part again before its first try was stored, so that the attempt it knows
+/// is not the last one; each retry of an SDK (three by default) adds one.
+pub const PART_ATTEMPTS_MAX: usize = 4;
+
 /// Maximum length of a record, including its header. With the pages it begins and ends in, it fits
 /// into one buffer.
 pub const RECORD_MAX: usize = BUFFER_LEN - 2 * PAGE;

@@ -59,12 +59,14 @@ pub struct Object {
     pub part_checksums: Vec<u8>,
     /// The bodies in order. An object that was not uploaded in parts has one, with number 0.
     pub parts: Vec<Part>,
+    /// Id of the upload that was completed to this object. `None` for other objects, and for copies.
+    pub completed: Option<[u8; 16]>,
     /// Sequence number of the write that stored the object. Tells versions of a name apart.
     pub seq: u64,
     pub(crate) pin: Pin,
 }
 
-/// A part to store. It replaces an earlier attempt at its number.
+/// A part to store. It becomes the current attempt at its number.
 #[derive(Debug)]
 pub struct PutPart {
     /// The upload.

@@ -298,7 +298,7 @@ pub(crate) struct UploadIdentity {
     pub(crate) upload: u64,
 }
 
-/// The current attempt at a part of an upload.
+/// An attempt at a part of an upload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PartInfo {
     /// Part number.
@@ -321,7 +321,8 @@ pub struct PartInfo {
 pub struct CompleteUpload {
     /// The upload.
     pub upload: UploadRef,
-    /// The parts in order, as returned by [`parts`](crate::Log::parts).
+    /// The parts in order, as returned by [`parts`](crate::Log::parts) or
+    /// [`part_attempts`](crate::Log::part_attempts).
     pub parts: Vec<Part>,
     /// Object head, opaque to the log.
     pub head: Vec<u8>,

@@ -32,6 +32,7 @@ mod attributes;
 mod authorize;
 mod bucket;
 mod commit;
+mod completed;
 mod copy;
 mod egress;
 mod failure;

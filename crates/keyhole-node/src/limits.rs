@@ -70,6 +70,10 @@ pub const COPY_MAX: u64 = 5 << 30;
 /// The shortest part other than the last: 5 MiB, as on AWS.
 pub const PART_MIN: u64 = 5 << 20;
 
+/// Attempts at the completion of an upload while parts that were sent again replace those that it
+/// names.
+pub const COMPLETE_TRIES: usize = 4;
+
 /// Customer keys that a bucket's policy may pin.
 pub const PINS_MAX: usize = 64;
 

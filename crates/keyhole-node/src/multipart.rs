@@ -7,8 +7,7 @@
 use keyhole_core::CustomerKey;
 use keyhole_core::body::MultipartEtag;
 use keyhole_core::head::{ChecksumAlgorithm, ChecksumType, Checksums};
-use keyhole_log::limits::PARTS_MAX;
-use keyhole_log::{CompleteUpload, CreateUpload, Etag, Part, PartInfo, UploadHead, UploadRef};
+use keyhole_log::{CompleteUpload, Condition, CreateUpload, Etag, Part, PartInfo, UploadHead, UploadRef};
 use keyhole_s3::body::Digester;
 use keyhole_s3::checksum::{self, ObjectChecksums};
 use keyhole_s3::ops::{self, Completion, CopySource, DeclaredChecksum};
@@ -16,10 +15,10 @@ use keyhole_s3::xml::CompletedPart;
 use keyhole_s3::{Error, ErrorCode, sse, xml};
 
 use crate::egress::{CopiedBody, Reader};
-use crate::failure::Result;
+use crate::failure::{Failure, Result};
 use crate::http::{Connection, Response};
 use crate::ingest::Ingested;
-use crate::limits::{OBJECT_MAX, PART_MIN, PUT_MAX};
+use crate::limits::{COMPLETE_TRIES, OBJECT_MAX, PART_MIN, PUT_MAX};
 use crate::node::Node;
 use crate::object_head::{ObjectHead, manifest, part_key_failure};
 use crate::part_checksums::PartChecksums;
@@ -132,7 +131,8 @@ impl<P: Platform> Node<P> {
         Ok(Response::xml(200, document).headers(sse_c_headers(plan.customer_key.as_ref())))
     }
 
-    /// Handles CompleteMultipartUpload.
+    /// Handles CompleteMultipartUpload. Repeating it is no error as long as the object is the one
+    /// that it made.
     pub(crate) async fn complete_upload(
         &self,
         connection: &mut Connection<P::Stream>,
@@ -147,21 +147,69 @@ impl<P: Platform> Node<P> {
         let completion = Completion::new(request.head)?;
         let document = self.document(connection, request).await?;
         let completed = xml::parse_complete(&document)?;
-        let upload = self.log.upload(name.bucket, name.key, id)?.ok_or(ErrorCode::NoSuchUpload)?;
+        let wanted = WantedObject { customer_key, condition, completion, completed };
+        let done = match self.log.upload(name.bucket, name.key, id)? {
+            Some(upload) => self.complete_open(request, &upload, &wanted).await,
+            None => Err(ErrorCode::NoSuchUpload.into()),
+        };
+        match done {
+            // Another request may have completed it in the meantime.
+            Err(Failure::Reply(error)) if error.code == ErrorCode::NoSuchUpload => {
+                self.complete_again(request, id, &wanted).await
+            }
+            done => done,
+        }
+    }
+
+    /// Completes an upload that has not ended. Starts again if a part that was sent again has
+    /// replaced a chosen attempt in the meantime.
+    async fn complete_open(
+        &self,
+        request: &Request<'_>,
+        upload: &UploadRef,
+        wanted: &WantedObject<'_>,
+    ) -> Result<Response<'_, P>> {
+        let mut attempts = self.log.part_attempts(upload)?;
+        for _ in 1..COMPLETE_TRIES {
+            match self.complete_from(request, upload.clone(), &attempts, wanted).await {
+                Err(Failure::Reply(error)) if error.code == ErrorCode::InvalidPart => {
+                    let newer = self.log.part_attempts(upload)?;
+                    if newer == attempts {
+                        return Err(error.into());
+                    }
+                    attempts = newer;
+                }
+                done => return done,
+            }
+        }
+        self.complete_from(request, upload.clone(), &attempts, wanted).await
+    }
+
+    /// Completes an upload from these attempts at its parts.
+    async fn complete_from(
+        &self,
+        request: &Request<'_>,
+        upload: UploadRef,
+        attempts: &[PartInfo],
+        wanted: &WantedObject<'_>,
+    ) -> Result<Response<'_, P>> {
+        let name = request.name()?;
+        let WantedObject { customer_key, condition, completion, completed } = wanted;
+        let customer_key = *customer_key;
         let policy = self.policy(name.bucket)?;
         policy.check_kind(upload.sealed)?;
         if upload.sealed {
             policy.check_completion(customer_key, self.log.is_set_since(&upload), name.bucket)?;
         }
-        let guarded = self.guard(request, name, &policy, customer_key, upload.sealed, condition).await?;
-        let chosen = choose(&completed, self.log.parts(&upload, 0, PARTS_MAX)?)?;
+        let guarded = self.guard(request, name, &policy, customer_key, upload.sealed, *condition).await?;
+        let chosen = choose(completed, attempts)?;
         let size = total_size(chosen.iter().map(|part| part.size))?;
         let mut etag = MultipartEtag::new();
         chosen.iter().for_each(|part| etag.update(&part.etag));
         let etag = Etag { digest: etag.finish(), parts: chosen.len() as u16 };
 
         let UploadHead { head, tags } = self.log.upload_head(&upload).await?;
-        let object = Completing { completion: &completion, completed: &completed, chosen: &chosen, size, etag };
+        let object = Completing { completion, completed, chosen: &chosen, size, etag };
         let assembled = self.assemble(&upload, head, customer_key, &object).await?;
         let time_ms = self.host.now_ms();
         let complete = CompleteUpload {
@@ -257,6 +305,14 @@ impl<P: Platform> Node<P> {
     }
 }
 
+/// What a CompleteMultipartUpload asks for.
+pub(crate) struct WantedObject<'c> {
+    pub(crate) customer_key: Option<&'c CustomerKey>,
+    pub(crate) condition: Condition,
+    pub(crate) completion: Completion,
+    pub(crate) completed: Vec<CompletedPart>,
+}
+
 /// What a completion names, and the object that it adds up to.
 struct Completing<'c> {
     completion: &'c Completion,
@@ -286,29 +342,36 @@ fn declared(target: &WriteTarget) -> DeclaredChecksum {
     Some((algorithm, checksum::TYPES.into_iter().find(|it| *it as u8 == kind)?))
 }
 
-/// Selects the uploaded parts that the client names.
-fn choose(completed: &[CompletedPart], uploaded: Vec<PartInfo>) -> Result<Vec<PartInfo>> {
+/// Selects the attempts at parts that the client names: the newest with that ETag.
+fn choose(completed: &[CompletedPart], attempts: &[PartInfo]) -> Result<Vec<PartInfo>> {
     if completed.is_empty() {
         return Err(ErrorCode::MalformedXML.into());
     }
     if completed.windows(2).any(|pair| pair[0].number >= pair[1].number) {
         return Err(ErrorCode::InvalidPartOrder.into());
     }
-    let mut uploaded = uploaded.into_iter().peekable();
+    let mut attempts = attempts.iter().peekable();
     let mut chosen = Vec::with_capacity(completed.len());
     for named in completed {
-        while uploaded.next_if(|part| part.number < named.number).is_some() {}
-        let part = uploaded.next_if(|part| part.number == named.number).ok_or(ErrorCode::InvalidPart)?;
-        if named.etag.trim_matches('"') != (Etag { digest: part.etag, parts: 0 }).to_string() {
-            return Err(ErrorCode::InvalidPart.into());
+        while attempts.next_if(|part| part.number < named.number).is_some() {}
+        let mut found = None;
+        while let Some(part) = attempts.next_if(|part| part.number == named.number) {
+            if names(named, &part.part) {
+                found = Some(part);
+            }
         }
-        chosen.push(part);
+        chosen.push(found.ok_or(ErrorCode::InvalidPart)?.clone());
     }
     let (_, but_last) = chosen.split_last().ok_or(ErrorCode::MalformedXML)?;
     if but_last.iter().any(|part| part.size < PART_MIN) {
         return Err(ErrorCode::EntityTooSmall.into());
     }
     Ok(chosen)
+}
+
+/// Returns whether a part is the one that the client names.
+pub(crate) fn names(named: &CompletedPart, part: &Part) -> bool {
+    named.number == part.number && named.etag.trim_matches('"') == (Etag { digest: part.etag, parts: 0 }).to_string()
 }
 
 /// Computes the digest of an object from those of its parts; `None` if a part lacks one.

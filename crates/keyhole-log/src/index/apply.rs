@@ -108,8 +108,7 @@ impl Index {
             }
             Effect::PutPart { bucket, upload, part, .. } => {
                 let upload = self.buckets.get_mut(bucket).and_then(|home| home.uploads.get_mut(*upload));
-                let entry = upload.and_then(|upload| upload.parts.get_mut(part.number));
-                entry.filter(|entry| entry.seq == seq).map(|entry| &mut entry.at)
+                upload.and_then(|upload| upload.parts.get_mut(part.number, seq)).map(|entry| &mut entry.at)
             }
             Effect::Moved(effect) => return self.relocate(seq, at, effect),
             Effect::DeleteBucket { .. }
@@ -279,9 +278,6 @@ impl Index {
         // Deleting a bucket deletes its uploads.
         let home = self.buckets.get_mut(&of.bucket).ok_or(Error::NoSuchUpload)?;
         let upload = home.uploads.get_mut(of.upload).ok_or(Error::NoSuchUpload)?;
-        if upload.parts.get(part.number).is_some_and(|newer| newer.seq > seq) {
-            return Ok(());
-        }
         let body = part.body;
         let old = upload.parts.insert(PartEntry { at, seq, time_ms, part: part.clone() });
         home.bytes += part.size;

@@ -23,11 +23,12 @@ pub(crate) enum Capture {
         bucket: u64,
         after: Option<Key>,
     },
-    /// The uploads of that bucket from this one on, and their parts after this number.
+    /// The uploads of that bucket from this one on, and the attempts at their parts after this
+    /// number and sequence number.
     Uploads {
         bucket: u64,
         upload: u64,
-        part: Option<u16>,
+        part: Option<(u16, u64)>,
     },
     Bodies {
         from: BodyId,
@@ -107,7 +108,7 @@ impl Index {
         Capture::Uploads { bucket: id, upload: 0, part: None }
     }
 
-    fn capture_uploads(&self, bucket: u64, upload: u64, part: Option<u16>, out: &mut Vec<u8>) -> Capture {
+    fn capture_uploads(&self, bucket: u64, upload: u64, part: Option<(u16, u64)>, out: &mut Vec<u8>) -> Capture {
         let next = Capture::Objects { bucket: bucket + 1, after: None };
         let Some(home) = self.buckets.get(&bucket) else { return next };
         let Some((seq, found)) = home.uploads.from(upload).next() else { return next };
@@ -116,12 +117,13 @@ impl Index {
         if part.is_none() {
             found.item(seq).encode(out);
         }
-        for entry in found.parts.from(part.map_or(0, |part| part + 1)) {
+        let (number, attempt) = part.unwrap_or((0, 0));
+        for entry in found.parts.after(number, attempt) {
             let part = entry.part.clone();
             let item = Item::Part { upload: seq, at: entry.at.raw(), seq: entry.seq, time_ms: entry.time_ms, part };
             item.encode(out);
             if out.len() >= self.checkpoint_record() {
-                return Capture::Uploads { bucket, upload: seq, part: Some(entry.part.number) };
+                return Capture::Uploads { bucket, upload: seq, part: Some((entry.part.number, entry.seq)) };
             }
         }
         Capture::Uploads { bucket, upload: seq + 1, part: None }

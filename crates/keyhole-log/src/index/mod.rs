@@ -203,14 +203,12 @@ impl Index {
         buckets.flat_map(|bucket| bucket.uploads.iter().map(|(seq, upload)| (&*bucket.name, seq, upload)))
     }
 
-    /// Iterates over all parts of uploads: bucket, key, record, part.
+    /// Iterates over all kept attempts at parts of uploads: bucket, key, record, part.
     pub(crate) fn parts(&self) -> impl Iterator<Item = (&str, &str, Location, PartInfo)> {
         self.buckets.iter().flat_map(|(&id, bucket)| {
             bucket.uploads.iter().flat_map(move |(seq, upload)| {
-                let places = upload.parts.iter().map(|entry| entry.at);
-                places
-                    .zip(upload.parts(UploadIdentity { bucket: id, upload: seq }, 0))
-                    .map(|(at, part)| (&*bucket.name, upload.key(), at, part))
+                let attempts = upload.attempts(UploadIdentity { bucket: id, upload: seq });
+                attempts.map(|(at, part)| (&*bucket.name, upload.key(), at, part))
             })
         })
     }

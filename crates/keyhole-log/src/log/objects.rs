@@ -51,6 +51,11 @@ impl<D: Disk> Log<D> {
         within(key.len(), KEY_MAX, "the key of an object")?;
         within(head.len(), HEAD_MAX, "the head of an object")?;
         within(tags.len(), OBJECT_TAGS_MAX, "the tags of an object")?;
+        // A copy is not the object that the upload made.
+        let completed = match &content {
+            Content::Shared(object) if is_tagging => object.completed,
+            _ => None,
+        };
         let (new, parts, part_checksums, bound, source) = match content {
             Content::New(body, salt) => {
                 let part = Part { number: 0, body: body.id(), size, salt, etag: etag.digest };
@@ -85,8 +90,21 @@ impl<D: Disk> Log<D> {
         let tags = &tags[..];
         let part_checksums = &part_checksums[..];
         let upload = None;
-        let record =
-            ObjectPut { bucket, upload, size, time_ms, etag, sealed, bound, key, head, parts, tags, part_checksums };
+        let record = ObjectPut {
+            bucket,
+            upload,
+            size,
+            time_ms,
+            etag,
+            sealed,
+            bound,
+            key,
+            head,
+            parts,
+            tags,
+            part_checksums,
+            completed,
+        };
         let mut drafts = Vec::with_capacity(2);
         let mut holds = Vec::new();
         if let Some((body, seq)) = new.zip(body_seq) {
@@ -229,6 +247,7 @@ fn object_of(payload: RecordPayload<'_>, seq: u64, pin: Pin) -> Option<Object> {
         tags: put.tags.to_vec(),
         part_checksums: put.part_checksums.to_vec(),
         parts: put.parts,
+        completed: put.completed,
         seq,
         pin,
     })

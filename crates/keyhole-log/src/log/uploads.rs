@@ -75,7 +75,8 @@ impl<D: Disk> Log<D> {
         head.await.map_err(|error| named(error, &upload.bucket, &upload.key))
     }
 
-    /// Stores a part, replacing an earlier attempt at its number.
+    /// Stores a part. Earlier attempts at its number stay usable, except for one with the same ETag,
+    /// and for the oldest of more than [`PART_ATTEMPTS_MAX`](crate::limits::PART_ATTEMPTS_MAX).
     ///
     /// # Errors
     /// `NoSuchUpload` if it has ended, also while the part was being stored; `Conflict`
@@ -93,7 +94,7 @@ impl<D: Disk> Log<D> {
             store.check_poison()?;
             let (bucket, home, open) = find(&state.index, &upload)?;
             open.check_open()?;
-            home.check_quota(size, |_| open.part_size(number))?;
+            home.check_quota(size, |_| open.replaced_size(number, &etag))?;
             state.index.reserve_bytes(bucket, size);
             (bucket, state.numbers.record(), state.numbers.record())
         };
@@ -104,7 +105,19 @@ impl<D: Disk> Log<D> {
         self.write(CommitRequest { drafts, holds, ..CommitRequest::default() }).await
     }
 
-    /// Returns at most `limit` parts of an upload with a number above `after`.
+    /// Returns all kept attempts at the parts of an upload, ordered by number and then by age: an
+    /// object may be completed from any of them.
+    ///
+    /// # Errors
+    /// `NoSuchUpload` if it has ended in the meantime.
+    pub fn part_attempts(&self, upload: &UploadRef) -> Result<Vec<PartInfo>, Error> {
+        let state = self.store().lock();
+        let (bucket, _, found) = find(&state.index, upload)?;
+        Ok(found.attempts(UploadIdentity { bucket, upload: upload.seq }).map(|(_, part)| part).collect())
+    }
+
+    /// Returns at most `limit` parts of an upload with a number above `after`: of each the current
+    /// attempt.
     ///
     /// # Errors
     /// `NoSuchUpload` if it has ended in the meantime.
@@ -176,6 +189,7 @@ impl<D: Disk> Log<D> {
             parts,
             tags: &tags,
             part_checksums: &part_checksums,
+            completed: Some(upload.id),
         };
         let drafts = vec![draft(seq, &RecordPayload::ObjectPut(record))];
         self.write(CommitRequest { drafts, pinned, ..CommitRequest::default() }).await

@@ -62,8 +62,8 @@ impl State {
         }
         for (seq, upload) in home.uploads_from(0) {
             let bodies = upload
-                .parts(UploadIdentity { bucket: id, upload: seq }, 0)
-                .filter_map(|part| self.damage_of_body(segment, part.part.body, unread));
+                .attempts(UploadIdentity { bucket: id, upload: seq })
+                .filter_map(|(_, part)| self.damage_of_body(segment, part.part.body, unread));
             let damage = self.damage_at(segment, upload.at).into_iter().chain(bodies).next();
             found.extend(damage.map(|damage| damage.of(Some(home.name()), Some(upload.key()))));
         }

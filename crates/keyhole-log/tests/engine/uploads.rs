@@ -1,9 +1,9 @@
 //! Multipart uploads.
 
-use keyhole_log::limits::PARTS_MAX;
+use keyhole_log::limits::{PART_ATTEMPTS_MAX, PARTS_MAX};
 use keyhole_log::{
-    CompleteUpload, Condition, CreateUpload, Disk, Error, ListUploads, ListedUpload, Log, Part, PutPart, SegmentState,
-    UploadRef,
+    BucketSettings, CompleteUpload, Condition, Content, CreateUpload, Disk, Error, ListUploads, ListedUpload, Log,
+    Object, Part, PutObject, PutPart, SegmentState, UploadRef,
 };
 
 use crate::support::store::{Store, bytes, etag, get, put, write_body};
@@ -25,9 +25,14 @@ async fn create(log: &Log<MemDisk>, key: &str, id: u8) -> Result<UploadRef, Erro
 }
 
 async fn part(log: &Log<MemDisk>, upload: &UploadRef, number: u16, data: &[u8]) -> Result<(), Error> {
+    attempt(log, upload, number, data, number as u8).await
+}
+
+/// Stores an attempt at a part, with an ETag of its own.
+async fn attempt(log: &Log<MemDisk>, upload: &UploadRef, number: u16, data: &[u8], etag: u8) -> Result<(), Error> {
     let content = write_body(log, data, true).await?;
     let upload = upload.clone();
-    let etag = [number as u8; 16];
+    let etag = [etag; 16];
     let size = data.len() as u64;
     let checksums = format!("checksums of {number}").into_bytes();
     log.put_part(PutPart { upload, number, content, salt: [5; 24], etag, size, time_ms: 7, checksums }).await
@@ -88,6 +93,121 @@ fn compaction_moves_uploads_and_their_parts() {
             tags.unwrap();
             assert_eq!(buf.as_ref()[..60_000], body(number), "part {number}");
         }
+    });
+}
+
+/// Returns the first byte of the ETag of each kept attempt.
+fn attempts(log: &Log<MemDisk>, upload: &UploadRef) -> Vec<(u16, u8)> {
+    log.part_attempts(upload).unwrap().into_iter().map(|part| (part.number, part.etag[0])).collect()
+}
+
+/// A retry may overtake its first try, so that the client knows an earlier attempt than the last.
+#[test]
+fn resent_parts_stay_usable_until_the_upload_ends() {
+    let (medium, mut store) = Store::fresh_maintained();
+    let log = store.log();
+    let body = |etag: u8| bytes(u64::from(etag), 70_000);
+    store.run(async {
+        let upload = create(&log, "k", 1).await.unwrap();
+        for etag in 1..=PART_ATTEMPTS_MAX as u8 + 2 {
+            attempt(&log, &upload, 1, &body(etag), etag).await.unwrap();
+            put(&log, "overwritten", u64::from(etag), 70_000).await.unwrap();
+        }
+        attempt(&log, &upload, 2, b"last", 9).await.unwrap();
+        // The same ETag takes the place of its attempt.
+        attempt(&log, &upload, 1, &body(4), 4).await.unwrap();
+        assert_eq!(attempts(&log, &upload), [(1, 3), (1, 5), (1, 6), (1, 4), (2, 9)]);
+        assert_eq!(parts(&log, &upload).iter().map(|part| part.etag[0]).collect::<Vec<_>>(), [4, 9]);
+        let (buckets, _) = log.store().bucket_usage(1);
+        assert_eq!(buckets[0].bytes, 4 * 70_000 + 4 + 70_000, "all attempts and an object");
+        log.compact().await.unwrap();
+        assert_eq!(attempts(&log, &upload).len(), 5);
+    });
+    drop((log, store));
+    medium.borrow_mut().crash(Crash::Lost);
+
+    let mut store = Store::open(&medium, 1);
+    let log = store.log();
+    store.run(async {
+        let upload = log.upload("bucket", "k", &[1; 16]).unwrap().unwrap();
+        let kept = log.part_attempts(&upload).unwrap();
+        assert_eq!(attempts(&log, &upload), [(1, 3), (1, 5), (1, 6), (1, 4), (2, 9)]);
+        for part in &kept[..4] {
+            assert_eq!(log.part_checksums(part).await.unwrap(), b"checksums of 1");
+            let read = log.body(&part.part).await.unwrap();
+            let (tags, buf) = log.read_block(&read, 0, 0..5, log.disk().buffer()).await;
+            tags.unwrap();
+            assert_eq!(buf.as_ref()[..70_000], body(part.etag[0]));
+        }
+        complete(&log, &upload, vec![kept[0].part.clone(), kept[4].part.clone()], 3).await.unwrap();
+        let object = log.object("bucket", "k").await.unwrap().unwrap();
+        assert_eq!(object.parts.iter().map(|part| part.etag[0]).collect::<Vec<_>>(), [3, 9]);
+        assert_eq!(log.store().usage().bodies, 3, "the other attempts are gone");
+        let (buckets, _) = log.store().bucket_usage(1);
+        assert_eq!(buckets[0].bytes, 2 * 70_000 + 4);
+    });
+}
+
+#[test]
+fn quota_counts_kept_attempts() {
+    let (_, mut store) = Store::fresh(12, 1);
+    let log = store.log();
+    store.run(async {
+        log.create_bucket("bucket", 1).await.unwrap();
+        let change = |settings: &mut BucketSettings| {
+            settings.quota = Some(25);
+            Ok::<(), Error>(())
+        };
+        log.change_bucket("bucket", 1, change).await.unwrap();
+        let upload = create(&log, "k", 1).await.unwrap();
+        attempt(&log, &upload, 1, &[1; 10], 1).await.unwrap();
+        attempt(&log, &upload, 1, &[2; 10], 2).await.unwrap();
+        assert!(matches!(attempt(&log, &upload, 1, &[3; 10], 3).await, Err(Error::QuotaExceeded)));
+        // The same bytes again take no more room.
+        attempt(&log, &upload, 1, &[1; 10], 1).await.unwrap();
+        attempt(&log, &upload, 1, &[2; 15], 2).await.unwrap();
+        assert!(matches!(attempt(&log, &upload, 1, &[2; 16], 2).await, Err(Error::QuotaExceeded)));
+        log.abort_upload("bucket", "k", &[1; 16], 2).await.unwrap();
+        assert_eq!((log.store().bucket_usage(1).0[0].bytes, log.store().usage().bodies), (0, 0));
+    });
+}
+
+#[test]
+fn object_names_the_upload_that_it_was_completed_from() {
+    let (medium, mut store) = Store::fresh(13, 1);
+    let log = store.log();
+    store.run(async {
+        log.create_bucket("bucket", 1).await.unwrap();
+        let upload = create(&log, "k", 7).await.unwrap();
+        part(&log, &upload, 1, b"part").await.unwrap();
+        complete(&log, &upload, parts(&log, &upload), 2).await.unwrap();
+        let object = log.object("bucket", "k").await.unwrap().unwrap();
+        assert_eq!(object.completed, Some([7; 16]));
+        log.set_tags("bucket", "k", object, vec![1]).await.unwrap();
+    });
+    drop(log);
+    store.close();
+    let mut store = Store::open(&medium, 1);
+    let log = store.log();
+    store.run(async {
+        let object = log.object("bucket", "k").await.unwrap().unwrap();
+        assert_eq!((object.completed, &object.tags[..]), (Some([7; 16]), &[1][..]), "after new tags");
+        let put = |key: &str, object: Object| PutObject {
+            bucket: "bucket".into(),
+            key: key.into(),
+            head: object.head.clone(),
+            tags: Vec::new(),
+            sealed: object.sealed,
+            etag: object.etag,
+            size: object.size,
+            time_ms: 10,
+            condition: Condition::None,
+            content: Content::Shared(object),
+        };
+        log.put_object(put("copy", object.clone())).await.unwrap();
+        assert_eq!(log.object("bucket", "copy").await.unwrap().unwrap().completed, None);
+        log.put_object(put("k", object)).await.unwrap();
+        assert_eq!(log.object("bucket", "k").await.unwrap().unwrap().completed, None, "a copy onto itself");
     });
 }
 

@@ -13,3 +13,4 @@ mod ranges;
 mod requests;
 mod sse_c;
 mod support;
+mod uploads;

@@ -75,6 +75,8 @@ pub struct Upload {
     pub exists: Register<bool>,
     /// The number of the piece of each part.
     pub parts: BTreeMap<u16, Register<Option<u64>>>,
+    /// The pieces of all attempts at each part.
+    pub attempts: BTreeMap<u16, Vec<u64>>,
     /// Its completion: the operation and the version.
     pub completions: Vec<(u64, u64)>,
 }
@@ -204,7 +206,8 @@ impl Model {
             exists.begin(*deletion, false, now);
         }
         let parts = BTreeMap::new();
-        self.uploads.insert(upload, Upload { bucket, key, exists, parts, completions: Vec::new() });
+        let attempts = BTreeMap::new();
+        self.uploads.insert(upload, Upload { bucket, key, exists, parts, attempts, completions: Vec::new() });
     }
 
     /// Begins the deletion of a bucket and its uploads.
@@ -283,6 +286,7 @@ impl Model {
             object.part_checksums == version.part_checksums.map(part_checksums).unwrap_or_default(),
             "the part_checksums of version {id}"
         );
+        assert_eq!(object.completed, version.upload.map(upload_id), "the upload of version {id}");
         assert_eq!(object.parts.len(), version.pieces.len(), "bodies of version {id}");
         for (part, piece) in object.parts.iter().zip(&version.pieces) {
             let found = (part.number, part.size, part.etag, part.salt);

@@ -34,7 +34,8 @@ impl Model {
                 let of = bounds(part.values(since).copied(), |id| self.pieces[&id].content.len);
                 let counts = but.1 != Some((*id, *number)) && upload.exists.values(since).all(|there| *there);
                 least += if counts { of.0 } else { 0 };
-                most += of.1;
+                // Earlier attempts may still be kept.
+                most += upload.attempts[number].iter().map(|id| self.pieces[id].content.len).sum::<u64>();
             }
         }
         (least, most)

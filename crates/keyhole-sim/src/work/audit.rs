@@ -162,7 +162,8 @@ async fn audit_uploads(log: &Log<SimDisk>, world: &World, how: Audit, found: &mu
             what.err()
         );
         let parts = log.parts(&reference, 0, 100).expect("the upload is there");
-        for info in &parts {
+        let attempts = log.part_attempts(&reference).expect("the upload is there");
+        for info in &attempts {
             let (part, piece) = world.model.borrow().recognise_part(info);
             let what = log.part_checksums(info).await;
             let bytes = content::check(log, &info.part, piece.content).await;

@@ -109,6 +109,7 @@ impl Client {
             let upload = model.uploads.get_mut(&upload).expect("uploads stay as long as the process");
             let part = upload.parts.entry(number).or_insert_with(|| Register::new(None));
             part.begin(id, Some(id), since.tick);
+            upload.attempts.entry(number).or_default().push(id);
         }
         let put = PutPart {
             upload: reference,
@@ -180,8 +181,18 @@ impl Client {
             let seen = part.observe(since.tick, since.tick, durable, 0, |value| *value == found);
             assert!(seen, "part {number} of {upload} is {found:?}, may be {:?}", part.legal(false));
         }
-        let pieces = found.into_iter().map(|(_, piece)| piece).zip(part_checksums.into_iter().map(|info| info.part));
-        let pieces: Vec<_> = pieces.filter(|_| !self.random.chance(10)).collect();
+        // Earlier attempts can be used as well.
+        let attempts = self.log.part_attempts(reference).expect("the parts of the upload are there");
+        let pieces = part_checksums.into_iter().filter(|_| !self.random.chance(10)).collect::<Vec<_>>();
+        let pieces: Vec<_> = pieces
+            .into_iter()
+            .map(|current| {
+                let of_number: Vec<_> = attempts.iter().filter(|info| info.number == current.number).collect();
+                assert_eq!(of_number.last(), Some(&&current), "the newest attempt is the current one");
+                let info = if self.random.chance(70) { current } else { (*self.random.pick(&of_number)).clone() };
+                (model.recognise_part(&info).1, info.part)
+            })
+            .collect();
         (!pieces.is_empty()).then_some(pieces)
     }
 

@@ -53,7 +53,9 @@ const BODY_RECORD_MAX: usize = {
 };
 const OBJECT_OF_A_BODY_MAX: usize =
     crate::wire::record::HEADER_LEN + 64 + KEY_MAX + HEAD_MAX + PART_LEN + 2 + OBJECT_TAGS_MAX;
-const OBJECT_RECORD_MAX: usize = OBJECT_OF_A_BODY_MAX + (PARTS_MAX - 1) * PART_LEN + 4 + PART_CHECKSUMS_MAX;
+const UPLOAD_ID_LEN: usize = 16;
+const OBJECT_RECORD_MAX: usize =
+    OBJECT_OF_A_BODY_MAX + (PARTS_MAX - 1) * PART_LEN + 4 + PART_CHECKSUMS_MAX + UPLOAD_ID_LEN;
 const _: () = {
     assert!(BODY_RECORD_MAX <= RECORD_MAX && OBJECT_RECORD_MAX <= RECORD_MAX && RECORD_MAX + 8 <= BATCH_MAX);
     assert!(BODY_RECORD_MAX + OBJECT_OF_A_BODY_MAX + 16 <= BATCH_MAX && OBJECT_TAGS_MAX <= u16::MAX as usize);
@@ -135,7 +137,7 @@ impl<'a> RecordPayload<'a> {
             }
             RecordPayload::ObjectPut(put) => {
                 let opaque = put.head.len() + put.tags.len() + put.part_checksums.len();
-                72 + put.key.len() + opaque + put.parts.len() * PART_LEN
+                88 + put.key.len() + opaque + put.parts.len() * PART_LEN
             }
             RecordPayload::Tombstone { key, .. } => 18 + key.len(),
             RecordPayload::CheckpointItems(record) => 16 + record.items.len(),
@@ -339,6 +341,7 @@ mod tests {
                 parts,
                 tags,
                 part_checksums,
+                completed: upload.map(|_| [9; 16]),
             }));
         }
         for declared in [None, Some((2, 1))] {

@@ -9,6 +9,7 @@ const DECLARED: u8 = 2;
 const BOUND: u8 = 4;
 const TAGS: u8 = 8;
 const PART_CHECKSUMS: u8 = 16;
+const COMPLETED: u8 = 32;
 
 /// An object, and the upload that it completes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +29,8 @@ pub(crate) struct ObjectPut<'a> {
     pub(crate) tags: &'a [u8],
     /// Part checksums.
     pub(crate) part_checksums: &'a [u8],
+    /// The id of the upload that was completed to this object.
+    pub(crate) completed: Option<[u8; 16]>,
 }
 
 /// A created upload.
@@ -64,7 +67,8 @@ impl<'a> ObjectPut<'a> {
         let flag = |flag, is: bool| if is { flag } else { 0 };
         let tags = !self.tags.is_empty();
         let part_checksums = !self.part_checksums.is_empty();
-        let opaque = flag(TAGS, tags) | flag(PART_CHECKSUMS, part_checksums);
+        let opaque =
+            flag(TAGS, tags) | flag(PART_CHECKSUMS, part_checksums) | flag(COMPLETED, self.completed.is_some());
         out.extend_from_slice(&[flag(SEALED, self.sealed) | flag(BOUND, self.bound) | opaque, 0]);
         out.extend_from_slice(&(self.key.len() as u16).to_le_bytes());
         out.extend_from_slice(&(self.parts.len() as u16).to_le_bytes());
@@ -81,6 +85,9 @@ impl<'a> ObjectPut<'a> {
             out.extend_from_slice(&(self.part_checksums.len() as u32).to_le_bytes());
             out.extend_from_slice(self.part_checksums);
         }
+        if let Some(id) = &self.completed {
+            out.extend_from_slice(id);
+        }
     }
 
     pub(super) fn parse(c: &mut Cursor<'a>) -> Option<Self> {
@@ -90,7 +97,7 @@ impl<'a> ObjectPut<'a> {
         let time_ms = c.u64()?;
         let etag = Etag { digest: c.array()?, parts: c.u16()? };
         let [flags, 0] = c.array()? else { return None };
-        if flags & !(SEALED | BOUND | TAGS | PART_CHECKSUMS) != 0 {
+        if flags & !(SEALED | BOUND | TAGS | PART_CHECKSUMS | COMPLETED) != 0 {
             return None;
         }
         let sealed = flags & SEALED != 0;
@@ -106,8 +113,25 @@ impl<'a> ObjectPut<'a> {
             0 => &[],
             _ => c.u32().filter(|len| *len > 0).and_then(|len| c.bytes(len as usize))?,
         };
-        let upload = (upload != 0).then_some(upload);
-        Some(ObjectPut { bucket, upload, size, time_ms, etag, sealed, bound, key, head, parts, tags, part_checksums })
+        let completed = match flags & COMPLETED {
+            0 => None,
+            _ => Some(c.array()?),
+        };
+        Some(ObjectPut {
+            bucket,
+            upload: (upload != 0).then_some(upload),
+            size,
+            time_ms,
+            etag,
+            sealed,
+            bound,
+            key,
+            head,
+            parts,
+            tags,
+            part_checksums,
+            completed,
+        })
     }
 }
 

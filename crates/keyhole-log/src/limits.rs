@@ -75,6 +75,14 @@ pub const POLICY_MAX: usize = 4 * 1024;
 /// [`EXPIRE_BATCH`] objects, and bounds the comparisons per key.
 pub const LIFECYCLE_MAX: usize = 32 * 1024;
 
+/// Maximum opaque CORS rules of a bucket: S3's limit of their document, which is longer than any
+/// sensible encoding of it.
+pub const CORS_MAX: usize = 64 * 1024;
+
+/// Maximum opaque tags of a bucket. Fifty S3 tags have at most 384 characters each, of up to four
+/// bytes, plus their length fields.
+pub const BUCKET_TAGS_MAX: usize = 76 * 1024;
+
 /// Maximum opaque tags of an object or an upload, stored in the clear beside the object head. Ten
 /// S3 tags have at most 384 characters each, of up to four bytes, plus their length fields.
 pub const OBJECT_TAGS_MAX: usize = 16 * 1024;

@@ -196,6 +196,11 @@ pub struct BucketSettings {
     /// Lifecycle configuration, opaque to the log. At most
     /// [`LIFECYCLE_MAX`](crate::limits::LIFECYCLE_MAX) bytes.
     pub lifecycle: Arc<[u8]>,
+    /// CORS rules, opaque to the log. At most [`CORS_MAX`](crate::limits::CORS_MAX) bytes.
+    pub cors: Arc<[u8]>,
+    /// Tags of the bucket, opaque to the log. At most
+    /// [`BUCKET_TAGS_MAX`](crate::limits::BUCKET_TAGS_MAX) bytes.
+    pub tags: Arc<[u8]>,
 }
 
 /// Parameters of an object listing.

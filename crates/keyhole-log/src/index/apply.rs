@@ -4,6 +4,8 @@
 //! before it frees their segment. So every effect is idempotent: of existing items only the
 //! location changes.
 
+use std::sync::Arc;
+
 use super::Index;
 use super::bucket::{Bucket, Settings};
 use super::effect::{Effect, Put};
@@ -17,7 +19,7 @@ impl Index {
     /// Applies a durable record. An error is for the request that wrote it: its target is gone.
     pub(crate) fn apply(&mut self, seq: u64, at: Location, effect: &Effect) -> Result<(), Error> {
         match effect {
-            Effect::CreateBucket { name, time_ms } => {
+            Effect::CreateBucket { name, time_ms, tags } => {
                 if !self.relocate(seq, at, effect) {
                     let of_name = self.names.get(name).copied();
                     // The deletion of an older one was lost: it was not durable, or is damaged.
@@ -29,7 +31,8 @@ impl Index {
                         self.names.insert(name.clone(), seq);
                     }
                     self.live.add(at);
-                    self.buckets.insert(seq, Bucket::new(name.clone(), *time_ms, at));
+                    let bucket = Bucket { created_tags: tags.clone(), ..Bucket::new(name.clone(), *time_ms, at) };
+                    self.buckets.insert(seq, bucket);
                 }
                 Ok(())
             }
@@ -174,6 +177,7 @@ impl Index {
         if home.settings.as_ref().is_some_and(|newer| newer.seq > seq) {
             return Ok(());
         }
+        home.created_tags = Arc::default();
         let old = home.settings.replace(Settings { at, seq, settings: settings.clone() });
         self.live.add(at);
         if let Some(old) = old {
@@ -356,7 +360,7 @@ mod tests {
         let bucket = 1;
         let upload = 2;
         let mut index = Index::replay(1 << 20);
-        let create = Effect::CreateBucket { name: "b".into(), time_ms: 0 };
+        let create = Effect::CreateBucket { name: "b".into(), time_ms: 0, tags: Arc::default() };
         index.apply(bucket, place(0), &create).unwrap();
         let key = || Key("k".into());
         let id = [7; 16];

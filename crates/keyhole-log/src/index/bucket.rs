@@ -48,6 +48,8 @@ pub(crate) struct Bucket {
     pub(super) name: Box<str>,
     pub(super) time_ms: u64,
     pub(super) at: Location,
+    /// Tags in the record of its creation; they hold until its settings are set.
+    pub(super) created_tags: Arc<[u8]>,
     pub(super) settings: Option<Settings>,
     /// Number of in-flight changes of its settings.
     pub(super) settings_pending: u32,
@@ -82,11 +84,26 @@ impl Bucket {
     }
 
     pub(crate) fn settings(&self) -> BucketSettings {
-        self.settings.as_ref().map(|settings| settings.settings.clone()).unwrap_or_default()
+        match &self.settings {
+            Some(settings) => settings.settings.clone(),
+            None => BucketSettings { tags: self.created_tags.clone(), ..BucketSettings::default() },
+        }
     }
 
     pub(crate) fn lifecycle(&self) -> Option<Arc<[u8]>> {
         self.settings.as_ref().map(|settings| settings.settings.lifecycle.clone()).filter(|bytes| !bytes.is_empty())
+    }
+
+    pub(crate) fn cors(&self) -> Option<Arc<[u8]>> {
+        self.settings.as_ref().map(|settings| settings.settings.cors.clone()).filter(|bytes| !bytes.is_empty())
+    }
+
+    /// Returns the bytes of the opaque settings.
+    pub(super) fn opaque_len(&self) -> usize {
+        let set = self.settings.as_ref().map_or(0, |Settings { settings, .. }| {
+            settings.policy.len() + settings.lifecycle.len() + settings.cors.len() + settings.tags.len()
+        });
+        self.created_tags.len() + set
     }
 
     /// Returns the sequence number of the settings; 0 if they were never set.
@@ -155,6 +172,7 @@ impl Bucket {
             name,
             time_ms,
             at,
+            created_tags: Arc::default(),
             settings: None,
             settings_pending: 0,
             deleting: false,

@@ -152,12 +152,20 @@ impl Bucket {
         let name = &*self.name;
         let policy = settings.policy.clone();
         let lifecycle = settings.lifecycle.clone();
+        let cors = settings.cors.clone();
+        let tags = settings.tags.clone();
         Item::Bucket { id, at, time_ms, settings_at, settings_seq, settings, name }.encode(out);
         if !policy.is_empty() {
             Item::Policy { bucket: id, policy: &policy }.encode(out);
         }
         if !lifecycle.is_empty() {
             Item::Lifecycle { bucket: id, lifecycle: &lifecycle }.encode(out);
+        }
+        if !cors.is_empty() {
+            Item::Cors { bucket: id, cors: &cors }.encode(out);
+        }
+        if !tags.is_empty() {
+            Item::Tags { bucket: id, tags: &tags }.encode(out);
         }
     }
 }
@@ -251,6 +259,17 @@ impl Loader {
             Item::Lifecycle { bucket, lifecycle } => {
                 if let Some(settings) = index.buckets.get_mut(&bucket).and_then(|home| home.settings.as_mut()) {
                     settings.settings.lifecycle = lifecycle.into();
+                }
+            }
+            Item::Cors { bucket, cors } => {
+                if let Some(settings) = index.buckets.get_mut(&bucket).and_then(|home| home.settings.as_mut()) {
+                    settings.settings.cors = cors.into();
+                }
+            }
+            Item::Tags { bucket, tags } => {
+                if let Some(home) = index.buckets.get_mut(&bucket) {
+                    let place = home.settings.as_mut().map_or(&mut home.created_tags, |set| &mut set.settings.tags);
+                    *place = tags.into();
                 }
             }
             Item::Object { at, seq, size, stamp, digest, bodies, key } => {

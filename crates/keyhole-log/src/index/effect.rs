@@ -1,5 +1,7 @@
 //! The effect of a record on the index.
 
+use std::sync::Arc;
+
 use super::entry::{Bodies, Key};
 use crate::types::{BodyId, BucketSettings, Etag, Part};
 use crate::wire::payload::{Bytes, RecordPayload, Run};
@@ -10,6 +12,7 @@ pub(crate) enum Effect {
     CreateBucket {
         name: Box<str>,
         time_ms: u64,
+        tags: Arc<[u8]>,
     },
     DeleteBucket {
         bucket: u64,
@@ -74,8 +77,8 @@ pub(crate) struct Put {
 impl Effect {
     pub(crate) fn of(payload: &RecordPayload<'_>) -> Self {
         match payload {
-            RecordPayload::BucketCreate { time_ms, name } => {
-                Effect::CreateBucket { name: (*name).into(), time_ms: *time_ms }
+            RecordPayload::BucketCreate { time_ms, name, tags } => {
+                Effect::CreateBucket { name: (*name).into(), time_ms: *time_ms, tags: (*tags).into() }
             }
             RecordPayload::BucketDelete { bucket, .. } => Effect::DeleteBucket { bucket: *bucket },
             RecordPayload::BucketSettings { bucket, settings, .. } => {

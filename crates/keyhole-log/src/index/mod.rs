@@ -219,8 +219,7 @@ impl Index {
         let tables = objects + self.bodies.allocated() + self.live.allocated();
         let checkpoints = self.checkpoints.iter().map(|checkpoint| checkpoint.records.capacity() * 8).sum::<usize>();
         let uploads: usize = self.buckets.values().map(|bucket| bucket.uploads.allocated()).sum();
-        let settings = self.buckets.values().filter_map(|bucket| bucket.settings.as_ref()).map(|set| &set.settings);
-        let settings: usize = settings.map(|settings| settings.policy.len() + settings.lifecycle.len()).sum();
+        let settings: usize = self.buckets.values().map(Bucket::opaque_len).sum();
         self.totals.keys + self.totals.shares + (tables + checkpoints + uploads + settings) as u64
     }
 

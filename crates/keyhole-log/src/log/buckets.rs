@@ -6,7 +6,7 @@ use super::{CommitRequest, Log, draft, within};
 use crate::disk::Disk;
 use crate::error::Error;
 use crate::index::Bucket;
-use crate::limits::{BUCKET_MAX, LIFECYCLE_MAX, POLICY_MAX};
+use crate::limits::{BUCKET_MAX, BUCKET_TAGS_MAX, CORS_MAX, LIFECYCLE_MAX, POLICY_MAX};
 use crate::types::{BucketInfo, BucketSettings};
 use crate::wire::payload::RecordPayload;
 
@@ -17,7 +17,18 @@ impl<D: Disk> Log<D> {
     /// `Conflict` while the creation or deletion of a bucket of this name is in flight; those of
     /// every write: `TooLarge`, `Full`, `Io`, `Poisoned`, `Closed`.
     pub async fn create_bucket(&self, name: &str, time_ms: u64) -> Result<bool, Error> {
+        self.create_tagged_bucket(name, time_ms, &[]).await
+    }
+
+    /// Creates a bucket with these [`tags`](BucketSettings::tags) in one record, so that it never
+    /// exists without them. Leaves an existing bucket as it is and returns `false`.
+    ///
+    /// # Errors
+    /// Those of [`create_bucket`](Self::create_bucket); `TooLarge` also for tags over
+    /// [`BUCKET_TAGS_MAX`].
+    pub async fn create_tagged_bucket(&self, name: &str, time_ms: u64, tags: &[u8]) -> Result<bool, Error> {
         within(name.len(), BUCKET_MAX, "the name of a bucket")?;
+        within(tags.len(), BUCKET_TAGS_MAX, "the tags of a bucket")?;
         let store = self.store();
         let seq = {
             let mut state = store.lock();
@@ -27,7 +38,7 @@ impl<D: Disk> Log<D> {
             }
             state.numbers.record()
         };
-        let create = draft(seq, &RecordPayload::BucketCreate { time_ms, name });
+        let create = draft(seq, &RecordPayload::BucketCreate { time_ms, name, tags });
         self.write(CommitRequest::new(vec![create])).await?;
         Ok(true)
     }
@@ -51,8 +62,9 @@ impl<D: Disk> Log<D> {
     /// Replaces the settings of a bucket.
     ///
     /// # Errors
-    /// `NoSuchBucket`; `TooLarge` for a policy over [`POLICY_MAX`] or a lifecycle over
-    /// [`LIFECYCLE_MAX`]; those of every write.
+    /// `NoSuchBucket`; `TooLarge` for a policy over [`POLICY_MAX`], a lifecycle over
+    /// [`LIFECYCLE_MAX`], CORS rules over [`CORS_MAX`] or tags over [`BUCKET_TAGS_MAX`]; those of
+    /// every write.
     pub async fn set_bucket(&self, bucket: &str, settings: BucketSettings, time_ms: u64) -> Result<(), Error> {
         self.settle(bucket, time_ms, |_| Ok(settings)).await
     }
@@ -94,6 +106,8 @@ impl<D: Disk> Log<D> {
             let settings = decide(home)?;
             within(settings.policy.len(), POLICY_MAX, "the policy of a bucket")?;
             within(settings.lifecycle.len(), LIFECYCLE_MAX, "the lifecycle of a bucket")?;
+            within(settings.cors.len(), CORS_MAX, "the CORS rules of a bucket")?;
+            within(settings.tags.len(), BUCKET_TAGS_MAX, "the tags of a bucket")?;
             state.index.reserve_settings(bucket);
             (state.numbers.record(), bucket, settings)
         };
@@ -112,6 +126,12 @@ impl<D: Disk> Log<D> {
     pub fn bucket_lifecycle(&self, bucket: &str) -> Option<Arc<[u8]>> {
         let state = self.store().lock();
         state.index.bucket(bucket).and_then(|(_, bucket)| bucket.lifecycle())
+    }
+
+    /// Returns the CORS rules in the settings of a bucket, if it has any.
+    pub fn bucket_cors(&self, bucket: &str) -> Option<Arc<[u8]>> {
+        let state = self.store().lock();
+        state.index.bucket(bucket).and_then(|(_, bucket)| bucket.cors())
     }
 
     /// Returns a bucket, if it exists.

@@ -2,7 +2,10 @@
 
 use super::Cursor;
 use super::part::{PART_LEN, encode_part, parse_part};
-use crate::limits::{BUCKET_MAX, LIFECYCLE_MAX, POLICY_MAX, RUNS_MAX, SEGMENT_LEN_MIN, batch_max, checkpoint_record};
+use crate::limits::{
+    BUCKET_MAX, BUCKET_TAGS_MAX, CORS_MAX, LIFECYCLE_MAX, POLICY_MAX, RUNS_MAX, SEGMENT_LEN_MIN, batch_max,
+    checkpoint_record,
+};
 use crate::types::{BodyId, BucketSettings, Part};
 
 /// Kinds of items, as stored on disk.
@@ -18,6 +21,8 @@ mod tag {
     pub(super) const PENDING: u8 = 9;
     pub(super) const POLICY: u8 = 10;
     pub(super) const LIFECYCLE: u8 = 11;
+    pub(super) const CORS: u8 = 12;
+    pub(super) const TAGS: u8 = 13;
 }
 
 /// An entry of a checkpoint. Locations are raw: see [`Location`](crate::index::Location).
@@ -46,6 +51,16 @@ pub(crate) enum Item<'a> {
     Lifecycle {
         bucket: u64,
         lifecycle: &'a [u8],
+    },
+    /// CORS rules of a preceding bucket item.
+    Cors {
+        bucket: u64,
+        cors: &'a [u8],
+    },
+    /// Tags of a preceding bucket item: in its settings, or, without settings, of its creation.
+    Tags {
+        bucket: u64,
+        tags: &'a [u8],
     },
     Object {
         at: u64,
@@ -168,6 +183,12 @@ impl<'a> Item<'a> {
                 out.extend((opaque.len() as u16).to_le_bytes());
                 out.extend(*opaque);
             }
+            Item::Cors { bucket, cors: opaque } | Item::Tags { bucket, tags: opaque } => {
+                out.push(if matches!(self, Item::Cors { .. }) { tag::CORS } else { tag::TAGS });
+                out.extend(bucket.to_le_bytes());
+                out.extend((opaque.len() as u32).to_le_bytes());
+                out.extend(*opaque);
+            }
             Item::Object { at, seq, size, stamp, digest, bodies, key } => {
                 out.push(tag::OBJECT);
                 for word in [at, seq, size, stamp] {
@@ -260,6 +281,16 @@ impl<'a> Item<'a> {
                 let len = c.u16()?;
                 Item::Lifecycle { bucket, lifecycle: c.bytes(len.into())? }
             }
+            tag::CORS => {
+                let bucket = c.u64()?;
+                let len = c.u32()?;
+                Item::Cors { bucket, cors: c.bytes(len as usize)? }
+            }
+            tag::TAGS => {
+                let bucket = c.u64()?;
+                let len = c.u32()?;
+                Item::Tags { bucket, tags: c.bytes(len as usize)? }
+            }
             tag::OBJECT => Item::parse_object(c)?,
             tag::UPLOAD => {
                 let seq = c.u64()?;
@@ -297,10 +328,11 @@ impl<'a> Item<'a> {
     }
 }
 
-/// Even after a nearly full record, the longest items must fit: a bucket with policy and lifecycle,
+/// Even after a nearly full record, the longest items must fit: a bucket with all opaque settings,
 /// an object of the most parts, and a body with a share for each run.
 const _: () = {
-    let bucket = 1 + 5 * 8 + 16 + 2 + BUCKET_MAX + 2 * (1 + 8 + 2) + POLICY_MAX + LIFECYCLE_MAX + 1 + 8;
+    let opaque = 2 * (1 + 8 + 2) + POLICY_MAX + LIFECYCLE_MAX + 2 * (1 + 8 + 4) + CORS_MAX + BUCKET_TAGS_MAX;
+    let bucket = 1 + 5 * 8 + 16 + 2 + BUCKET_MAX + opaque + 1 + 8;
     let object = 1 + 4 * 8 + 16 + 2 + crate::limits::KEY_MAX + 2 + crate::limits::PARTS_MAX * 8;
     let body = 1 + 16 + 2 + RUNS_MAX * 8;
     let part = 1 + 4 * 8 + PART_LEN;
@@ -364,6 +396,8 @@ mod tests {
             Item::Bucket { id: 1, at: 2, time_ms: 3, settings_at: 4, settings_seq: 5, settings, name: "photos" },
             Item::Policy { bucket: 1, policy: b"policy" },
             Item::Lifecycle { bucket: 1, lifecycle: b"lifecycle" },
+            Item::Cors { bucket: 1, cors: b"cors" },
+            Item::Tags { bucket: 1, tags: b"tags" },
             Item::Home { bucket: 1 },
             Item::Object {
                 at: 1,
@@ -395,7 +429,7 @@ mod tests {
                 "cut to {len}"
             );
         }
-        for byte in [0, 12, 255] {
+        for byte in [0, 14, 255] {
             let record = CheckpointItems { items: &[byte], ..record };
             assert_eq!(record.items().collect::<Vec<_>>(), [None]);
         }

@@ -7,7 +7,7 @@ use crate::types::{BodyId, BucketSettings, Part};
 pub(super) const PART_LEN: usize = 2 + 8 + 8 + 24 + 16;
 
 impl BucketSettings {
-    /// Encodes 16 bytes; unset values are all ones. Policy and lifecycle are encoded elsewhere.
+    /// Encodes 16 bytes; unset values are all ones. The opaque settings are encoded elsewhere.
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
         out.extend(self.quota.unwrap_or(u64::MAX).to_le_bytes());
         out.extend(self.expire_ms.unwrap_or(u64::MAX).to_le_bytes());

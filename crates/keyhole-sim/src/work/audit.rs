@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use keyhole_log::{BucketSettings, Error, ListObjects, ListUploads, Listed, ListedUpload, Listing, Log};
 
 use super::World;
+use super::settings::created_tags;
 use crate::content::{self, Content};
 use crate::disk::SimDisk;
 use crate::model::{BUCKETS, KEYS, Model, Register, etag, number, object_head, opaque, tags, upload_id, upload_number};
@@ -107,7 +108,15 @@ fn audit_buckets(log: &Log<SimDisk>, world: &World, how: Audit, found: &mut Audi
     for (name, register) in &mut model.settings {
         // Settings of a missing bucket do not apply to its successor of the same name.
         match log.bucket_settings(name) {
-            Some((there, _)) => take(how, now, durable, register, there, || format!("settings of {name}")),
+            Some((there, _)) => {
+                let created = log.bucket(name).map(|bucket| created_tags(bucket.time_ms)).unwrap_or_default();
+                let created = BucketSettings { tags: created.into(), ..BucketSettings::default() };
+                // The model knows settings that were never set as the default.
+                let unset = BucketSettings::default();
+                assert!(there == created || there != unset, "the tags of {name} are lost");
+                let there = if there == created { unset } else { there };
+                take(how, now, durable, register, there, || format!("settings of {name}"));
+            }
             None if how != Audit::Quiet => *register = Register::new(BucketSettings::default()),
             None => {}
         }

@@ -3,6 +3,7 @@
 use keyhole_log::Error;
 use keyhole_log::limits::{CHECKPOINTS_KEPT, SEGMENTS_START};
 
+use super::settings::created_tags;
 use super::{Answer, Client};
 use crate::model::{BUCKETS, KEYS, upload_id};
 use crate::plan::Bodies;
@@ -13,7 +14,7 @@ impl Client {
         let since = self.since();
         self.world.model.borrow_mut().bucket(bucket).begin(id, Some(id), since.tick);
         let log = self.log.clone();
-        let answer = self.patiently(log.create_bucket(bucket, id)).await;
+        let answer = self.patiently(log.create_tagged_bucket(bucket, id, &created_tags(id))).await;
         self.say(|| format!("create bucket {bucket} = {id}: {answer:?}"));
         let Some(answer) = answer else { return };
         let judged = answer.as_ref().err().and_then(|error| self.judge(error, &since));

@@ -10,6 +10,11 @@ const QUOTAS: [u64; 4] = [0, 200_000, 1_000_000, 4_000_000];
 /// Maximum ages: the clock counts the operations of a life.
 const AGES: [u64; 4] = [0, 10, 50, 200];
 
+/// Returns the tags that a bucket created at this time has from then on.
+pub(super) fn created_tags(id: u64) -> Vec<u8> {
+    vec![id as u8; id as usize % 4]
+}
+
 impl Client {
     pub(super) async fn set_bucket(&mut self, bucket: &'static str) {
         let (id, time) = self.number();
@@ -17,8 +22,11 @@ impl Client {
         let quota = if self.random.chance(50) { 0 } else { *self.random.pick(&QUOTAS) };
         let policy = vec![id as u8; id as usize % 9];
         let lifecycle = vec![id as u8; id as usize % 5 * 1000].into();
+        let cors = vec![id as u8; id as usize % 3 * 1000].into();
+        // Never empty: the settings differ from those of a new bucket.
+        let tags = vec![id as u8; 50 + id as usize % 50].into();
         let expire_ms = some(*self.random.pick(&AGES));
-        let settings = BucketSettings { quota: some(quota), expire_ms, policy, lifecycle };
+        let settings = BucketSettings { quota: some(quota), expire_ms, policy, lifecycle, cors, tags };
         let since = self.since();
         self.world.model.borrow_mut().set(bucket).begin(id, settings.clone(), since.tick);
         let log = self.log.clone();

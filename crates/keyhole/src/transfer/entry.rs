@@ -32,14 +32,27 @@ pub(crate) struct BucketEntry {
     /// Its lifecycle rules, as a node stores them, in base64.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub(crate) lifecycle: String,
+    /// Its CORS rules, as a node stores them, in base64.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(crate) cors: String,
+    /// Its tags, as a node stores them, in base64.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(crate) tags: String,
 }
 
 impl BucketEntry {
     pub(crate) fn new(bucket: String, created_ms: u64, settings: &BucketSettings) -> Self {
-        let BucketSettings { quota, expire_ms, policy, lifecycle } = settings;
-        let policy = Base64::encode_string(policy);
-        let lifecycle = Base64::encode_string(lifecycle);
-        BucketEntry { bucket, created_ms, quota: *quota, expire_ms: *expire_ms, policy, lifecycle }
+        let BucketSettings { quota, expire_ms, policy, lifecycle, cors, tags } = settings;
+        BucketEntry {
+            bucket,
+            created_ms,
+            quota: *quota,
+            expire_ms: *expire_ms,
+            policy: Base64::encode_string(policy),
+            lifecycle: Base64::encode_string(lifecycle),
+            cors: Base64::encode_string(cors),
+            tags: Base64::encode_string(tags),
+        }
     }
 
     /// Decodes the settings of the bucket.
@@ -49,6 +62,8 @@ impl BucketEntry {
             expire_ms: self.expire_ms,
             policy: from_base64(&self.policy, "the policy of a bucket")?,
             lifecycle: from_base64(&self.lifecycle, "the lifecycle of a bucket")?.into(),
+            cors: from_base64(&self.cors, "the CORS rules of a bucket")?.into(),
+            tags: from_base64(&self.tags, "the tags of a bucket")?.into(),
         })
     }
 }
@@ -335,6 +350,8 @@ pub(crate) mod tests {
             expire_ms: Some(8),
             policy: vec![1, 2, 255],
             lifecycle: vec![1, 0].into(),
+            cors: vec![3].into(),
+            tags: vec![4, 0].into(),
         };
         for settings in [settings, BucketSettings::default()] {
             let bucket = BucketEntry::new("b".to_owned(), 5, &settings);

@@ -3,6 +3,7 @@
 
 mod body;
 mod object;
+mod settings;
 
 pub(crate) use body::{BodyRecord, Bytes, Run};
 pub(crate) use object::{ObjectPut, PartPut, UploadCreate};
@@ -11,9 +12,9 @@ use super::Cursor;
 use super::checkpoint::{CheckpointEnd, CheckpointItems};
 use super::part::PART_LEN;
 use crate::limits::{
-    BATCH_MAX, BUCKET_MAX, CHUNK_TAGS_MAX, HEAD_MAX, INLINE_MAX, KEY_MAX, LIFECYCLE_MAX, OBJECT_TAGS_MAX,
-    PART_CHECKSUM_MAX, PART_CHECKSUMS_MAX, PARTS_MAX, POLICY_MAX, PREFIX_MAX, RECORD_MAX, RUNS_MAX, SEGMENT_LEN_MIN,
-    TAG_LEN, batch_max,
+    BATCH_MAX, BUCKET_MAX, BUCKET_TAGS_MAX, CHUNK_TAGS_MAX, HEAD_MAX, INLINE_MAX, KEY_MAX, OBJECT_TAGS_MAX,
+    PART_CHECKSUM_MAX, PART_CHECKSUMS_MAX, PARTS_MAX, PREFIX_MAX, RECORD_MAX, RUNS_MAX, SEGMENT_LEN_MIN, TAG_LEN,
+    batch_max,
 };
 use crate::types::BucketSettings;
 use body::RUN_LEN;
@@ -42,6 +43,10 @@ pub(crate) mod kind {
     pub(crate) const BUCKET_POLICY: u8 = 14;
     /// Settings with a lifecycle, with or without a policy.
     pub(crate) const BUCKET_LIFECYCLE: u8 = 15;
+    /// Settings with CORS rules or tags, and everything else.
+    pub(crate) const BUCKET_DOCUMENTS: u8 = 16;
+    /// Creation of a bucket with tags.
+    pub(crate) const BUCKET_CREATE_TAGGED: u8 = 17;
 }
 
 /// The longest body record has the most runs; the longest other record is an object of the most
@@ -62,7 +67,6 @@ const _: () = {
     assert!(PART_CHECKSUM_MAX <= u16::MAX as usize && KEY_MAX <= u16::MAX as usize && BUCKET_MAX <= u16::MAX as usize);
     // This also holds in the shortest segment.
     assert!(BODY_RECORD_MAX + OBJECT_OF_A_BODY_MAX + 16 <= batch_max(SEGMENT_LEN_MIN));
-    assert!(POLICY_MAX <= LIFECYCLE_MAX && LIFECYCLE_MAX <= u16::MAX as usize);
 };
 
 /// The payload of a record.
@@ -72,6 +76,8 @@ pub(crate) enum RecordPayload<'a> {
     BucketCreate {
         time_ms: u64,
         name: &'a str,
+        /// Opaque; empty: none.
+        tags: &'a [u8],
     },
     BucketDelete {
         bucket: u64,
@@ -106,7 +112,8 @@ pub(crate) enum RecordPayload<'a> {
 impl<'a> RecordPayload<'a> {
     pub(crate) fn kind(&self) -> u8 {
         match self {
-            RecordPayload::BucketCreate { .. } => kind::BUCKET_CREATE,
+            RecordPayload::BucketCreate { tags: [], .. } => kind::BUCKET_CREATE,
+            RecordPayload::BucketCreate { .. } => kind::BUCKET_CREATE_TAGGED,
             RecordPayload::BucketDelete { .. } => kind::BUCKET_DELETE,
             RecordPayload::Body(_) => kind::BODY,
             RecordPayload::ObjectPut(_) => kind::OBJECT_PUT,
@@ -118,9 +125,7 @@ impl<'a> RecordPayload<'a> {
             RecordPayload::Mark => kind::MARK,
             RecordPayload::CheckpointItems(_) => kind::CHECKPOINT_ITEMS,
             RecordPayload::Checkpoint(_) => kind::CHECKPOINT,
-            RecordPayload::BucketSettings { settings, .. } if !settings.lifecycle.is_empty() => kind::BUCKET_LIFECYCLE,
-            RecordPayload::BucketSettings { settings, .. } if settings.policy.is_empty() => kind::BUCKET_SETTINGS,
-            RecordPayload::BucketSettings { .. } => kind::BUCKET_POLICY,
+            RecordPayload::BucketSettings { settings, .. } => settings::kind(settings),
         }
     }
 
@@ -149,10 +154,14 @@ impl<'a> RecordPayload<'a> {
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.size_hint());
         match self {
-            RecordPayload::BucketCreate { time_ms, name } => {
+            RecordPayload::BucketCreate { time_ms, name, tags } => {
                 out.extend(time_ms.to_le_bytes());
                 out.extend((name.len() as u16).to_le_bytes());
                 out.extend(name.as_bytes());
+                if !tags.is_empty() {
+                    out.extend((tags.len() as u32).to_le_bytes());
+                    out.extend(*tags);
+                }
             }
             RecordPayload::BucketDelete { bucket, time_ms } => {
                 out.extend(bucket.to_le_bytes());
@@ -195,16 +204,7 @@ impl<'a> RecordPayload<'a> {
             RecordPayload::BucketSettings { bucket, time_ms, settings } => {
                 out.extend(bucket.to_le_bytes());
                 out.extend(time_ms.to_le_bytes());
-                settings.encode(&mut out);
-                let BucketSettings { policy, lifecycle, .. } = settings;
-                if !policy.is_empty() || !lifecycle.is_empty() {
-                    out.extend((policy.len() as u16).to_le_bytes());
-                    out.extend(policy);
-                }
-                if !lifecycle.is_empty() {
-                    out.extend((lifecycle.len() as u16).to_le_bytes());
-                    out.extend(&lifecycle[..]);
-                }
+                settings::encode(settings, &mut out);
             }
         }
         out
@@ -217,7 +217,14 @@ impl<'a> RecordPayload<'a> {
             kind::BUCKET_CREATE => {
                 let time_ms = c.u64()?;
                 let len = c.u16()?;
-                RecordPayload::BucketCreate { time_ms, name: c.str(len.into())? }
+                RecordPayload::BucketCreate { time_ms, name: c.str(len.into())?, tags: &[] }
+            }
+            kind::BUCKET_CREATE_TAGGED => {
+                let time_ms = c.u64()?;
+                let len = c.u16()?;
+                let name = c.str(len.into())?;
+                let len = c.u32().map(|len| len as usize).filter(|len| (1..=BUCKET_TAGS_MAX).contains(len))?;
+                RecordPayload::BucketCreate { time_ms, name, tags: c.bytes(len)? }
             }
             kind::BUCKET_DELETE => RecordPayload::BucketDelete { bucket: c.u64()?, time_ms: c.u64()? },
             kind::BODY => RecordPayload::Body(BodyRecord::parse(&mut c)?),
@@ -249,28 +256,10 @@ impl<'a> RecordPayload<'a> {
                 let ends = (0..ends).map(|_| Some((c.u32()?, c.u32()?))).collect::<Option<_>>()?;
                 RecordPayload::Checkpoint(CheckpointEnd { until, watermark, floor, item_records, ends })
             }
-            kind::BUCKET_SETTINGS => {
+            kind::BUCKET_SETTINGS..=kind::BUCKET_DOCUMENTS => {
                 let bucket = c.u64()?;
                 let time_ms = c.u64()?;
-                RecordPayload::BucketSettings { bucket, time_ms, settings: BucketSettings::parse(&mut c)? }
-            }
-            kind::BUCKET_POLICY => {
-                let bucket = c.u64()?;
-                let time_ms = c.u64()?;
-                let settings = BucketSettings::parse(&mut c)?;
-                let len = c.u16().map(usize::from).filter(|len| (1..=POLICY_MAX).contains(len))?;
-                let settings = BucketSettings { policy: c.bytes(len)?.to_vec(), ..settings };
-                RecordPayload::BucketSettings { bucket, time_ms, settings }
-            }
-            kind::BUCKET_LIFECYCLE => {
-                let bucket = c.u64()?;
-                let time_ms = c.u64()?;
-                let settings = BucketSettings::parse(&mut c)?;
-                let len = c.u16().map(usize::from).filter(|len| *len <= POLICY_MAX)?;
-                let policy = c.bytes(len)?.to_vec();
-                let len = c.u16().map(usize::from).filter(|len| (1..=LIFECYCLE_MAX).contains(len))?;
-                let settings = BucketSettings { policy, lifecycle: c.bytes(len)?.into(), ..settings };
-                RecordPayload::BucketSettings { bucket, time_ms, settings }
+                RecordPayload::BucketSettings { bucket, time_ms, settings: settings::parse(kind, &mut c)? }
             }
             _ => return None,
         };
@@ -299,7 +288,8 @@ mod tests {
     fn payload_of_every_kind_round_trips_and_rejects_other_lengths() {
         let part = Part { number: 7, body: BodyId(99), size: 5 << 20, salt: [3; 24], etag: [4; 16] };
         let etag = Etag { digest: [8; 16], parts: 2 };
-        check(&RecordPayload::BucketCreate { time_ms: 5, name: "photos" });
+        check(&RecordPayload::BucketCreate { time_ms: 5, name: "photos", tags: b"" });
+        check(&RecordPayload::BucketCreate { time_ms: 5, name: "photos", tags: b"tags" });
         check(&RecordPayload::BucketDelete { bucket: 1, time_ms: 6 });
         check(&RecordPayload::Tombstone { bucket: 1, time_ms: 7, key: "a/\u{e9}" });
         check(&RecordPayload::UploadAbort { bucket: 1, upload: 2, time_ms: 3 });
@@ -352,21 +342,6 @@ mod tests {
             let create = UploadCreate { bucket: 1, id, time_ms: 1, sealed: false, declared, key, head, tags };
             check(&RecordPayload::UploadCreate(create));
         }
-        let settings = |policy, lifecycle| {
-            let policy = vec![7; policy];
-            let lifecycle = vec![8; lifecycle].into();
-            let settings = BucketSettings { quota: Some(1 << 40), expire_ms: None, policy, lifecycle };
-            RecordPayload::BucketSettings { bucket: 1, time_ms: 2, settings }
-        };
-        for policy in [0, 1, POLICY_MAX] {
-            check(&settings(policy, 0));
-            check(&settings(policy, 1));
-        }
-        let longest = settings(POLICY_MAX, LIFECYCLE_MAX);
-        assert_eq!(RecordPayload::parse(longest.kind(), &longest.encode()).as_ref(), Some(&longest));
-        for longer in [settings(0, LIFECYCLE_MAX + 1), settings(POLICY_MAX + 1, 1), settings(POLICY_MAX + 1, 0)] {
-            assert_eq!(RecordPayload::parse(longer.kind(), &longer.encode()), None);
-        }
         let end = CheckpointEnd {
             until: 5,
             watermark: 4,
@@ -412,7 +387,7 @@ mod tests {
     #[test]
     fn malformed_payload_is_rejected() {
         assert_eq!(RecordPayload::parse(0, b""), None);
-        assert_eq!(RecordPayload::parse(16, b""), None);
+        assert_eq!(RecordPayload::parse(18, b""), None);
         // Runs of a two-block body that are too short, too long or empty, or
         // that end within a chunk.
         for lens in [&[1 << 20][..], &[3 << 20], &[2 << 20, 0], &[100, (2 << 20) - 100], &[0, 2 << 20]] {
@@ -423,7 +398,7 @@ mod tests {
             assert_eq!(RecordPayload::parse(kind::BODY, &body.encode()), None, "{lens:?}");
         }
         // A name that is not UTF-8.
-        let mut bytes = RecordPayload::BucketCreate { time_ms: 0, name: "ab" }.encode();
+        let mut bytes = RecordPayload::BucketCreate { time_ms: 0, name: "ab", tags: b"" }.encode();
         *bytes.last_mut().unwrap() = 0xff;
         assert_eq!(RecordPayload::parse(kind::BUCKET_CREATE, &bytes), None);
     }

@@ -27,6 +27,8 @@ pub(crate) struct NewObject {
 /// A committed object or part.
 pub(crate) struct Committed {
     pub(crate) etag: Etag,
+    /// Length of the plaintext.
+    pub(crate) size: u64,
     pub(crate) time_ms: u64,
     pub(crate) checksums: Checksums,
 }
@@ -39,6 +41,7 @@ impl<P: Platform> Node<P> {
         let digest =
             if plan.is_sealed() { body::etag(&stored.salt) } else { digests.md5.ok_or(ErrorCode::InternalError)? };
         let etag = Etag { digest, parts: 0 };
+        let size = stored.size;
         let time_ms = match &plan.target {
             WriteTarget::Part { upload, number } => {
                 let part = NewPart { upload, number: *number, etag: digest };
@@ -46,7 +49,7 @@ impl<P: Platform> Node<P> {
             }
             WriteTarget::Object => self.commit_body(plan, stored, etag, checksums).await?,
         };
-        Ok(Committed { etag, time_ms, checksums })
+        Ok(Committed { etag, size, time_ms, checksums })
     }
 
     /// Commits a single body as an object. Returns the object's time.

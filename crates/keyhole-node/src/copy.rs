@@ -33,6 +33,7 @@ impl<P: Platform> Node<P> {
         let opened = self.open_source(request, source).await?;
         apply_directives(request, source, &mut plan, &opened)?;
         self.guard_plan(request, &mut plan).await?;
+        let size = opened.object.size;
         let algorithm = ops::copy_checksum(request.head)?;
         let copied = if plan.is_sealed() == opened.object.sealed {
             self.copy_shared(&mut plan, opened, algorithm).await?
@@ -42,7 +43,7 @@ impl<P: Platform> Node<P> {
         let Copied { etag, time_ms, .. } = copied;
         let checksums = ObjectChecksums { checksums: &copied.checksums, kind: copied.kind, parts: etag.parts };
         let response = Response::xml(200, xml::copy_object_result(&etag.to_string(), time_ms, &checksums));
-        let response = self.with_expiration(response, name.bucket, name.key, time_ms);
+        let response = self.with_expiration(response, name.bucket, name.key, size, time_ms);
         Ok(response.headers(sse_c_headers(plan.customer_key.as_ref())))
     }
 

@@ -66,11 +66,11 @@ fn is_behind(now_ms: u64, newest_ms: u64) -> bool {
     now_ms.saturating_add(CLOCK_STEP_MAX_MS) < newest_ms
 }
 
-fn is_object_due(settings: &BucketSettings, now_ms: u64) -> Option<impl Fn(&str, u64) -> bool + use<>> {
+fn is_object_due(settings: &BucketSettings, now_ms: u64) -> Option<impl Fn(&str, u64, u64) -> bool + use<>> {
     let (expire_ms, lifecycle) = (settings.expire_ms, rules(settings));
-    (expire_ms.is_some() || !lifecycle.is_empty()).then_some(move |key: &str, stored_ms: u64| {
+    (expire_ms.is_some() || !lifecycle.is_empty()).then_some(move |key: &str, stored_ms: u64, size: u64| {
         expire_ms.is_some_and(|expire_ms| stored_ms.saturating_add(expire_ms) <= now_ms)
-            || lifecycle.expiration(key, stored_ms).is_some_and(|due| due.at_ms <= now_ms)
+            || lifecycle.expiration(key, size, stored_ms).is_some_and(|due| due.at_ms <= now_ms)
     })
 }
 
@@ -149,10 +149,11 @@ impl<P: Platform> Node<P> {
         response: Response<'n, P>,
         bucket: &str,
         key: &str,
+        size: u64,
         stored_ms: u64,
     ) -> Response<'n, P> {
         let Some(lifecycle) = self.lifecycle(bucket) else { return response };
-        match lifecycle.expiration(key, stored_ms) {
+        match lifecycle.expiration(key, size, stored_ms) {
             Some(due) => response.header("x-amz-expiration", due.to_string()),
             None => response,
         }
@@ -201,37 +202,39 @@ mod tests {
         let rule = |prefix: &str, expiration, abort_days| Rule {
             id: "r".to_owned(),
             enabled: true,
-            prefix: prefix.to_owned(),
-            bare_prefix: false,
+            prefix: Some(prefix.to_owned()),
             expiration,
             abort_days,
+            ..Rule::default()
         };
         let rules = vec![
             rule("a/", Some(Expiration::Days(1)), None),
             rule("b/", Some(Expiration::Date(5 * DAY_MS)), None),
             rule("c/", None, Some(2)),
+            Rule { larger_than: Some(9), ..rule("d/", Some(Expiration::Days(1)), None) },
         ];
         let lifecycle: std::sync::Arc<[u8]> = Lifecycle { rules }.to_bytes().into();
         let settings = BucketSettings { lifecycle, ..BucketSettings::default() };
-        let object = |now_ms: u64, key: &str| is_object_due(&settings, now_ms).unwrap()(key, 1);
+        let object = |now_ms: u64, key: &str| is_object_due(&settings, now_ms).unwrap()(key, 1, 9);
         let upload = |now_ms: u64, key: &str| is_upload_due(&settings, now_ms).unwrap()(key, 1);
         for (key, at_ms) in [("a/x", 2 * DAY_MS), ("b/x", 5 * DAY_MS)] {
             assert!(!object(at_ms - 1, key) && object(at_ms, key) && !upload(u64::MAX, key), "{key}");
         }
         assert!(!upload(3 * DAY_MS - 1, "c/x") && upload(3 * DAY_MS, "c/x") && !object(u64::MAX, "c/x"));
-        assert!(!object(u64::MAX, "a") && !object(u64::MAX, "x/a/"));
+        assert!(!object(u64::MAX, "a") && !object(u64::MAX, "x/a/") && !object(u64::MAX, "d/x"));
+        assert!(is_object_due(&settings, u64::MAX).unwrap()("d/x", 1, 10));
 
         // The operator's maximum age, together with rules and alone.
         let both = BucketSettings { expire_ms: Some(7), ..settings.clone() };
         let due = is_object_due(&both, 8).unwrap();
-        assert!(due("x", 1) && !due("x", 2) && !due("a/x", 2));
+        assert!(due("x", 1, 9) && !due("x", 2, 9) && !due("a/x", 2, 9));
         let alone = BucketSettings { expire_ms: Some(7), ..BucketSettings::default() };
-        assert!(is_object_due(&alone, 8).unwrap()("x", 1) && is_upload_due(&alone, 8).is_none());
+        assert!(is_object_due(&alone, 8).unwrap()("x", 1, 9) && is_upload_due(&alone, 8).is_none());
         let none = BucketSettings::default();
         assert!(is_object_due(&none, 8).is_none() && is_upload_due(&none, 8).is_none());
         // Rules written by a later version have no effect.
         let later = BucketSettings { lifecycle: vec![2, 0].into(), ..BucketSettings::default() };
         assert!(is_object_due(&later, u64::MAX).is_none() && is_upload_due(&later, u64::MAX).is_none());
-        assert_eq!((rule_count(&later), rule_count(&settings), rule_count(&none)), (None, Some(3), Some(0)));
+        assert_eq!((rule_count(&later), rule_count(&settings), rule_count(&none)), (None, Some(4), Some(0)));
     }
 }

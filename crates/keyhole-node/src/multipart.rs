@@ -228,7 +228,7 @@ impl<P: Platform> Node<P> {
         self.log.complete_upload(complete).await.map_err(|error| guarded.explain(error))?;
         let checksums = ObjectChecksums { checksums: &assembled.checksums, kind: assembled.kind, parts: etag.parts };
         let document = xml::complete_result(name.bucket, name.key, &etag.to_string(), &checksums);
-        Ok(self.with_expiration(Response::xml(200, document), name.bucket, name.key, time_ms))
+        Ok(self.with_expiration(Response::xml(200, document), name.bucket, name.key, size, time_ms))
     }
 
     /// Writes the head of the object that an upload becomes. `stored` is the upload's own head.

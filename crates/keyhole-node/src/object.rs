@@ -45,7 +45,7 @@ impl<P: Platform> Node<P> {
         let body = self.receive(connection, request, decoder, plan.sealing()).await?;
         let committed = self.commit(&mut plan, body).await?;
         let response = committed.describe(Response::new(200), plan.customer_key.as_ref());
-        Ok(self.with_expiration(response, name.bucket, name.key, committed.time_ms))
+        Ok(self.with_expiration(response, name.bucket, name.key, committed.size, committed.time_ms))
     }
 
     /// Locates an object and opens it for reading. A missing object is a 404 before the SSE-C
@@ -110,7 +110,7 @@ impl<P: Platform> Node<P> {
         };
         let (bucket, key) = request.object()?;
         let mut response = range_response(object, object.size, range.as_ref());
-        response = self.with_expiration(response, bucket, key, object.time_ms);
+        response = self.with_expiration(response, bucket, key, object.size, object.time_ms);
         response = response.headers(sse_c_headers(customer_key.as_ref()));
         response = response.headers(ops::metadata_headers(&head.metadata, options));
         if part.is_some() && object.etag.parts > 0 {

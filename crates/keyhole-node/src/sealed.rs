@@ -42,6 +42,7 @@ impl<P: Platform> Node<P> {
         let front = Front::receive(&self.log, &mut receiver, file_len, name.bucket, name.key).await?;
         // Part checksums, which a complete object does not need.
         skip(&self.log, &mut receiver, front.infos_len).await?;
+        let size = front.size;
         let (etag, time_ms) = match front.entries[..] {
             [BodyEntry { part_number: 0, message_len, .. }] => {
                 let stored = receive_message(&self.log, &mut receiver, message_len).await?;
@@ -54,7 +55,7 @@ impl<P: Platform> Node<P> {
             _ => self.put_sealed_parts(receiver, plan, front).await?,
         };
         let response = Response::new(200).header("ETag", quoted(&etag)).header(SEALED_HEADER, "1");
-        Ok(self.with_expiration(response, name.bucket, name.key, time_ms))
+        Ok(self.with_expiration(response, name.bucket, name.key, size, time_ms))
     }
 
     /// Stores a multipart object as an upload of its own: part by part, then completed at once.
@@ -163,7 +164,7 @@ impl<P: Platform> Node<P> {
         let mut file = SealedFile::new(&self.log, bucket, key, &object, false)?;
         let range = ops::range(request.head, file.len, &object.etag, object.time_ms)?;
         let response = sealed_response(&object, file.len, range.as_ref());
-        let response = self.with_expiration(response, bucket, key, object.time_ms);
+        let response = self.with_expiration(response, bucket, key, object.size, object.time_ms);
         file.wanted = range.unwrap_or(0..file.len);
         let admitted = self.admission.read_sealed(file.wanted.end - file.wanted.start, &self.host).await?;
         Ok(response.sealed_file(file, admitted))
@@ -180,7 +181,7 @@ impl<P: Platform> Node<P> {
         let range = ops::range(request.head, len, &object.etag, object.time_ms)?;
         let bytes = range.as_ref().map_or(len, |range| range.end - range.start);
         let response = sealed_response(&object, len, range.as_ref()).content_length(bytes);
-        Ok(self.with_expiration(response, bucket, key, object.time_ms))
+        Ok(self.with_expiration(response, bucket, key, object.size, object.time_ms))
     }
 }
 

@@ -37,6 +37,9 @@ pub const RULE_PREFIX_MAX: usize = KEY_MAX;
 /// Maximum days in a rule.
 pub const RULE_DAYS_MAX: u32 = i32::MAX as u32;
 
+/// Maximum versions that a rule can keep (`NewerNoncurrentVersions`).
+pub const RULE_VERSIONS_MAX: u32 = 100;
+
 /// Maximum entries of one page of a listing.
 pub const PAGE_MAX: usize = 1000;
 

@@ -24,7 +24,7 @@ pub use conditions::{
 };
 pub use hoisted::hoist;
 pub use host::HostNames;
-pub use lifecycle::{Due, Expiration, Lifecycle, Rule};
+pub use lifecycle::{Due, Expiration, FilterForm, Lifecycle, Noncurrent, Rule};
 pub use names::{check_bucket, check_key};
 pub use object::{
     CopySource, Directive, Metadata, ReadOptions, caching_headers, checksum_headers, copy_checksum, declared_checksum,

@@ -23,20 +23,20 @@ impl<D: Disk> Log<D> {
     pub async fn expire(&self, now_ms: u64) -> Result<u64, Error> {
         let rules = |settings: &BucketSettings| {
             let expire_ms = settings.expire_ms?;
-            Some(move |_: &str, time_ms: u64| time_ms.saturating_add(expire_ms) <= now_ms)
+            Some(move |_: &str, time_ms: u64, _: u64| time_ms.saturating_add(expire_ms) <= now_ms)
         };
         self.expire_by(now_ms, rules).await
     }
 
     /// Deletes the objects that are due and returns their number. For each bucket, `rules` turns
-    /// the settings into a predicate on key and storage time, or `None` to skip the bucket. Both
-    /// run under the lock, for at most [`EXPIRE_BATCH`] objects per lock acquisition.
+    /// the settings into a predicate on key, storage time and plaintext bytes, or `None` to skip the
+    /// bucket. Both run under the lock, for at most [`EXPIRE_BATCH`] objects per lock acquisition.
     ///
     /// # Errors
     /// Those of every write. Objects deleted before the error stay deleted.
     pub async fn expire_by<R>(&self, now_ms: u64, rules: impl Fn(&BucketSettings) -> Option<R>) -> Result<u64, Error>
     where
-        R: Fn(&str, u64) -> bool,
+        R: Fn(&str, u64, u64) -> bool,
     {
         let mut expired = 0;
         for bucket in self.buckets() {
@@ -76,21 +76,22 @@ impl<D: Disk> Log<D> {
     pub async fn newest(&self, concerns: impl Fn(&BucketSettings) -> bool) -> Option<(u64, String)> {
         let newest = Cell::new(0);
         let mut found = None;
-        let look = |settings: &BucketSettings| {
-            concerns(settings).then_some(|_: &str, time_ms: u64| {
-                newest.set(newest.get().max(time_ms));
-                false
-            })
+        let see = |time_ms: u64| {
+            newest.set(newest.get().max(time_ms));
+            false
         };
+        let objects =
+            |settings: &BucketSettings| concerns(settings).then_some(|_: &str, time_ms: u64, _: u64| see(time_ms));
+        let uploads = |settings: &BucketSettings| concerns(settings).then_some(|_: &str, time_ms: u64| see(time_ms));
         for BucketInfo { name, .. } in self.buckets() {
             let so_far = newest.get();
             let mut from = String::new();
-            while let Some((_, next)) = self.due(&name, &from, &look) {
+            while let Some((_, next)) = self.due(&name, &from, &objects) {
                 from = next;
                 yield_once().await;
             }
             let mut from = 0;
-            while let Some((_, next)) = self.due_uploads(&name, from, &look) {
+            while let Some((_, next)) = self.due_uploads(&name, from, &uploads) {
                 from = next;
                 yield_once().await;
             }
@@ -103,7 +104,7 @@ impl<D: Disk> Log<D> {
 
     /// Returns the due objects among the next keys of a bucket, and the key to continue from.
     /// `None` at the end.
-    fn due<R: Fn(&str, u64) -> bool>(
+    fn due<R: Fn(&str, u64, u64) -> bool>(
         &self,
         bucket: &str,
         from: &str,
@@ -119,7 +120,7 @@ impl<D: Disk> Log<D> {
                 return Some((due, key.to_owned()));
             }
             seen += 1;
-            if is_due(key, entry.time_ms()) {
+            if is_due(key, entry.time_ms(), entry.size) {
                 due.push(Due { seq: entry.seq, bucket: bucket.to_owned(), key: key.to_owned(), upload: None });
             }
         }

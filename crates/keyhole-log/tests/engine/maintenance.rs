@@ -370,6 +370,9 @@ fn objects_and_uploads_due_by_rules_are_deleted() {
         let prefix = if settings.lifecycle.is_empty() { None } else { Some("old/") };
         prefix.map(|prefix| move |key: &str, time_ms: u64| key.starts_with(prefix) && time_ms < 2000)
     };
+    let object_rules = |settings: &BucketSettings| {
+        rules(settings).map(|rule| move |key: &str, time_ms: u64, _: u64| rule(key, time_ms))
+    };
     store.run(async {
         log.create_bucket("other", 1).await.unwrap();
         for i in 0..2500u64 {
@@ -390,7 +393,7 @@ fn objects_and_uploads_due_by_rules_are_deleted() {
             log.create_upload(create("old/upload", 1000 + i)).await.unwrap();
         }
         log.create_upload(create("new/upload", 1)).await.unwrap();
-        assert_eq!((log.expire_by(9, rules).await.unwrap(), log.abort_by(9, rules).await.unwrap()), (0, 0));
+        assert_eq!((log.expire_by(9, object_rules).await.unwrap(), log.abort_by(9, rules).await.unwrap()), (0, 0));
         assert_eq!(log.newest(|settings| !settings.lifecycle.is_empty()).await, None);
         let set = |lifecycle: Arc<[u8]>| {
             log.change_bucket("bucket", 1, |settings| {
@@ -410,8 +413,11 @@ fn objects_and_uploads_due_by_rules_are_deleted() {
         assert_eq!(log.bucket_settings("bucket").unwrap().0.lifecycle, lifecycle);
         let newest = log.newest(|settings| !settings.lifecycle.is_empty()).await;
         assert_eq!(newest, Some((2499, "bucket".to_owned())));
-        assert_eq!((log.expire_by(9, rules).await.unwrap(), log.abort_by(9, rules).await.unwrap()), (2000, 1000));
-        assert_eq!((log.expire_by(9, rules).await.unwrap(), log.abort_by(9, rules).await.unwrap()), (0, 0));
+        assert_eq!(
+            (log.expire_by(9, object_rules).await.unwrap(), log.abort_by(9, rules).await.unwrap()),
+            (2000, 1000)
+        );
+        assert_eq!((log.expire_by(9, object_rules).await.unwrap(), log.abort_by(9, rules).await.unwrap()), (0, 0));
         let left = keys(&log);
         assert!(left.len() == 3000 && left.iter().filter(|key| key.starts_with("old/")).min().unwrap() == "old/2000");
         for (key, count) in [("old/upload", 200), ("new/upload", 1)] {

@@ -4,7 +4,7 @@ use keyhole_log::limits::{BUCKET_TAGS_MAX, CORS_MAX, LIFECYCLE_MAX, POLICY_MAX};
 use keyhole_log::{BucketSettings, Error};
 
 use crate::support::Crash;
-use crate::support::store::{Store, options};
+use crate::support::store::{Store, keys, options, put};
 
 fn tagged(tags: &[u8]) -> BucketSettings {
     BucketSettings { tags: tags.into(), ..BucketSettings::default() }
@@ -93,4 +93,19 @@ fn longest_settings_survive_a_checkpoint_and_longer_ones_are_refused() {
     let store = Store::maintained(&medium, options(1)).unwrap();
     assert_eq!(store.log().bucket_settings("bucket").unwrap().0, longest);
     assert_eq!(store.log().bucket_settings("b").unwrap().0, tagged(&[4; BUCKET_TAGS_MAX]));
+}
+
+/// The seed of an object is its time.
+#[test]
+fn rules_see_the_size_of_an_object() {
+    let (_medium, mut store) = Store::fresh_maintained();
+    let log = store.log();
+    store.run(async {
+        for (key, size) in [("a", 99), ("b", 100), ("c", 101), ("d", 0)] {
+            put(&log, key, 1, size).await.unwrap();
+        }
+        let rules = |_: &BucketSettings| Some(|_: &str, _: u64, size: u64| size > 99 && size < 101);
+        assert_eq!(log.expire_by(9, rules).await.unwrap(), 1);
+        assert_eq!(keys(&log), ["a", "c", "d"]);
+    });
 }

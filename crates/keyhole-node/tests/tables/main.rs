@@ -7,6 +7,7 @@ mod conditional_deletes;
 mod conditions;
 mod errors;
 mod guard;
+mod lifecycle;
 mod one_reading;
 mod policy;
 mod ranges;

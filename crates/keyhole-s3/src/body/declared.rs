@@ -19,7 +19,7 @@ pub(super) fn declared(head: &RequestHead) -> Result<Vec<Declared>, Error> {
         });
     }
     // The checksum of a CompleteMultipartUpload is the object's, not the document's.
-    let completes = head.method == "POST" && head.query.split('&').any(|pair| pair.starts_with("uploadId="));
+    let completes = head.method == "POST" && head.query.has("uploadId");
     if completes {
         return Ok(declared);
     }

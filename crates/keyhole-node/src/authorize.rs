@@ -34,17 +34,27 @@ impl RequiredRight<'_> {
     fn of(operation: &Operation, is_sealed: bool) -> RequiredRight<'_> {
         use Operation as Op;
         match operation {
-            Op::ListBuckets => RequiredRight::None,
+            // A preflight request is answered without credentials, by the bucket's rules alone.
+            Op::ListBuckets(_) | Op::Preflight => RequiredRight::None,
             Op::HeadBucket | Op::GetBucketLocation | Op::GetBucketVersioning => RequiredRight::AnyOfBucket,
-            Op::GetBucketAcl | Op::GetBucketEncryption | Op::GetBucketLifecycle => RequiredRight::ListAny,
+            Op::GetBucketAcl
+            | Op::GetBucketEncryption
+            | Op::GetBucketLifecycle
+            | Op::GetBucketCors
+            | Op::GetBucketTagging => RequiredRight::ListAny,
             Op::CreateBucket
             | Op::DeleteBucket
             | Op::PutBucketEncryption
             | Op::DeleteBucketEncryption
             | Op::PutBucketLifecycle
-            | Op::DeleteBucketLifecycle => RequiredRight::Bucket(Right::Admin),
+            | Op::DeleteBucketLifecycle
+            | Op::PutBucketCors
+            | Op::DeleteBucketCors
+            | Op::PutBucketTagging
+            | Op::DeleteBucketTagging => RequiredRight::Bucket(Right::Admin),
             Op::ListObjects(query) => RequiredRight::List(&query.prefix),
             Op::ListObjectsV2(query) => RequiredRight::List(&query.prefix),
+            Op::ListObjectVersions(query) => RequiredRight::List(&query.prefix),
             Op::ListMultipartUploads(query) => RequiredRight::List(&query.prefix),
             Op::DeleteObjects | Op::PostObject => RequiredRight::EachObject,
             Op::PutObject if is_sealed => RequiredRight::Object(Right::WriteSealed),

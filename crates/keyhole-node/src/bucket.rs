@@ -1,6 +1,8 @@
 //! Bucket operations.
 
-use keyhole_log::BucketSettings;
+use keyhole_log::{BucketInfo, BucketSettings};
+use keyhole_s3::ops::ListBuckets;
+use keyhole_s3::xml::CreateBucketRequest;
 use keyhole_s3::{Error, ErrorCode, xml};
 
 use crate::access::Caller;
@@ -14,16 +16,26 @@ use crate::settings::OwnPolicy;
 
 impl<P: Platform> Node<P> {
     /// Handles ListBuckets: lists the buckets that the caller has a grant for.
-    pub(crate) fn list_buckets(&self, request: &Request<'_>) -> Result<Response<'_, P>> {
+    pub(crate) fn list_buckets(&self, request: &Request<'_>, query: &ListBuckets) -> Result<Response<'_, P>> {
         let Caller::Key(access) = request.caller else { return Err(ErrorCode::AccessDenied.into()) };
+        let region = &self.config.region;
         let mut buckets = self.log.buckets();
-        buckets.retain(|bucket| access.knows(&bucket.name));
+        buckets.retain(|BucketInfo { name, .. }| {
+            access.knows(name)
+                && query.prefix.as_ref().is_none_or(|prefix| name.starts_with(&**prefix))
+                && query.after.as_ref().is_none_or(|after| name > after)
+                && query.region.as_ref().is_none_or(|wanted| wanted == region)
+        });
+        let max = query.max.unwrap_or(usize::MAX);
+        let is_truncated = buckets.len() > max;
+        buckets.truncate(max);
         let listed: Vec<_> =
             buckets.iter().map(|bucket| xml::Bucket { name: &bucket.name, time_ms: bucket.time_ms }).collect();
-        Ok(Response::xml(200, xml::list_buckets(&listed)))
+        let token = listed.last().filter(|_| is_truncated).map(|last| last.name);
+        Ok(Response::xml(200, xml::list_buckets(query, region, &listed, token)))
     }
 
-    /// Handles CreateBucket; repeating it as the owner is not an error.
+    /// Handles CreateBucket; repeating it as the owner is not an error, unless with other tags.
     pub(crate) async fn create_bucket(
         &self,
         connection: &mut Connection<P::Stream>,
@@ -31,13 +43,14 @@ impl<P: Platform> Node<P> {
     ) -> Result<Response<'_, P>> {
         let bucket = request.bucket()?;
         let document = self.document(connection, request).await?;
-        if let Some(location) = xml::parse_create_bucket(&document)?
+        let CreateBucketRequest { location, tags } = xml::parse_create_bucket(&document)?;
+        if let Some(location) = location
             && location != self.config.region
         {
             let message = format!("This node is in the region {}; create the bucket there.", self.config.region);
             return Err(Error::new(ErrorCode::InvalidLocationConstraint).with_message(message).into());
         }
-        self.log.create_bucket(bucket, self.host.now_ms()).await?;
+        self.make_bucket(bucket, &tags).await?;
         Ok(Response::new(200).header("Location", format!("/{bucket}")))
     }
 

@@ -31,6 +31,15 @@ impl<P: Platform> Node<P> {
         Ok(Response::xml(200, xml::list_objects_v2(bucket, query, &entries, listing.truncated)))
     }
 
+    /// Handles ListObjectVersions: no bucket has versions, so each object is its own latest one.
+    pub(crate) fn list_versions(&self, request: &Request<'_>, query: &ops::ListVersions) -> Result<Response<'_, P>> {
+        let bucket = request.bucket()?;
+        let listing =
+            self.list(bucket, &query.prefix, query.delimiter.as_ref(), query.key_marker.clone(), query.max_keys)?;
+        let entries = entries(&listing);
+        Ok(Response::xml(200, xml::list_versions(bucket, query, &entries, listing.truncated)))
+    }
+
     fn list(
         &self,
         bucket: &str,

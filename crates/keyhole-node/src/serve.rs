@@ -74,6 +74,7 @@ impl<P: Platform> Node<P> {
                 _ => Persistence::Close,
             },
             is_head: head_or_none.is_some_and(|head| head.method == "HEAD"),
+            cors: head_or_none.map(|head| self.cors_headers(head)).unwrap_or_default(),
         };
         let ended = self.respond(connection, result, &context, &account).await;
         self.report(connection, head_or_none, &context, &account, began, &ended);
@@ -128,6 +129,7 @@ impl<P: Platform> Node<P> {
         let next = if context.persistence == Persistence::Close { Next::Close } else { Next::Request };
         let result = match result {
             Ok(Response { head, source: Some(mut source) }) => {
+                let head = context.with_cors(head);
                 match connection.send_source(&head, &mut *source, &**self.log.disk(), context, account).await {
                     Ok(()) => return Ended { status: head.status, error: None, next },
                     Err(failure) => Err(failure),
@@ -150,7 +152,7 @@ impl<P: Platform> Node<P> {
             }
         };
         let status = response.status;
-        match connection.send_whole(response, context, account).await {
+        match connection.send_whole(context.with_cors(response), context, account).await {
             Ok(()) => Ended { status, error, next },
             Err(_) => Ended { status: 0, error, next: Next::Abort },
         }
@@ -163,6 +165,9 @@ impl<P: Platform> Node<P> {
         received: Received<'_>,
     ) -> Result<Response<'_, P>> {
         let Received { head, account, .. } = received;
+        if head.method == "OPTIONS" {
+            return self.preflight(received);
+        }
         if form::is_form(head) && !auth::is_signed(head) {
             return Box::pin(self.post_object(connection, received)).await;
         }
@@ -219,6 +224,8 @@ impl<P: Platform> Node<P> {
             Op::CreateBucket => return Box::pin(self.create_bucket(connection, request)).await,
             Op::PutBucketEncryption => return Box::pin(self.put_bucket_encryption(connection, request)).await,
             Op::PutBucketLifecycle => return Box::pin(self.put_bucket_lifecycle(connection, request)).await,
+            Op::PutBucketCors => return Box::pin(self.put_bucket_cors(connection, request)).await,
+            Op::PutBucketTagging => return Box::pin(self.put_bucket_tagging(connection, request)).await,
             // A signed POST form: forms authenticate by their policy document alone.
             Op::PostObject => return Err(auth::multiple_mechanisms().into()),
             _ => {}
@@ -243,7 +250,16 @@ impl<P: Platform> Node<P> {
             Op::ListMultipartUploads(query) => self.list_uploads(request, &query),
             Op::ListObjects(query) => self.list_objects(request, &query),
             Op::ListObjectsV2(query) => self.list_objects_v2(request, &query),
-            Op::ListBuckets => self.list_buckets(request),
+            Op::ListObjectVersions(query) => self.list_versions(request, &query),
+            other => self.handle_bucket(request, other).await,
+        }
+    }
+
+    /// Runs an operation on a bucket itself that has no body.
+    async fn handle_bucket(&self, request: &Request<'_>, operation: Operation) -> Result<Response<'_, P>> {
+        use Operation as Op;
+        match operation {
+            Op::ListBuckets(query) => self.list_buckets(request, &query),
             Op::HeadBucket => self.head_bucket(request),
             Op::DeleteBucket => self.delete_bucket(request).await,
             Op::GetBucketLocation => self.bucket_location(request),
@@ -253,6 +269,10 @@ impl<P: Platform> Node<P> {
             Op::DeleteBucketEncryption => self.delete_bucket_encryption(request).await,
             Op::GetBucketLifecycle => self.bucket_lifecycle(request),
             Op::DeleteBucketLifecycle => self.delete_bucket_lifecycle(request).await,
+            Op::GetBucketCors => self.bucket_cors(request),
+            Op::DeleteBucketCors => self.delete_bucket_cors(request).await,
+            Op::GetBucketTagging => self.bucket_tagging(request),
+            Op::DeleteBucketTagging => self.delete_bucket_tagging(request).await,
             _ => Err(ErrorCode::NotImplemented.into()),
         }
     }

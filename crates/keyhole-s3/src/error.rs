@@ -42,10 +42,12 @@ macro_rules! codes {
 
 codes! {
     AccessDenied 403 "Access Denied",
+    AccessForbidden 403 "CORSResponse: This CORS request is not allowed.",
     AuthorizationHeaderMalformed 400 "The authorization header that you provided is not valid.",
     AuthorizationQueryParametersError 400 "The authorization query parameters that you provided are not valid.",
     BadRequest 400 "The request is not valid.",
     BadDigest 400 "The Content-MD5 or checksum value that you specified did not match what the server received.",
+    BucketAlreadyOwnedByYou 409 "The bucket that you tried to create already exists, and you own it.",
     BucketNotEmpty 409 "The bucket that you tried to delete is not empty.",
     ConditionalRequestConflict 409 "A conflicting operation occurred during this request. Send it again.",
     EntityTooLarge 400 "Your proposed upload exceeds the maximum allowed object size.",
@@ -78,8 +80,10 @@ codes! {
     MethodNotAllowed 405 "The specified method is not allowed against this resource.",
     MissingContentLength 411 "You must provide the Content-Length HTTP header.",
     NoSuchBucket 404 "The specified bucket does not exist.",
+    NoSuchCORSConfiguration 404 "The CORS configuration does not exist.",
     NoSuchKey 404 "The specified key does not exist.",
     NoSuchLifecycleConfiguration 404 "The lifecycle configuration does not exist.",
+    NoSuchTagSet 404 "The TagSet does not exist.",
     NoSuchUpload 404 "The specified multipart upload does not exist. The upload ID might be invalid, or the multipart upload might have been aborted or completed.",
     NoSuchVersion 404 "The specified version does not exist. Objects here have the version null alone.",
     NotImplemented 501 "A header or an operation that you asked for implies functionality that is not implemented.",

@@ -19,6 +19,9 @@ pub const USER_METADATA_MAX: usize = 2 * 1024;
 /// Maximum tags of an object.
 pub const TAGS_MAX: usize = 10;
 
+/// Maximum tags of a bucket.
+pub const BUCKET_TAGS_MAX: usize = 50;
+
 /// Maximum characters of a tag's key.
 pub const TAG_KEY_MAX: usize = 128;
 
@@ -39,6 +42,21 @@ pub const RULE_DAYS_MAX: u32 = i32::MAX as u32;
 
 /// Maximum versions that a rule can keep (`NewerNoncurrentVersions`).
 pub const RULE_VERSIONS_MAX: u32 = 100;
+
+/// Maximum bytes of a CORSConfiguration.
+pub const CORS_DOCUMENT_MAX: usize = 64 * 1024;
+
+/// Maximum CORS rules of a bucket.
+pub const CORS_RULES_MAX: usize = 100;
+
+/// Maximum characters of a CORS rule's id.
+pub const CORS_RULE_ID_MAX: usize = 255;
+
+/// Maximum headers that a preflight request can ask for: as many as a request can have.
+pub const CORS_REQUEST_HEADERS_MAX: usize = HEADERS_MAX;
+
+/// Maximum buckets of one page of ListBuckets.
+pub const BUCKETS_PAGE_MAX: usize = 10_000;
 
 /// Maximum entries of one page of a listing.
 pub const PAGE_MAX: usize = 1000;

@@ -4,6 +4,7 @@ mod allowed;
 mod attributes;
 mod completion;
 mod conditions;
+mod cors;
 mod hoisted;
 mod host;
 mod lifecycle;
@@ -22,6 +23,7 @@ pub use conditions::{
     Conditions, Decision, Required, WriteCondition, conditions, copy_conditions, delete_condition, range,
     write_condition,
 };
+pub use cors::{CORS_VARY, Cors, CorsMethod, CorsRequest, CorsRule, cors_not_allowed, cors_not_enabled};
 pub use hoisted::hoist;
 pub use host::HostNames;
 pub use lifecycle::{Due, Expiration, FilterForm, Lifecycle, Noncurrent, Rule};
@@ -30,8 +32,8 @@ pub use object::{
     CopySource, Directive, Metadata, ReadOptions, caching_headers, checksum_headers, copy_checksum, declared_checksum,
     metadata, metadata_directive, metadata_headers, read_options, refuse_metadata,
 };
-pub use query::{ListObjects, ListObjectsV2, ListUploads, UploadId};
+pub use query::{ListBuckets, ListObjects, ListObjectsV2, ListUploads, ListVersions, UploadId};
 pub(crate) use query::{encode_key, encode_token};
-pub use route::{Operation, Target, route};
+pub use route::{Operation, Target, route, target};
 pub use sealed::{SEALED_HEADER, is_sealed_transfer};
 pub use tags::{Tags, copied_tags, tags};

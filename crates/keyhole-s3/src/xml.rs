@@ -1,19 +1,22 @@
 //! XML documents of S3 requests and responses, with quick-xml.
 
+mod bucket;
+mod cors;
 mod error;
 mod lifecycle;
 mod read;
 mod write;
 
+pub use bucket::{CreateBucketRequest, list_buckets, list_versions, parse_bucket_tagging, parse_create_bucket};
+pub use cors::{cors, parse_cors};
 pub use lifecycle::{lifecycle, parse_lifecycle};
 pub use read::{
-    CompletedPart, DeleteRequest, ObjectToDelete, parse_bucket_encryption, parse_complete, parse_create_bucket,
-    parse_delete, parse_tagging,
+    CompletedPart, DeleteRequest, ObjectToDelete, parse_bucket_encryption, parse_complete, parse_delete, parse_tagging,
 };
 pub(crate) use write::OWNER;
 pub use write::{
     Attributes, Bucket, Deleted, Document, ListEntry, ObjectParts, PartEntry, PartList, PartsPage, UploadEntry, acl,
     bucket_encryption, complete_result, copy_object_result, copy_part_result, delete_result, initiate_upload,
-    list_buckets, list_objects_v1, list_objects_v2, list_parts, list_uploads, location, object_attributes, post_result,
-    tagging, versioning,
+    list_objects_v1, list_objects_v2, list_parts, list_uploads, location, object_attributes, post_result, tagging,
+    versioning,
 };

@@ -22,6 +22,15 @@ pub(crate) struct ReplyContext<'a> {
     /// Whether the connection stays open after the response.
     pub(crate) persistence: Persistence,
     pub(crate) is_head: bool,
+    /// CORS headers, which the response has whatever its outcome.
+    pub(crate) cors: Vec<(&'static str, String)>,
+}
+
+impl ReplyContext<'_> {
+    /// Adds the CORS headers.
+    pub(crate) fn with_cors(&self, response: Response) -> Response {
+        self.cors.iter().fold(response, |response, (name, value)| response.header(name, value))
+    }
 }
 
 impl<S: Stream> Connection<S> {

@@ -36,6 +36,7 @@ fn operations(key: &str) -> Vec<(&'static [Right], Request)> {
         (list, of_bucket("GET").query("prefix", key).query("list-type", "2")),
         (list, of_bucket("GET").query("prefix", key).query("uploads", "")),
         (list, of_bucket("GET").query("acl", "")),
+        (list, of_bucket("GET").query("prefix", key).query("versions", "")),
         (&[Right::ReadSealed], object("GET", key).header("x-keyhole-sealed", "1")),
         (&[Right::ReadSealed], object("HEAD", key).header("x-keyhole-sealed", "1")),
         (&[Right::WriteSealed], object("PUT", key).header("x-keyhole-sealed", "1").body("x")),

@@ -2,9 +2,11 @@
 //! fixed clock.
 
 mod access;
+mod buckets;
 mod checksums;
 mod conditional_deletes;
 mod conditions;
+mod cors;
 mod errors;
 mod guard;
 mod lifecycle;

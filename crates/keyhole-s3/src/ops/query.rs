@@ -2,7 +2,7 @@
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-use crate::limits::{PAGE_MAX, PART_NUMBER_MAX};
+use crate::limits::{BUCKETS_PAGE_MAX, PAGE_MAX, PART_NUMBER_MAX};
 use crate::query::Query;
 use crate::{Error, ErrorCode};
 
@@ -29,6 +29,36 @@ fn decode_token(token: &str) -> Result<String, Error> {
     bytes.ok_or_else(|| {
         Error::invalid_argument("continuation-token", token, "The continuation token provided is incorrect")
     })
+}
+
+/// Parameters of ListBuckets.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct ListBuckets {
+    /// Prefix of the listed names.
+    pub prefix: Option<String>,
+    /// The last bucket of the previous page, from the continuation token.
+    pub after: Option<String>,
+    /// The maximum number of buckets. `None`: all of them, as without paging.
+    pub max: Option<usize>,
+    /// The region of the listed buckets.
+    pub region: Option<String>,
+}
+
+/// Parameters of ListObjectVersions.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct ListVersions {
+    /// Prefix of the listed keys.
+    pub prefix: String,
+    /// Keys with this delimiter after the prefix are grouped into common prefixes.
+    pub delimiter: Option<String>,
+    /// The entry after which the page starts.
+    pub key_marker: Option<String>,
+    /// Whether the request names the version `null` of `key_marker`, the only one that it has.
+    pub has_version_marker: bool,
+    /// The maximum number of entries.
+    pub max_keys: usize,
+    /// `encoding-type=url`
+    pub encoding_url: bool,
 }
 
 /// Parameters of ListObjects.
@@ -125,6 +155,42 @@ impl Query {
         })
     }
 
+    pub(crate) fn list_buckets(&self) -> Result<ListBuckets, Error> {
+        let token = self.get("continuation-token").filter(|token| !token.is_empty());
+        let max = self.get("max-buckets").filter(|max| !max.is_empty());
+        let max = max.map(|text| {
+            let max = text.parse().ok().filter(|max| (1..=BUCKETS_PAGE_MAX).contains(max));
+            max.ok_or_else(|| {
+                let message = format!("Argument max-buckets must be an integer between 1 and {BUCKETS_PAGE_MAX}.");
+                Error::invalid_argument("max-buckets", text, message)
+            })
+        });
+        let after = token.map(decode_token).transpose()?;
+        let max = max.transpose()?.or(after.as_ref().map(|_| BUCKETS_PAGE_MAX));
+        Ok(ListBuckets { prefix: self.owned("prefix"), after, max, region: self.owned("bucket-region") })
+    }
+
+    pub(crate) fn list_versions(&self) -> Result<ListVersions, Error> {
+        let key_marker = self.owned("key-marker");
+        let marker = self.owned("version-id-marker");
+        let refused = |text: &str, message: &'static str| Error::invalid_argument("version-id-marker", text, message);
+        match (&key_marker, marker.as_deref()) {
+            (None, Some(text)) => {
+                return Err(refused(text, "A version-id marker cannot be specified without a key marker."));
+            }
+            (_, Some(text)) if text != "null" => return Err(refused(text, "Invalid version id specified")),
+            _ => {}
+        }
+        Ok(ListVersions {
+            prefix: self.owned("prefix").unwrap_or_default(),
+            delimiter: self.owned("delimiter"),
+            key_marker,
+            has_version_marker: marker.is_some(),
+            max_keys: self.page("max-keys")?,
+            encoding_url: self.encoding_url()?,
+        })
+    }
+
     pub(crate) fn list_uploads(&self) -> Result<ListUploads, Error> {
         let marker = self.owned("upload-id-marker");
         let key_marker = self.owned("key-marker");
@@ -210,6 +276,46 @@ mod tests {
         for bad in ["max-keys=-1", "max-keys=a", "max-keys=2147483648", "encoding-type=x", "continuation-token=zz"] {
             let error = Query::parse(bad).unwrap().list_objects_v2().unwrap_err();
             assert_eq!(error.code, ErrorCode::InvalidArgument, "{bad}");
+        }
+    }
+
+    #[test]
+    fn bucket_list_parameters_are_parsed_or_rejected() {
+        let parse = |query: &str| Query::parse(query).unwrap().list_buckets().map_err(|error| error.code);
+        assert_eq!(parse("prefix=&max-buckets=&continuation-token=&bucket-region="), Ok(ListBuckets::default()));
+        let token = encode_token("photos");
+        let expected = ListBuckets {
+            prefix: Some("p".to_owned()),
+            after: Some("photos".to_owned()),
+            max: Some(BUCKETS_PAGE_MAX),
+            region: Some("eu-1".to_owned()),
+        };
+        assert_eq!(parse(&format!("prefix=p&continuation-token={token}&bucket-region=eu-1")), Ok(expected));
+        for (max, expected) in
+            [("1", Some(1)), ("10000", Some(10_000)), ("0", None), ("10001", None), ("-1", None), ("x", None)]
+        {
+            let got = parse(&format!("max-buckets={max}"));
+            assert_eq!(got.map(|list| list.max), expected.map(Some).ok_or(ErrorCode::InvalidArgument), "{max}");
+        }
+        assert_eq!(parse("continuation-token=zz"), Err(ErrorCode::InvalidArgument));
+    }
+
+    #[test]
+    fn version_list_parameters_are_parsed_or_rejected() {
+        let parse = |query: &str| Query::parse(query).unwrap().list_versions().map_err(|error| error.code);
+        let list = parse("versions&prefix=a&delimiter=%2F&key-marker=a%2Fb&version-id-marker=null&max-keys=2").unwrap();
+        let expected = ListVersions {
+            prefix: "a".to_owned(),
+            delimiter: Some("/".to_owned()),
+            key_marker: Some("a/b".to_owned()),
+            has_version_marker: true,
+            max_keys: 2,
+            encoding_url: false,
+        };
+        assert_eq!(list, expected);
+        assert_eq!(parse("key-marker=&version-id-marker=").unwrap().max_keys, PAGE_MAX);
+        for bad in ["version-id-marker=null", "key-marker=a&version-id-marker=x", "max-keys=-1", "encoding-type=x"] {
+            assert_eq!(parse(bad), Err(ErrorCode::InvalidArgument), "{bad}");
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::names::{check_bucket, check_key};
 use super::object::copy_range;
-use super::query::{ListObjects, ListObjectsV2, ListUploads, UploadId};
+use super::query::{ListBuckets, ListObjects, ListObjectsV2, ListUploads, ListVersions, UploadId};
 use super::{AttributesQuery, CopySource, HostNames};
 use crate::form::is_form;
 use crate::http::RequestHead;
@@ -23,7 +23,10 @@ pub struct Target {
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[allow(missing_docs)] // Named as in the S3 API.
 pub enum Operation {
-    ListBuckets,
+    /// A CORS preflight request. It is answered without credentials, so that [`route`] never returns
+    /// it.
+    Preflight,
+    ListBuckets(ListBuckets),
     CreateBucket,
     HeadBucket,
     DeleteBucket,
@@ -36,8 +39,15 @@ pub enum Operation {
     PutBucketLifecycle,
     GetBucketLifecycle,
     DeleteBucketLifecycle,
+    PutBucketCors,
+    GetBucketCors,
+    DeleteBucketCors,
+    PutBucketTagging,
+    GetBucketTagging,
+    DeleteBucketTagging,
     ListObjects(ListObjects),
     ListObjectsV2(ListObjectsV2),
+    ListObjectVersions(ListVersions),
     ListMultipartUploads(ListUploads),
     DeleteObjects,
     PostObject,
@@ -52,18 +62,35 @@ pub enum Operation {
     GetObjectAcl,
     GetObjectAttributes(AttributesQuery),
     CreateMultipartUpload,
-    UploadPart { upload_id: UploadId, number: u16 },
-    UploadPartCopy { upload_id: UploadId, number: u16, source: CopySource, range: Option<(u64, u64)> },
-    CompleteMultipartUpload { upload_id: UploadId },
-    AbortMultipartUpload { upload_id: UploadId },
-    ListParts { upload_id: UploadId, marker: u16, max: usize },
+    UploadPart {
+        upload_id: UploadId,
+        number: u16,
+    },
+    UploadPartCopy {
+        upload_id: UploadId,
+        number: u16,
+        source: CopySource,
+        range: Option<(u64, u64)>,
+    },
+    CompleteMultipartUpload {
+        upload_id: UploadId,
+    },
+    AbortMultipartUpload {
+        upload_id: UploadId,
+    },
+    ListParts {
+        upload_id: UploadId,
+        marker: u16,
+        max: usize,
+    },
 }
 
 impl Operation {
     /// Returns the S3 name of the operation.
     pub fn name(&self) -> &'static str {
         match self {
-            Operation::ListBuckets => "ListBuckets",
+            Operation::Preflight => "Preflight",
+            Operation::ListBuckets(_) => "ListBuckets",
             Operation::CreateBucket => "CreateBucket",
             Operation::HeadBucket => "HeadBucket",
             Operation::DeleteBucket => "DeleteBucket",
@@ -76,8 +103,15 @@ impl Operation {
             Operation::PutBucketLifecycle => "PutBucketLifecycleConfiguration",
             Operation::GetBucketLifecycle => "GetBucketLifecycleConfiguration",
             Operation::DeleteBucketLifecycle => "DeleteBucketLifecycle",
+            Operation::PutBucketCors => "PutBucketCors",
+            Operation::GetBucketCors => "GetBucketCors",
+            Operation::DeleteBucketCors => "DeleteBucketCors",
+            Operation::PutBucketTagging => "PutBucketTagging",
+            Operation::GetBucketTagging => "GetBucketTagging",
+            Operation::DeleteBucketTagging => "DeleteBucketTagging",
             Operation::ListObjects(_) => "ListObjects",
             Operation::ListObjectsV2(_) => "ListObjectsV2",
+            Operation::ListObjectVersions(_) => "ListObjectVersions",
             Operation::ListMultipartUploads(_) => "ListMultipartUploads",
             Operation::DeleteObjects => "DeleteObjects",
             Operation::PostObject => "PostObject",
@@ -107,7 +141,7 @@ impl Operation {
 /// `NotImplemented` for operations that this node lacks, `MethodNotAllowed`, the errors for invalid
 /// names and parameters, and `MissingContentLength` if the operation requires a body.
 pub fn route(head: &RequestHead, hosts: &HostNames) -> Result<(Target, Operation), Error> {
-    let target = target(head.decoded_path(), hosts.bucket(head))?;
+    let target = target(head, hosts)?;
     let query = &head.query;
     let operation = match (&target.bucket, &target.key) {
         (None, _) => service(head, query)?,
@@ -122,7 +156,13 @@ pub fn route(head: &RequestHead, hosts: &HostNames) -> Result<(Target, Operation
     Ok((target, operation))
 }
 
-fn target(path: &str, of_host: Option<String>) -> Result<Target, Error> {
+/// Determines the bucket and the key of a request.
+///
+/// # Errors
+/// The errors for invalid names.
+pub fn target(head: &RequestHead, hosts: &HostNames) -> Result<Target, Error> {
+    let of_host = hosts.bucket(head);
+    let path = head.decoded_path();
     let path = path.strip_prefix('/').unwrap_or(path);
     let (bucket, key) = match &of_host {
         Some(bucket) => (&bucket[..], path),
@@ -141,7 +181,7 @@ fn target(path: &str, of_host: Option<String>) -> Result<Target, Error> {
 /// and this node does not; ignores those that only modify an operation and those that S3 does not
 /// know.
 fn subresource(query: &Query) -> Result<Option<&str>, Error> {
-    const KNOWN: [&str; 12] = [
+    const KNOWN: [&str; 14] = [
         "location",
         "versioning",
         "acl",
@@ -154,14 +194,15 @@ fn subresource(query: &Query) -> Result<Option<&str>, Error> {
         "partNumber",
         "encryption",
         "lifecycle",
+        "cors",
+        "versions",
     ];
     // The other subresources and parameters of S3 that select an operation.
-    const MISSING: [&str; 32] = [
+    const MISSING: [&str; 30] = [
         "abac",
         "accelerate",
         "analytics",
         "annotation",
-        "cors",
         "intelligent-tiering",
         "inventory",
         "legal-hold",
@@ -187,7 +228,6 @@ fn subresource(query: &Query) -> Result<Option<&str>, Error> {
         "select-type",
         "session",
         "torrent",
-        "versions",
         "website",
     ];
     let mut found = None;
@@ -222,7 +262,7 @@ fn not_allowed() -> Error {
 
 fn service(head: &RequestHead, query: &Query) -> Result<Operation, Error> {
     match (head.method.as_str(), subresource(query)?) {
-        ("GET", None) => Ok(Operation::ListBuckets),
+        ("GET", None) => Ok(Operation::ListBuckets(query.list_buckets()?)),
         (_, None) => Err(not_allowed()),
         _ => Err(not_implemented()),
     }
@@ -246,6 +286,13 @@ fn bucket(head: &RequestHead, query: &Query) -> Result<Operation, Error> {
         ("PUT", Some("lifecycle")) => Operation::PutBucketLifecycle,
         ("GET", Some("lifecycle")) => Operation::GetBucketLifecycle,
         ("DELETE", Some("lifecycle")) => Operation::DeleteBucketLifecycle,
+        ("PUT", Some("cors")) => Operation::PutBucketCors,
+        ("GET", Some("cors")) => Operation::GetBucketCors,
+        ("DELETE", Some("cors")) => Operation::DeleteBucketCors,
+        ("PUT", Some("tagging")) => Operation::PutBucketTagging,
+        ("GET", Some("tagging")) => Operation::GetBucketTagging,
+        ("DELETE", Some("tagging")) => Operation::DeleteBucketTagging,
+        ("GET", Some("versions")) => Operation::ListObjectVersions(query.list_versions()?),
         ("GET", Some("uploads")) => Operation::ListMultipartUploads(query.list_uploads()?),
         ("POST", Some("delete")) => Operation::DeleteObjects,
         ("POST", None) if is_form(head) => Operation::PostObject,
@@ -328,6 +375,12 @@ mod tests {
         check("PUT /bucket?lifecycle", Ok("PutBucketLifecycle"));
         check("GET /bucket?lifecycle", Ok("GetBucketLifecycle"));
         check("DELETE /bucket?lifecycle", Ok("DeleteBucketLifecycle"));
+        for (name, of) in [("cors", "BucketCors"), ("tagging", "BucketTagging")] {
+            for (method, verb) in [("PUT", "Put"), ("GET", "Get"), ("DELETE", "Delete")] {
+                check(&format!("{method} /bucket?{name}"), Ok(&format!("{verb}{of}")));
+            }
+        }
+        check("GET /bucket?versions&prefix=a", Ok("ListObjectVersions("));
         check("GET /bucket/k?encryption", Err(ErrorCode::NotImplemented));
         check("GET /bucket?prefix=a", Ok("ListObjects("));
         check("GET /bucket?list-type=2&prefix=a", Ok("ListObjectsV2("));
@@ -365,9 +418,11 @@ mod tests {
             "GET /bucket/k?lifecycle",
             "POST /bucket?lifecycle",
             "PUT /bucket?acl",
-            "GET /bucket?versions",
+            "GET /bucket/k?versions",
+            "GET /bucket/k?cors",
+            "POST /bucket?cors",
             "PUT /bucket?versioning",
-            "PUT /bucket?tagging",
+            "POST /bucket?tagging",
             "POST /bucket/k?tagging",
             "PUT /bucket/k?acl",
             "POST /bucket/k?select",

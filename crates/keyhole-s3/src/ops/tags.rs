@@ -1,4 +1,4 @@
-//! Object tags (AWS, "Categorizing your objects using tags"): header and storage formats.
+//! Tags of objects and buckets (AWS, "Categorizing your objects using tags"): header and storage formats.
 
 use std::borrow::Cow;
 
@@ -6,10 +6,10 @@ use percent_encoding::percent_decode;
 
 use super::Directive;
 use crate::http::RequestHead;
-use crate::limits::{TAG_KEY_MAX, TAG_VALUE_MAX, TAGS_MAX};
+use crate::limits::{BUCKET_TAGS_MAX, TAG_KEY_MAX, TAG_VALUE_MAX, TAGS_MAX};
 use crate::{Error, ErrorCode};
 
-/// The tags of an object: unique keys and their values, in the client's order.
+/// The tags of an object or a bucket: unique keys and their values, in the client's order.
 ///
 /// ```
 /// use keyhole_s3::ops::Tags;
@@ -23,12 +23,24 @@ use crate::{Error, ErrorCode};
 pub struct Tags(Vec<(String, String)>);
 
 impl Tags {
-    /// Adds a tag.
+    /// Adds a tag of an object.
     ///
     /// # Errors
     /// `BadRequest` beyond [`TAGS_MAX`]; `InvalidTag` for keys and values that are too long or have
     /// invalid characters, for system keys, and for a repeated key.
     pub fn push(&mut self, key: String, value: String) -> Result<(), Error> {
+        self.push_within(TAGS_MAX, "Object tags cannot be greater than 10", key, value)
+    }
+
+    /// Adds a tag of a bucket.
+    ///
+    /// # Errors
+    /// `BadRequest` beyond [`BUCKET_TAGS_MAX`]; otherwise those of [`push`](Self::push).
+    pub fn push_of_bucket(&mut self, key: String, value: String) -> Result<(), Error> {
+        self.push_within(BUCKET_TAGS_MAX, "Bucket tag count cannot be greater than 50", key, value)
+    }
+
+    fn push_within(&mut self, max: usize, too_many: &'static str, key: String, value: String) -> Result<(), Error> {
         let invalid = |message: &'static str, name: &'static str, text: &str| {
             Error::new(ErrorCode::InvalidTag).with_message(message).with_field(name, text)
         };
@@ -44,8 +56,8 @@ impl Tags {
         if self.iter().any(|(other, _)| other == key) {
             return Err(invalid("Cannot provide multiple Tags with the same key", "TagKey", &key));
         }
-        if self.0.len() == TAGS_MAX {
-            return Err(Error::new(ErrorCode::BadRequest).with_message("Object tags cannot be greater than 10"));
+        if self.0.len() == max {
+            return Err(Error::new(ErrorCode::BadRequest).with_message(too_many));
         }
         self.0.push((key, value));
         Ok(())
@@ -77,13 +89,24 @@ impl Tags {
         bytes
     }
 
-    /// Decodes the output of [`to_bytes`](Self::to_bytes). Returns `None` for anything else.
-    pub fn from_bytes(mut bytes: &[u8]) -> Option<Tags> {
+    /// Decodes the output of [`to_bytes`](Self::to_bytes) for the tags of an object. Returns `None`
+    /// for anything else.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Tags> {
+        Tags::decode(bytes, Tags::push)
+    }
+
+    /// Decodes the output of [`to_bytes`](Self::to_bytes) for the tags of a bucket. Returns `None`
+    /// for anything else.
+    pub fn bucket_from_bytes(bytes: &[u8]) -> Option<Tags> {
+        Tags::decode(bytes, Tags::push_of_bucket)
+    }
+
+    fn decode(mut bytes: &[u8], push: fn(&mut Tags, String, String) -> Result<(), Error>) -> Option<Tags> {
         let mut tags = Tags::default();
         while !bytes.is_empty() {
             let key = take_text(&mut bytes)?;
             let value = take_text(&mut bytes)?;
-            tags.push(key, value).ok()?;
+            push(&mut tags, key, value).ok()?;
         }
         Some(tags)
     }

@@ -145,11 +145,6 @@ pub fn parse_delete(document: &[u8]) -> Result<DeleteRequest, Error> {
     if objects.is_empty() { Err(malformed()) } else { Ok(DeleteRequest { objects, quiet: quiet.unwrap_or(false) }) }
 }
 
-/// Sets the value of an element that may occur once.
-fn once<T>(place: &mut Option<T>, value: T) -> Result<(), Error> {
-    if place.replace(value).is_some() { Err(malformed()) } else { Ok(()) }
-}
-
 /// Parses a boolean, ignoring case; an empty element is false.
 fn boolean(text: &str) -> Result<bool, Error> {
     match text.trim() {
@@ -238,29 +233,6 @@ pub fn parse_tagging(document: &[u8]) -> Result<Tags, Error> {
         Ok(())
     })?;
     if has_set { Ok(tags) } else { Err(malformed()) }
-}
-
-/// Parses a `CreateBucketConfiguration` document. Returns the region, if the document names one; an
-/// empty document does not.
-///
-/// # Errors
-/// `MalformedXML`, also for repeated and for unknown elements; `NotImplemented` for tags and for
-/// directory buckets.
-pub fn parse_create_bucket(document: &[u8]) -> Result<Option<String>, Error> {
-    let mut location = None;
-    if document.is_empty() {
-        return Ok(None);
-    }
-    walk(document, |path, text| {
-        match path {
-            ["CreateBucketConfiguration", "LocationConstraint"] => once(&mut location, text.trim().to_owned())?,
-            ["CreateBucketConfiguration"] => {}
-            ["CreateBucketConfiguration", rest @ ..] => return Err(refused(rest, &["Location", "Bucket", "Tags"])),
-            _ => return Err(malformed()),
-        }
-        Ok(())
-    })?;
-    Ok(location.filter(|location| !location.is_empty()))
 }
 
 /// Parses a `ServerSideEncryptionConfiguration` document. Returns whether it blocks customer keys.
@@ -481,31 +453,6 @@ mod tests {
     }
 
     #[test]
-    fn create_bucket_documents_are_parsed_or_rejected() {
-        let document =
-            "<CreateBucketConfiguration><LocationConstraint>eu-1</LocationConstraint></CreateBucketConfiguration>";
-        assert_eq!(parse_create_bucket(document.as_bytes()).unwrap().as_deref(), Some("eu-1"));
-        assert_eq!(parse_create_bucket(b"").unwrap(), None);
-        let code = |inner: &str| {
-            let document = format!("<CreateBucketConfiguration>{inner}</CreateBucketConfiguration>");
-            parse_create_bucket(document.as_bytes()).map_err(|error| error.code)
-        };
-        assert_eq!(code("<LocationConstraint/>"), Ok(None));
-        for (bad, expected) in [
-            ("<Location><Type>LocalZone</Type></Location>", ErrorCode::NotImplemented),
-            ("<Bucket><Type>Directory</Type></Bucket>", ErrorCode::NotImplemented),
-            ("<X/>", ErrorCode::MalformedXML),
-            (
-                "<LocationConstraint>a</LocationConstraint><LocationConstraint>b</LocationConstraint>",
-                ErrorCode::MalformedXML,
-            ),
-        ] {
-            assert_eq!(code(bad), Err(expected), "{bad}");
-        }
-        assert_eq!(parse_create_bucket(b"<X/>").unwrap_err().code, ErrorCode::MalformedXML);
-    }
-
-    #[test]
     fn random_documents_cause_no_panic() {
         let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(0x5eed_u64);
         println!("SEED={seed}");
@@ -513,7 +460,12 @@ mod tests {
         let alphabet = b"<>/&;#x\"'=!-[]DeleteObjctKyPar\x00\xc3\xa9 ";
         for _ in 0..20_000 {
             let bytes: Vec<u8> = (0..random.usize(..64)).map(|_| alphabet[random.usize(..alphabet.len())]).collect();
-            let _ = (parse_delete(&bytes), parse_complete(&bytes), parse_create_bucket(&bytes), parse_tagging(&bytes));
+            let _ = (
+                parse_delete(&bytes),
+                parse_complete(&bytes),
+                crate::xml::parse_create_bucket(&bytes),
+                parse_tagging(&bytes),
+            );
         }
     }
 }

@@ -98,7 +98,7 @@ impl Document {
         }
     }
 
-    fn owner(&mut self, name: &'static str) {
+    pub(super) fn owner(&mut self, name: &'static str) {
         self.open(name);
         self.text("ID", OWNER);
         self.text("DisplayName", OWNER);
@@ -138,20 +138,6 @@ pub struct Bucket<'a> {
     pub name: &'a str,
     /// Time of creation, in ms since 1970.
     pub time_ms: u64,
-}
-
-/// Writes the result of ListBuckets.
-pub fn list_buckets(buckets: &[Bucket<'_>]) -> String {
-    let mut doc = Document::new("ListAllMyBucketsResult");
-    doc.owner("Owner");
-    doc.open("Buckets");
-    for bucket in buckets {
-        doc.open("Bucket");
-        doc.text("Name", bucket.name);
-        doc.text("CreationDate", &iso8601(bucket.time_ms));
-        doc.close();
-    }
-    doc.finish()
 }
 
 /// Writes the result of GetBucketLocation; for historical reasons, the first region is empty.

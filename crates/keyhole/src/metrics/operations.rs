@@ -2,7 +2,7 @@
 
 /// All operations with their class, an index into [`CLASSES`]. The most frequent ones come first,
 /// since the search is linear; the last two are for unnamed and unknown operations.
-pub(crate) const OPERATIONS: [(&str, usize); 36] = [
+pub(crate) const OPERATIONS: [(&str, usize); 44] = [
     ("GetObject", GET),
     ("PutObject", PUT),
     ("HeadObject", HEAD),
@@ -19,6 +19,8 @@ pub(crate) const OPERATIONS: [(&str, usize); 36] = [
     ("ListObjects", LIST),
     ("ListParts", LIST),
     ("ListMultipartUploads", LIST),
+    ("ListObjectVersions", LIST),
+    ("Preflight", OTHER),
     ("AbortMultipartUpload", OTHER),
     ("PostObject", PUT),
     ("GetObjectAttributes", HEAD),
@@ -37,6 +39,12 @@ pub(crate) const OPERATIONS: [(&str, usize); 36] = [
     ("PutBucketLifecycleConfiguration", OTHER),
     ("GetBucketLifecycleConfiguration", OTHER),
     ("DeleteBucketLifecycle", OTHER),
+    ("PutBucketCors", OTHER),
+    ("GetBucketCors", OTHER),
+    ("DeleteBucketCors", OTHER),
+    ("PutBucketTagging", OTHER),
+    ("GetBucketTagging", OTHER),
+    ("DeleteBucketTagging", OTHER),
     ("Other", OTHER),
     ("Unknown", OTHER),
 ];

@@ -105,7 +105,7 @@ impl MemoryNode {
         let events = Events::default();
         let config = Arc::new(Config {
             region: "us-east-1".to_owned(),
-            host_names: HostNames::new(Vec::new()),
+            host_names: HostNames::new(["s3.example".to_owned()]),
             access: ArcSwap::from_pointee(AccessTable::default()),
             defaults: PolicyDefaults::default(),
             observer: Box::new(events.clone()),

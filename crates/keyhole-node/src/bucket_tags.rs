@@ -1,0 +1,78 @@
+//! Tags of buckets.
+
+use std::sync::Arc;
+
+use keyhole_log::BucketSettings;
+use keyhole_s3::ops::Tags;
+use keyhole_s3::{Error, ErrorCode, xml};
+
+use crate::failure::Result;
+use crate::http::{Connection, Response};
+use crate::node::Node;
+use crate::platform::Platform;
+use crate::request::Request;
+
+impl<P: Platform> Node<P> {
+    /// Creates a bucket with these tags.
+    ///
+    /// # Errors
+    /// `BucketAlreadyOwnedByYou` if there are tags and the bucket exists with others.
+    pub(crate) async fn make_bucket(&self, bucket: &str, tags: &Tags) -> Result<()> {
+        let tags = tags.to_bytes();
+        let is_new = self.log.create_tagged_bucket(bucket, self.host.now_ms(), &tags).await?;
+        let has_tags = || self.log.bucket_settings(bucket).is_some_and(|(settings, _)| *settings.tags == *tags);
+        if is_new || tags.is_empty() || has_tags() {
+            return Ok(());
+        }
+        let message = "The bucket exists, and you own it, but not with these tags. Set them with PutBucketTagging.";
+        Err(Error::new(ErrorCode::BucketAlreadyOwnedByYou)
+            .with_message(message)
+            .with_field("BucketName", bucket)
+            .into())
+    }
+
+    /// Handles PutBucketTagging: replaces the bucket's tags.
+    pub(crate) async fn put_bucket_tagging(
+        &self,
+        connection: &mut Connection<P::Stream>,
+        request: &Request<'_>,
+    ) -> Result<Response<'_, P>> {
+        let bucket = request.bucket()?;
+        self.require_bucket(bucket)?;
+        let document = self.document(connection, request).await?;
+        let tags = xml::parse_bucket_tagging(&document)?;
+        self.set_bucket_tags(bucket, &tags).await?;
+        Ok(Response::new(204))
+    }
+
+    /// Handles GetBucketTagging.
+    pub(crate) fn bucket_tagging(&self, request: &Request<'_>) -> Result<Response<'_, P>> {
+        let bucket = request.bucket()?;
+        let (settings, _) = self.log.bucket_settings(bucket).ok_or(ErrorCode::NoSuchBucket)?;
+        match Tags::bucket_from_bytes(&settings.tags) {
+            None => {
+                let message = "The bucket has tags that this version of the node cannot read. Set them again.";
+                Err(Error::new(ErrorCode::NotImplemented).with_message(message).into())
+            }
+            Some(tags) if tags.is_empty() => {
+                Err(Error::new(ErrorCode::NoSuchTagSet).with_field("BucketName", bucket).into())
+            }
+            Some(tags) => Ok(Response::xml(200, xml::tagging(&tags))),
+        }
+    }
+
+    /// Handles DeleteBucketTagging: 204 whether there are tags or not.
+    pub(crate) async fn delete_bucket_tagging(&self, request: &Request<'_>) -> Result<Response<'_, P>> {
+        self.set_bucket_tags(request.bucket()?, &Tags::default()).await?;
+        Ok(Response::new(204))
+    }
+
+    async fn set_bucket_tags(&self, bucket: &str, tags: &Tags) -> Result<()> {
+        let tags: Arc<[u8]> = tags.to_bytes().into();
+        let change = |settings: &mut BucketSettings| {
+            settings.tags = tags;
+            Ok(())
+        };
+        self.change_bucket(bucket, change).await
+    }
+}

@@ -348,10 +348,23 @@ pub fn xml_tagging(data: &[u8]) {
     }
 }
 
-/// Parses the documents of CreateBucket and PutBucketEncryption.
+/// Parses the documents of CreateBucket and of a bucket's settings. Accepted tags and CORS rules must
+/// survive writing and parsing, as a document and as stored bytes.
 pub fn xml_bucket(data: &[u8]) {
     let _ = xml::parse_create_bucket(data);
     let _ = xml::parse_bucket_encryption(data);
+    if let Ok(tags) = xml::parse_bucket_tagging(data) {
+        let again = xml::parse_bucket_tagging(xml::tagging(&tags).as_bytes()).map_err(|error| error.code);
+        assert_eq!(again.as_ref(), Ok(&tags));
+        assert_eq!(ops::Tags::bucket_from_bytes(&tags.to_bytes()), Some(tags));
+    }
+    if let Ok(cors) = xml::parse_cors(data) {
+        let document = xml::cors(&cors);
+        let again = xml::parse_cors(document.as_bytes()).map_err(|error| error.code);
+        assert_eq!(again.as_ref(), Ok(&cors), "{document}");
+        assert_eq!(ops::Cors::from_bytes(&cors.to_bytes()), Some(cors));
+    }
+    let _ = ops::Cors::from_bytes(data);
 }
 
 /// Parses a `LifecycleConfiguration` document. Accepted rules must survive writing and parsing, as

@@ -65,14 +65,17 @@ impl<P: Platform> Node<P> {
         request.account.record_key(key.as_ref(), bucket);
         match &key {
             Some(key) => policy.check_key(key, bucket)?,
+            // The guard takes it as the key of the object that is overwritten.
+            None if policy.forbids_rekeying => {}
             None => sse_c.refuse_stray_copy_source_key()?,
         }
         Ok(key)
     }
 
-    /// Checks whether an object may be stored under this name. Overwriting requires the existing
-    /// object's key, as the request's key or as the key of a copy source. `key` is `None` for
-    /// plaintext objects and if the key is not known.
+    /// Checks whether an object may be stored under this name. Replacing a sealed object requires
+    /// its key, as the request's key or as the key of a copy source, whether the new object is
+    /// sealed or not. Sealing over a plaintext object is refused. `key` is `None` for plaintext
+    /// objects and if the key is not known.
     pub(crate) async fn guard(
         &self,
         request: &Request<'_>,
@@ -83,10 +86,14 @@ impl<P: Platform> Node<P> {
         condition: Condition,
     ) -> Result<Guarded> {
         let unguarded = Guarded::unguarded(condition);
-        if !policy.forbids_rekeying || !is_sealed {
+        if !policy.forbids_rekeying {
             return Ok(unguarded);
         }
-        let Some(object) = self.log.object(name.bucket, name.key).await? else {
+        let found = self.log.object(name.bucket, name.key).await?;
+        if !is_sealed && !found.as_ref().is_some_and(|object| object.sealed) {
+            request.sse_c().refuse_stray_copy_source_key()?;
+        }
+        let Some(object) = found else {
             return match condition {
                 Condition::None => Ok(Guarded::by_guard(Condition::IfAbsent)),
                 Condition::IfAbsent => Ok(unguarded),
@@ -102,18 +109,29 @@ impl<P: Platform> Node<P> {
             }
             _ => {}
         }
-        let old = request.sse_c().read_headers(SseCTarget::CopySource)?;
-        let old = if old.is_absent() { None } else { old.key_for(true)? };
-        let opens = |key: &CustomerKey| self.opens(&object, key, name);
-        if !object.sealed || !key.into_iter().chain(&old).any(opens) {
+        let is_plain_over_plain = !is_sealed && !object.sealed;
+        if !is_plain_over_plain && !self.has_key_of(&object, request, name, key)? {
             return Err(denied(
-                "The bucket forbids to overwrite an object with one under another customer-provided key. Bring the key of the \
-                old one in the headers of a copy's source, too, or delete it first.",
+                "The bucket forbids to overwrite an object with one under another customer-provided key, or with one that \
+                has none. Bring the key of the old one in the headers of a copy's source, too, or delete it first.",
             )
             .into());
         }
         // Not by ETag: a copy onto itself with another key keeps the ETag.
         Ok(Guarded::by_guard(Condition::IfSame(object.seq)))
+    }
+
+    /// Returns whether the request has the key of a sealed object.
+    fn has_key_of(
+        &self,
+        object: &Object,
+        request: &Request<'_>,
+        name: ObjectName<'_>,
+        key: Option<&CustomerKey>,
+    ) -> Result<bool> {
+        let old = request.sse_c().read_headers(SseCTarget::CopySource)?;
+        let old = if old.is_absent() { None } else { old.key_for(true)? };
+        Ok(object.sealed && key.into_iter().chain(&old).any(|key| self.opens(object, key, name)))
     }
 
     fn opens(&self, object: &Object, key: &CustomerKey, name: ObjectName<'_>) -> bool {

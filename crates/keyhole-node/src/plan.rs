@@ -147,6 +147,9 @@ impl<P: Platform> Node<P> {
         let name = request.name()?;
         let policy = self.policy(name.bucket)?;
         let customer_key = self.key_for_write(request, name.bucket, &policy)?;
+        if customer_key.is_none() {
+            request.sse_c().refuse_stray_copy_source_key()?;
+        }
         let upload = self.log.upload(name.bucket, name.key, id)?.ok_or(ErrorCode::NoSuchUpload)?;
         if upload.sealed != customer_key.is_some() {
             return Err(sse::part_mismatch().into());

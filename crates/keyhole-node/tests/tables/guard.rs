@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 
 use keyhole_node::OwnPolicy;
+use keyhole_tests::form::Form;
 use keyhole_tests::http::{object, read_reply};
 use keyhole_tests::{CustomerKey, Request};
 
@@ -53,6 +54,69 @@ fn overwrite_with_another_key_requires_old_key() {
     // A copy onto itself, to change the key.
     node.send(&copy(keyed("PUT", "o", &old), "o").headers(new.copy_source_headers())).expect(200);
     assert_eq!(node.send(&keyed("GET", "o", &old)).expect(200).text(), "second");
+}
+
+/// Every way to replace a sealed object by a plaintext one requires its key.
+#[test]
+fn plaintext_over_sealed_object_requires_its_key() {
+    let node = MemoryNode::new();
+    let key = CustomerKey::random();
+    let other = CustomerKey::random();
+    node.send(&keyed("PUT", "o", &key).body("sealed")).expect(200);
+    node.send(&object("PUT", "plain").body("plain")).expect(200);
+    node.set_policy(guarded_policy());
+    let etag = node.send(&keyed("HEAD", "o", &key)).header("etag").unwrap().to_owned();
+    let put = || object("PUT", "o").body("plaintext");
+    for request in [
+        put(),
+        put().header("if-match", etag),
+        put().headers(other.copy_source_headers()),
+        object("POST", "o").query("uploads", ""),
+        copy(object("PUT", "o"), "plain"),
+    ] {
+        assert_denied(&node.send(&request), "forbids to overwrite");
+    }
+    let form = Form::new("o", "plaintext");
+    assert_denied(&node.send_form(form), "forbids to overwrite");
+    assert_eq!(node.send(&keyed("GET", "o", &key)).expect(200).text(), "sealed");
+
+    // With its key; and tags and deletions, which store no other bytes.
+    node.send(&put().headers(key.copy_source_headers())).expect(200);
+    assert_eq!(node.send(&object("GET", "o")).expect(200).text(), "plaintext");
+    node.send(&put()).expect(200);
+    node.send(&keyed("PUT", "deleted", &key).body("sealed")).expect(200);
+    node.send(&object("DELETE", "deleted").query("tagging", "")).expect(204);
+    node.send(&object("DELETE", "deleted")).expect(204);
+    node.send(&object("PUT", "deleted").body("plaintext")).expect(200);
+    // A copy onto itself, out of the key.
+    node.send(&keyed("PUT", "out", &key).body("sealed")).expect(200);
+    assert_denied(&node.send(&copy(object("PUT", "out"), "plain")), "forbids to overwrite");
+    node.send(&copy(object("PUT", "out"), "out").headers(key.copy_source_headers())).expect(200);
+    assert_eq!(node.send(&object("GET", "out")).expect(200).text(), "sealed");
+    // A key that no object needs may be one to write with.
+    for name in ["fresh", "plain"] {
+        let stray = object("PUT", name).headers(key.copy_source_headers()).body("x");
+        assert_error(&node.send(&stray), 400, "InvalidRequest");
+    }
+    let id = node.create_upload(object("POST", "fresh"));
+    let stray = first_part(object("PUT", "fresh"), &id).headers(key.copy_source_headers()).body("x");
+    assert_error(&node.send(&stray), 400, "InvalidRequest");
+}
+
+/// The plaintext upload began before the sealed object existed.
+#[test]
+fn plaintext_completion_over_sealed_object_requires_its_key() {
+    let node = MemoryNode::new();
+    let key = CustomerKey::random();
+    node.set_policy(guarded_policy());
+    let id = node.create_upload(object("POST", "late"));
+    let part = node.send(&first_part(object("PUT", "late"), &id).body("part")).expect(200);
+    node.send(&keyed("PUT", "late", &key).body("sealed")).expect(200);
+    let complete = completion("late", &id, part.header("etag").unwrap());
+    assert_denied(&node.send(&complete), "forbids to overwrite");
+    assert_eq!(node.send(&keyed("GET", "late", &key)).expect(200).text(), "sealed");
+    node.send(&complete.headers(key.copy_source_headers())).expect(200);
+    assert_eq!(node.send(&object("GET", "late")).expect(200).text(), "part");
 }
 
 /// The upload began before its object existed.

@@ -44,8 +44,8 @@ pub(crate) struct SetOptions {
     /// be given several times.
     #[arg(long, value_name = "ID|none")]
     pub(crate) pin: Vec<String>,
-    /// Whether an object may be overwritten under another customer key by everyone, or only with
-    /// the old key as well.
+    /// Whether an object may be overwritten under another customer key, or by plaintext, by
+    /// everyone, or only with the old key as well.
     #[arg(long, value_enum)]
     pub(crate) rekey_by_overwrite: Option<Allowed>,
     /// Whether objects can be read without a signature. Those under customer keys still require

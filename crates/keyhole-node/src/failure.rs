@@ -1,7 +1,7 @@
 //! Request failures, and the mapping of the lower crates' errors to S3 error codes.
 
 use std::borrow::Cow;
-use std::io;
+use std::{fmt, io};
 
 use keyhole_core::NotAuthentic;
 use keyhole_core::head::{HeadError, OpenError};
@@ -15,9 +15,33 @@ pub(crate) enum Failure {
     /// An S3 error for the client.
     Reply(Error),
     /// A fault of the node or its disk: an S3 error for the client and a cause for the log.
-    Fault(Error, String),
+    Fault(Error, Cause),
     /// The connection broke, or must be aborted.
     Connection(io::Error),
+}
+
+/// The cause of a fault, for the operator.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Cause {
+    pub(crate) kind: FaultKind,
+    pub(crate) text: String,
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+/// The kinds of faults that an operator handles differently.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FaultKind {
+    /// Stored bytes are damaged.
+    Damage,
+    /// Stored bytes are undamaged and do not authenticate under their key.
+    NotAuthentic,
+    /// Any other fault of the node or its disk.
+    Internal,
 }
 
 pub(crate) type Result<T> = std::result::Result<T, Failure>;
@@ -66,7 +90,8 @@ impl From<keyhole_log::Error> for Failure {
             Log::ReadOnly(why) => unavailable(format!("The store is read-only: {why}. Reads go on.").into()),
             Log::Damaged(damage) => return damaged(&damage.to_string()),
             other => {
-                let cause = format!("the object file failed a request: {other}");
+                let text = format!("the object file failed a request: {other}");
+                let cause = Cause { kind: FaultKind::Internal, text };
                 return Failure::Fault(Error::new(ErrorCode::InternalError), cause);
             }
         };
@@ -101,7 +126,8 @@ impl From<OpenError> for Failure {
 
 /// Returns the error for a damaged stored object; `what` goes to the node's log.
 pub(crate) fn damaged(what: &str) -> Failure {
-    Failure::Fault(Error::new(ErrorCode::ObjectDamaged), format!("damage: {what}"))
+    let cause = Cause { kind: FaultKind::Damage, text: format!("damage: {what}") };
+    Failure::Fault(Error::new(ErrorCode::ObjectDamaged), cause)
 }
 
 /// Returns the error for stored bytes that pass the log's checksums but do not authenticate under
@@ -109,7 +135,8 @@ pub(crate) fn damaged(what: &str) -> Failure {
 /// changed them.
 pub(crate) fn not_authentic(what: &str) -> Failure {
     let message = "The sealed object does not authenticate.";
-    Failure::Fault(Error::new(ErrorCode::InvalidRequest).with_message(message), format!("not authentic: {what}"))
+    let cause = Cause { kind: FaultKind::NotAuthentic, text: format!("not authentic: {what}") };
+    Failure::Fault(Error::new(ErrorCode::InvalidRequest).with_message(message), cause)
 }
 
 /// Returns the 503 for a node that refuses all writes until the operator intervenes.

@@ -41,10 +41,19 @@ impl<P: Platform> Node<P> {
         let decoder = BodyDecoder::new(head, auth::unsigned_body(), Wanted::None, FORM_MAX)?;
         let mut file = FormFile::new(Receiver::new(connection, decoder), FormReader::new(head)?);
         let form = file.receive_fields().await?;
-        let caller = self.authenticate_form(&form)?;
+        let named = form.key();
+        if let (Some(bucket), Ok(key)) = (target.bucket.as_deref(), &named) {
+            account.record_form_key(key);
+            self.record_if_sealed(account, bucket, key);
+        }
+        let caller = self.authenticate_form(&form).inspect_err(|_| {
+            if form.fields().get("x-amz-signature").is_some() {
+                account.record_refused_signature();
+            }
+        })?;
         let caller = account.caller.get_or_init(|| caller);
         let bucket = target.bucket.as_deref().ok_or(ErrorCode::InvalidBucketName)?;
-        let key = form.key()?;
+        let key = named?;
         let policy = Policy::check(&form, bucket, &key, self.host.now_ms())?;
         caller.require(Right::Write, bucket, &key)?;
         let success = form.success();
@@ -55,6 +64,7 @@ impl<P: Platform> Node<P> {
         ops::check_headers(&fields, &operation)?;
         let received = Received { head: &fields, request_id, account };
         let request = Request::new(received, target, caller, auth::unsigned_body());
+        request.record_key_headers();
         ops::is_sealed_transfer(&fields, &operation)?;
         let name = ObjectName { bucket, key: &key };
         let mut plan = self.plan_write(&request, name, WriteKind::Form(tags)).await?;
@@ -63,6 +73,7 @@ impl<P: Platform> Node<P> {
         let stored = self.ingest(&mut file, plan.sealing()).await?;
         let admitted = admitted.written();
         let digests = file.finish().await?;
+        self.record_if_sealed(account, bucket, &key);
         let committed = self.commit(&mut plan, Ingested { stored, digests, admitted }).await?;
         let response = self.form_response(&success, &head.path, name, &committed.etag);
         let response = self.with_expiration(response, bucket, &key, committed.size, committed.time_ms);

@@ -225,6 +225,7 @@ impl<P: Platform> Node<P> {
             time_ms,
             condition: guarded.condition,
         };
+        self.record_if_sealed(request.account, name.bucket, name.key);
         self.log.complete_upload(complete).await.map_err(|error| guarded.explain(error))?;
         let checksums = ObjectChecksums { checksums: &assembled.checksums, kind: assembled.kind, parts: etag.parts };
         let document = xml::complete_result(name.bucket, name.key, &etag.to_string(), &checksums);

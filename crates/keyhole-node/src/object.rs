@@ -43,6 +43,7 @@ impl<P: Platform> Node<P> {
         let mut plan = self.plan_write(request, name, WriteKind::Put).await?;
         let decoder = request.decoder(plan.wanted(), PUT_MAX)?;
         let body = self.receive(connection, request, decoder, plan.sealing()).await?;
+        self.record_if_sealed(request.account, name.bucket, name.key);
         let committed = self.commit(&mut plan, body).await?;
         let response = committed.describe(Response::new(200), plan.customer_key.as_ref());
         Ok(self.with_expiration(response, name.bucket, name.key, committed.size, committed.time_ms))
@@ -60,6 +61,9 @@ impl<P: Platform> Node<P> {
         let headers = request.sse_c().read_headers(target)?;
         let found = self.log.object_with_body(bucket, key).await?;
         let (object, body) = found.ok_or_else(|| request.no_such_key(bucket, key))?;
+        if object.sealed {
+            request.account.record_sealed();
+        }
         let customer_key = headers.key_for(object.sealed)?;
         request.account.record_key(customer_key.as_ref(), bucket);
         let head = self.open_object(&object, customer_key.as_ref(), bucket, key)?;
@@ -136,6 +140,7 @@ impl<P: Platform> Node<P> {
     pub(crate) async fn delete_object(&self, request: &Request<'_>) -> Result<Response<'_, P>> {
         let (bucket, key) = request.object()?;
         let condition = log_condition(&ops::delete_condition(request.head)?);
+        self.record_if_sealed(request.account, bucket, key);
         self.delete(request, bucket, key, condition).await?;
         Ok(Response::new(204))
     }
@@ -161,25 +166,33 @@ impl<P: Platform> Node<P> {
         let delete = xml::parse_delete(&document)?;
         let deletions = delete.objects.iter().map(async |object| {
             let ObjectToDelete { key, version_id, required } = object;
-            request.caller.require(Right::Delete, bucket, key)?;
-            if version_id.as_ref().is_some_and(|id| id != "null") {
-                return Err(ErrorCode::NoSuchVersion.into());
-            }
-            self.delete(request, bucket, key, match_condition(required)).await
+            let is_sealed = self.log.is_sealed(bucket, key);
+            let outcome = async {
+                request.caller.require(Right::Delete, bucket, key)?;
+                if version_id.as_ref().is_some_and(|id| id != "null") {
+                    return Err(ErrorCode::NoSuchVersion.into());
+                }
+                self.delete(request, bucket, key, match_condition(required)).await
+            };
+            (is_sealed, outcome.await)
         });
         // Concurrently, so that the deletions share commits.
         let outcomes = futures_util::future::join_all(deletions).await;
         let mut results = Vec::with_capacity(outcomes.len());
-        for (ObjectToDelete { key, version_id, .. }, outcome) in delete.objects.iter().zip(outcomes) {
+        for (ObjectToDelete { key, version_id, .. }, (is_sealed, outcome)) in delete.objects.iter().zip(outcomes) {
             let error = match outcome {
                 Ok(()) => None,
                 Err(Failure::Reply(error)) => Some(error),
                 Err(Failure::Fault(error, cause)) => {
-                    tracing::error!(request_id = request.request_id, bucket, key = key.as_str(), "{cause}");
+                    let name = (Some(bucket), Some(key.as_str()));
+                    self.report_fault(request.request_id, &request.head.path, name, &cause);
                     Some(error)
                 }
                 Err(Failure::Connection(gone)) => return Err(gone.into()),
             };
+            if is_sealed {
+                request.account.record_object(key, error.as_ref().map(|error| error.code));
+            }
             results.push(xml::Deleted { key, version_id: version_id.as_deref(), error });
         }
         Ok(Response::xml(200, xml::delete_result(&results, delete.quiet)))

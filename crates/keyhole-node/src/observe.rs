@@ -1,6 +1,6 @@
 //! Request events for the binary's logs, audit log and metrics.
 
-use std::cell::{Cell, OnceCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -9,6 +9,7 @@ use keyhole_s3::ErrorCode;
 use keyhole_s3::ops::Target;
 
 use crate::access::Caller;
+use crate::failure::{Cause, FaultKind};
 
 /// A completed request, successful or not.
 #[derive(Clone, Debug)]
@@ -33,9 +34,14 @@ pub struct Exchange<'a> {
     pub key: Option<&'a str>,
     /// The access key, if the signature was verified.
     pub access_key: Option<&'a str>,
-    /// The request concerned sealed data: it used a customer key, right or wrong, or transferred a
-    /// sealed object file.
+    /// The request concerned sealed data: an object or upload that it named was sealed before or
+    /// after it, it had the headers of a customer key, valid or not, or it transferred a sealed
+    /// object file.
     pub sse_c: bool,
+    /// The request was signed, and the signature was refused.
+    pub is_unauthenticated: bool,
+    /// The results for the sealed objects of a request that names several.
+    pub sealed_objects: &'a [SealedObject],
     /// The id of the customer key ([`key_id`]), if [`Observer::wants_key_ids`].
     pub key_id: Option<[u8; 16]>,
     /// The response status; 0 if no complete response was sent because the connection broke or was
@@ -51,6 +57,32 @@ pub struct Exchange<'a> {
     pub took: Duration,
 }
 
+/// The result for one sealed object of a request that names several.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SealedObject {
+    /// The object's key.
+    pub key: String,
+    /// The error, unless the operation succeeded on this object.
+    pub error: Option<ErrorCode>,
+}
+
+/// A fault of the node or its disk that failed a request.
+#[derive(Clone, Copy, Debug)]
+pub struct Fault<'a> {
+    /// The kind of the fault.
+    pub kind: FaultKind,
+    /// The id of the request that failed.
+    pub request_id: &'a str,
+    /// The raw path of the request.
+    pub resource: &'a str,
+    /// The bucket of the object that was being read, if it was determined.
+    pub bucket: Option<&'a str>,
+    /// The key of the object that was being read, if it was determined.
+    pub key: Option<&'a str>,
+    /// A description for the log.
+    pub cause: &'a str,
+}
+
 /// Receives request events.
 pub trait Observer: Send + Sync {
     /// Called when the operation of a request is known.
@@ -58,6 +90,10 @@ pub trait Observer: Send + Sync {
 
     /// Called when a request is complete. Must not block: runs on the worker thread.
     fn finished(&self, exchange: &Exchange<'_>);
+
+    /// Called when a request fails through a fault of the node or its disk, before
+    /// [`finished`](Self::finished). Must not block: runs on the worker thread.
+    fn fault(&self, _fault: &Fault<'_>) {}
 
     /// Returns whether events need the ids of customer keys, which cost an HMAC each.
     fn wants_key_ids(&self) -> bool {
@@ -75,6 +111,13 @@ pub(crate) struct Account {
     pub(crate) target: OnceCell<Target>,
     /// Bytes of the response body sent.
     pub(crate) sent: Cell<u64>,
+    /// The key of a form, which its target lacks.
+    form_key: OnceCell<String>,
+    /// The source of a copy.
+    source: OnceCell<(String, String)>,
+    is_unauthenticated: Cell<bool>,
+    sealed_objects: RefCell<Vec<SealedObject>>,
+    fault: RefCell<Option<(ErrorCode, Cause)>>,
     sse_c: Cell<bool>,
     key_id: Cell<Option<[u8; 16]>>,
     wants_key_ids: bool,
@@ -94,9 +137,69 @@ impl Account {
         }
     }
 
-    /// Records a transfer of sealed bytes without a key.
+    /// Records that the request concerns sealed data.
     pub(crate) fn record_sealed(&self) {
         self.sse_c.set(true);
+    }
+
+    /// Records the key of a form.
+    pub(crate) fn record_form_key(&self, key: &str) {
+        let _ = self.form_key.set(key.to_owned()); // Called once per request.
+    }
+
+    /// Records the source of a copy.
+    pub(crate) fn record_source(&self, bucket: &str, key: &str) {
+        let _ = self.source.set((bucket.to_owned(), key.to_owned())); // Called once per request.
+    }
+
+    /// Records that the signature of the request was refused.
+    pub(crate) fn record_refused_signature(&self) {
+        self.is_unauthenticated.set(true);
+    }
+
+    /// Returns whether the signature of the request was refused.
+    pub(crate) fn is_unauthenticated(&self) -> bool {
+        self.is_unauthenticated.get()
+    }
+
+    /// Records the result for one sealed object of a request that names several.
+    pub(crate) fn record_object(&self, key: &str, error: Option<ErrorCode>) {
+        self.sse_c.set(true);
+        self.sealed_objects.borrow_mut().push(SealedObject { key: key.to_owned(), error });
+    }
+
+    /// Takes the results for the sealed objects of a request that names several.
+    pub(crate) fn take_sealed_objects(&self) -> Vec<SealedObject> {
+        self.sealed_objects.take()
+    }
+
+    /// Records the fault that broke off a response.
+    pub(crate) fn set_fault(&self, code: ErrorCode, cause: Cause) {
+        self.fault.replace(Some((code, cause)));
+    }
+
+    /// Takes the fault that broke off a response.
+    pub(crate) fn take_fault(&self) -> Option<(ErrorCode, Cause)> {
+        self.fault.take()
+    }
+
+    /// Returns the bucket of the request.
+    pub(crate) fn bucket(&self) -> Option<&str> {
+        self.target.get().and_then(|target| target.bucket.as_deref())
+    }
+
+    /// Returns the key of the request.
+    pub(crate) fn key(&self) -> Option<&str> {
+        self.form_key.get().map(String::as_str).or_else(|| self.target.get().and_then(|target| target.key.as_deref()))
+    }
+
+    /// Returns bucket and key of the object that the request reads: the source of a copy, or the
+    /// object that it names.
+    pub(crate) fn read_name(&self) -> (Option<&str>, Option<&str>) {
+        match self.source.get() {
+            Some((bucket, key)) => (Some(bucket), Some(key)),
+            None => (self.bucket(), self.key()),
+        }
     }
 
     /// Returns whether the request concerned sealed data.

@@ -2,6 +2,7 @@
 
 use std::cell::OnceCell;
 
+use keyhole_core::sse_c::SseCTarget;
 use keyhole_s3::auth::BodySignature;
 use keyhole_s3::body::{BodyDecoder, Wanted};
 use keyhole_s3::http::RequestHead;
@@ -54,6 +55,14 @@ impl<'r> Request<'r> {
     /// Returns the SSE-C headers, which are parsed once.
     pub(crate) fn sse_c(&self) -> &RequestSseC<'r> {
         self.sse_c.get_or_init(|| RequestSseC::parse(self.head, self.account.is_secure))
+    }
+
+    /// Records that the request has headers of a customer key, valid or not.
+    pub(crate) fn record_key_headers(&self) {
+        let targets = [SseCTarget::Object, SseCTarget::CopySource];
+        if targets.into_iter().any(|target| self.sse_c().has_headers(target)) {
+            self.account.record_sealed();
+        }
     }
 
     /// Returns the bucket of the request.

@@ -10,11 +10,11 @@ use keyhole_s3::ops::{self, Operation};
 use keyhole_s3::{Error, ErrorCode, form};
 
 use crate::access::Caller;
-use crate::failure::{Failure, Result};
+use crate::failure::{Cause, Failure, Result};
 use crate::http::{Connection, Receiver, ReplyContext, Response};
 use crate::limits::XML_BODY_MAX;
 use crate::node::Node;
-use crate::observe::{Account, Exchange};
+use crate::observe::{Account, Exchange, Fault};
 use crate::platform::{Platform, Stream};
 use crate::request::{Received, Request};
 
@@ -91,12 +91,12 @@ impl<P: Platform> Node<P> {
         began: Instant,
         ended: &Ended,
     ) {
-        let target = account.target.get();
         let peer = connection.stream.peer();
         let client = match head {
             Some(head) => self.config.proxies.client(head, peer),
             None => peer.ip().to_canonical(),
         };
+        let sealed_objects = account.take_sealed_objects();
         self.config.observer.finished(&Exchange {
             request_id: context.request_id,
             peer,
@@ -105,10 +105,13 @@ impl<P: Platform> Node<P> {
             method: head.map_or("-", |head| &head.method),
             resource: context.resource,
             operation: account.operation.get(),
-            bucket: target.and_then(|target| target.bucket.as_deref()),
-            key: target.and_then(|target| target.key.as_deref()),
+            bucket: account.bucket(),
+            key: account.key(),
             access_key: account.caller.get().and_then(Caller::access_key),
             sse_c: account.concerns_sealed(),
+            // A chunk of the body has a signature of its own.
+            is_unauthenticated: account.is_unauthenticated() || ended.error == Some(ErrorCode::SignatureDoesNotMatch),
+            sealed_objects: &sealed_objects,
             key_id: account.key_id(),
             status: ended.status,
             error: ended.error,
@@ -142,13 +145,17 @@ impl<P: Platform> Node<P> {
             Ok(response) => (response, None),
             Err(Failure::Reply(error)) => (error.response(context.resource, context.request_id), Some(error.code)),
             Err(Failure::Fault(error, cause)) => {
-                tracing::error!(request_id = context.request_id, resource = context.resource, "{cause}");
+                self.report_fault(context.request_id, context.resource, account.read_name(), &cause);
                 (error.response(context.resource, context.request_id), Some(error.code))
             }
             Err(Failure::Connection(error)) => {
                 let ReplyContext { request_id, resource, .. } = context;
+                let fault = account.take_fault();
+                if let Some((_, cause)) = &fault {
+                    self.report_fault(request_id, resource, account.read_name(), cause);
+                }
                 tracing::debug!(request_id, resource, %error, "connection aborted");
-                return Ended { status: 0, error: None, next: Next::Abort };
+                return Ended { status: 0, error: fault.map(|(code, _)| code), next: Next::Abort };
             }
         };
         let status = response.status;
@@ -156,6 +163,17 @@ impl<P: Platform> Node<P> {
             Ok(()) => Ended { status, error, next },
             Err(_) => Ended { status: 0, error, next: Next::Abort },
         }
+    }
+
+    /// Reports a fault to the observer. `name` is that of the object that was being read.
+    pub(crate) fn report_fault(
+        &self,
+        request_id: &str,
+        resource: &str,
+        (bucket, key): (Option<&str>, Option<&str>),
+        cause: &Cause,
+    ) {
+        self.config.observer.fault(&Fault { kind: cause.kind, request_id, resource, bucket, key, cause: &cause.text });
     }
 
     /// Authenticates, routes, authorizes and runs one request.
@@ -171,7 +189,8 @@ impl<P: Platform> Node<P> {
         if form::is_form(head) && !auth::is_signed(head) {
             return Box::pin(self.post_object(connection, received)).await;
         }
-        let (caller, signature) = self.authenticate(head)?;
+        let (caller, signature) =
+            self.authenticate(head).inspect_err(|_| self.record_refused_signature(account, head))?;
         let caller = account.caller.get_or_init(|| caller);
         let hidden = |error| match caller {
             Caller::Key(_) => error,
@@ -184,6 +203,8 @@ impl<P: Platform> Node<P> {
         self.begin(account, &operation);
         let target = account.target.get_or_init(|| target);
         let request = Request::new(received, target, caller, signature);
+        self.record_concern(account, target, &operation);
+        request.record_key_headers();
         let is_sealed = ops::is_sealed_transfer(head, &operation)?;
         if is_sealed {
             account.record_sealed();

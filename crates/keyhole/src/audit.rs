@@ -1,4 +1,5 @@
-//! The audit log: one line of JSON for each request about sealed bytes, appended to its own file.
+//! The audit log: one line of JSON for each request about sealed objects and for each refused
+//! signature, appended to its own file.
 //!
 //! The workers queue lines, and a thread writes them and makes them durable every second. If the
 //! file accepts no writes, lines wait in a bounded queue; when it is full, workers wait for a
@@ -19,6 +20,7 @@ use thiserror::Error;
 
 use crate::env::System;
 use crate::error::{FileError, SystemError};
+use crate::regular;
 use crate::reload::Reload;
 
 /// Limit of the queue in bytes.
@@ -59,7 +61,7 @@ pub(crate) enum AuditError {
 }
 
 /// One line.
-#[derive(Serialize)]
+#[derive(Serialize, Clone)]
 struct AuditLine<'a> {
     time: String,
     request_id: &'a str,
@@ -79,6 +81,15 @@ struct AuditLine<'a> {
     sent: u64,
 }
 
+impl AuditLine<'_> {
+    /// Encodes the line, line feed included.
+    fn encode(&self) -> Vec<u8> {
+        let mut line = serde_json::to_vec(self).expect("texts and numbers are JSON");
+        line.push(b'\n');
+        line
+    }
+}
+
 impl Audit {
     /// Opens the file and starts the writer thread.
     pub(crate) fn start(path: &Path) -> Result<Arc<Self>, AuditError> {
@@ -96,7 +107,8 @@ impl Audit {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Queues the line of one request.
+    /// Queues the line of one request, and one for each sealed object of a request that names
+    /// several.
     pub(crate) fn note(&self, exchange: &Exchange<'_>) {
         let line = AuditLine {
             time: iso8601(System.now_ms()),
@@ -108,25 +120,35 @@ impl Audit {
             key: exchange.key,
             key_id: exchange.key_id.map(hex::encode),
             result: match (exchange.status, exchange.error) {
-                (0, _) => "aborted",
                 (_, Some(error)) => error.code(),
+                (0, None) => "aborted",
                 (_, None) => "ok",
             },
             status: exchange.status,
             received: exchange.received,
             sent: exchange.sent,
         };
-        let mut line = serde_json::to_vec(&line).expect("texts and numbers are JSON");
-        line.push(b'\n');
+        let mut lines = line.encode();
+        for object in exchange.sealed_objects {
+            let result = object.error.map_or("ok", |error| error.code());
+            // The bytes are those of the whole request.
+            let line = AuditLine { key: Some(&object.key), result, received: 0, sent: 0, ..line.clone() };
+            lines.extend_from_slice(&line.encode());
+        }
+        self.queue(&lines);
+    }
+
+    /// Queues lines; waits if the queue is full.
+    fn queue(&self, line: &[u8]) {
         let state = self.lock();
         let is_full = |state: &mut QueueState| state.lines.len() + line.len() > BACKLOG_MAX;
         let waited = self.changed.wait_timeout_while(state, PATIENCE, is_full);
         let (mut state, waited) = waited.unwrap_or_else(PoisonError::into_inner);
         if waited.timed_out() {
-            state.lost += 1;
+            state.lost += line.iter().filter(|byte| **byte == b'\n').count() as u64;
             return;
         }
-        state.lines.extend_from_slice(&line);
+        state.lines.extend_from_slice(line);
         drop(state);
         self.changed.notify_all();
     }
@@ -237,7 +259,7 @@ impl Reload for Arc<Audit> {
 
 /// Private to the owner, because it reveals who stores what.
 fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new().append(true).create(true).mode(0o600).open(path)
+    regular::open_with(OpenOptions::new().append(true).create(true).mode(0o600), path)
 }
 
 #[cfg(test)]
@@ -261,6 +283,8 @@ mod tests {
             key: Some(key),
             access_key: Some("AK"),
             sse_c: true,
+            is_unauthenticated: false,
+            sealed_objects: &[],
             key_id: Some([7; 16]),
             status: 403,
             error: Some(ErrorCode::AccessDenied),
@@ -268,6 +292,32 @@ mod tests {
             sent: 3,
             took: Duration::ZERO,
         }
+    }
+
+    #[test]
+    fn each_sealed_object_has_a_line() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("audit.log");
+        let audit = Audit::start(&path).unwrap();
+        let object = |key: &str, error| keyhole_node::SealedObject { key: key.to_owned(), error };
+        let sealed_objects = [object("one", None), object("two", Some(ErrorCode::AccessDenied))];
+        let all =
+            Exchange { key: None, error: None, status: 200, sealed_objects: &sealed_objects, ..exchange("1", "") };
+        audit.note(&all);
+        audit.note(&Exchange { status: 0, error: Some(ErrorCode::ObjectDamaged), ..exchange("2", "cut") });
+        audit.note(&Exchange { status: 0, error: None, ..exchange("3", "gone") });
+        audit.finish();
+        let of = |line: &serde_json::Value| {
+            ["request_id", "key", "result"].map(|name| line[name].as_str().unwrap_or("-").to_owned())
+        };
+        let expected = [
+            ["1", "-", "ok"],
+            ["1", "one", "ok"],
+            ["1", "two", "AccessDenied"],
+            ["2", "cut", "ObjectDamaged"],
+            ["3", "gone", "aborted"],
+        ];
+        assert_eq!(fs_lines(&path).iter().map(of).collect::<Vec<_>>(), expected);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! values at the beginning and at the end of reading: no event is lost or counted twice.
 
 mod bins;
+mod found;
 mod operations;
 
 use std::cell::Cell;
@@ -11,13 +12,15 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use keyhole_node::{Exchange, Gauge, Load, Observer};
+use keyhole_node::{Exchange, Fault, FaultKind, Gauge, Load, Observer};
 use keyhole_s3::ErrorCode;
 
 pub(crate) use bins::{BINS, cumulative, quantile};
+pub(crate) use found::FoundCounts;
 pub(crate) use operations::{CLASSES, ELSE, OPERATIONS, STATUSES};
 
 use bins::Bins;
+use found::FoundObjects;
 use operations::{class_of, operation_index, status_index};
 
 /// The listener that a connection came from.
@@ -73,6 +76,8 @@ impl Shard {
 /// The shards of all workers.
 pub(crate) struct Metrics {
     shards: Box<[Shard]>,
+    /// Unreadable objects. Rare, so all workers share it.
+    found: FoundObjects,
 }
 
 thread_local! {
@@ -82,7 +87,18 @@ thread_local! {
 
 impl Metrics {
     pub(crate) fn new(workers: usize) -> Arc<Self> {
-        Arc::new(Metrics { shards: (0..workers.max(1)).map(|_| Shard::new()).collect() })
+        let shards = (0..workers.max(1)).map(|_| Shard::new()).collect();
+        Arc::new(Metrics { shards, found: FoundObjects::default() })
+    }
+
+    /// Counts an object that a read has found to be unreadable.
+    pub(crate) fn add_found(&self, kind: FaultKind, bucket: &str, key: &str) {
+        self.found.add(kind, bucket, key);
+    }
+
+    /// Returns the counts of unreadable objects that reads have found.
+    pub(crate) fn found(&self) -> FoundCounts {
+        self.found.counts()
     }
 
     fn shard(&self) -> &Shard {
@@ -115,6 +131,10 @@ impl Observer for Counting {
         if exchange.status != 0 {
             shard.durations[class_of(operation)].count(exchange.took);
         }
+    }
+
+    fn fault(&self, fault: &Fault<'_>) {
+        self.0.add_found(fault.kind, fault.bucket.unwrap_or_default(), fault.key.unwrap_or_default());
     }
 }
 
@@ -293,6 +313,8 @@ mod tests {
             key: Some("k"),
             access_key: None,
             sse_c: false,
+            is_unauthenticated: false,
+            sealed_objects: &[],
             key_id: None,
             status,
             error: None,

@@ -1,8 +1,9 @@
-//! Observability: each completed request goes to the metrics, the log and the audit log.
+//! Observability: each completed request and each fault is raised once, in `keyhole-node`, and goes
+//! from here to the metrics, the log and the audit log.
 
 use std::sync::Arc;
 
-use keyhole_node::{Exchange, Observer};
+use keyhole_node::{Exchange, Fault, Observer};
 
 use crate::audit::Audit;
 use crate::metrics::Counting;
@@ -21,9 +22,15 @@ impl Observer for Observers {
     fn finished(&self, exchange: &Exchange<'_>) {
         self.counting.finished(exchange);
         log(exchange);
-        if let Some(audit) = self.audit.as_ref().filter(|_| exchange.sse_c) {
+        if let Some(audit) = self.audit.as_ref().filter(|_| exchange.sse_c || exchange.is_unauthenticated) {
             audit.note(exchange);
         }
+    }
+
+    fn fault(&self, fault: &Fault<'_>) {
+        self.counting.fault(fault);
+        let Fault { request_id, resource, bucket, key, cause, .. } = fault;
+        tracing::error!(request_id, resource, bucket, key, "{cause}");
     }
 
     fn wants_key_ids(&self) -> bool {

@@ -5,8 +5,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 use keyhole_tests::command::{Directory, expect_success};
+use keyhole_tests::data::{base64, md5};
 use keyhole_tests::http::object;
 use keyhole_tests::node::ACCESS_KEY;
+use keyhole_tests::sigv4::Signer;
 use keyhole_tests::{CustomerKey, Launch, Request};
 use serde_json::Value;
 
@@ -82,6 +84,49 @@ fn requests_with_customer_keys_are_audited() {
     for secret in [key.0, wrong.0] {
         assert!(!text.contains(&hex::encode(secret)));
     }
+}
+
+/// The object decides whether a request is audited, not the headers of the request.
+#[test]
+fn requests_without_customer_keys_about_sealed_objects_are_audited() {
+    let directory = Directory::new();
+    let audit = directory.path("audit.log");
+    let mut node = Launch::default().with_credential().arg("--audit-log").arg(&audit).start();
+    node.make_bucket("bucket");
+    let key = CustomerKey::random();
+    let put = |name: &str| drop(node.send(&object("PUT", name).headers(key.headers()).body("x")).expect(200));
+    ["one", "two", "three"].map(put);
+    let tags = "<Tagging><TagSet><Tag><Key>k</Key><Value>v</Value></Tag></TagSet></Tagging>";
+    node.send(&object("PUT", "one").query("tagging", "").body(tags)).expect(200);
+    node.send(&object("PUT", "one").body("plaintext")).expect(200);
+    node.send(&object("DELETE", "two")).expect(204);
+    let document = "<Delete><Object><Key>three</Key></Object><Object><Key>none</Key></Object></Delete>";
+    let md5 = base64(&md5(document.as_bytes()));
+    let delete = Request::new("POST", "/bucket").query("delete", "").header("content-md5", md5).body(document);
+    node.send(&delete).expect(200);
+    let stranger = Signer { secret_key: "not its secret".to_owned(), ..node.signer().clone() };
+    object("GET", "plain").send(node.address(), &stranger).expect(403);
+    // Neither is about a sealed object.
+    node.send(&object("GET", "one")).expect(200);
+    node.send(&object("DELETE", "one")).expect(204);
+    assert!(node.stop().success());
+    let text = fs::read_to_string(&audit).unwrap();
+    let of = |line: &str| {
+        let line: Value = serde_json::from_str(line).unwrap();
+        ["operation", "key", "result"].map(|name| line[name].as_str().unwrap_or("-").to_owned()).join(" ")
+    };
+    // A request is logged once its reply is in flight: the next one may be logged first.
+    let mut lines: Vec<String> = text.lines().skip(3).map(of).collect();
+    lines.sort();
+    let expected = [
+        "DeleteObject two ok",
+        "DeleteObjects - ok",
+        "DeleteObjects three ok",
+        "GetObject plain SignatureDoesNotMatch",
+        "PutObject one ok",
+        "PutObjectTagging one ok",
+    ];
+    assert_eq!(lines, expected);
 }
 
 #[test]

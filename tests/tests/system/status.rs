@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use keyhole_tests::data::bytes;
+use keyhole_tests::data::{bytes, fresh_seed};
 use keyhole_tests::device::skipped;
 use keyhole_tests::http::object;
 use keyhole_tests::{Certificate, CustomerKey, Launch, Node, Request, Response, target_dir, top};
@@ -17,7 +17,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use socket2::SockRef;
 
-use crate::operate::exits_with;
+use crate::operate::{damage, exits_with};
 
 /// Timeout of an expected change.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -465,6 +465,30 @@ fn failed_disk_is_reported() {
     assert_eq!(node.send(&Request::new("GET", "/bucket")).status, 200, "reads continue");
     let refused = node.send(&object("PUT", "refused").body("x")).expect(503);
     assert_eq!(refused.element("Code").as_deref(), Some("ServiceUnavailable"));
+}
+
+/// Damage that a client's read has found is in the log, the metrics and the status alike.
+#[test]
+fn damage_found_by_reads_is_reported() {
+    let mut node = launch().start();
+    node.make_bucket("bucket");
+    let hurt = bytes(fresh_seed(), 3 << 20);
+    node.send(&object("PUT", "hurt").body(hurt.clone())).expect(200);
+    assert!(node.stop().success());
+    damage(&node.data().join("objects.keyhole"), &hurt);
+    node.start();
+    assert_eq!(status_of(&node)["damage"]["reads"], 0);
+    for _ in 0..2 {
+        // The damage shows after the reply has begun.
+        let get = object("GET", "hurt").signed(node.address(), node.signer());
+        assert!(get.try_send_unsigned(node.address()).is_err());
+    }
+    wait_until("the damage is counted", || status_of(&node)["damage"]["reads"] == 1);
+    let status = status_of(&node);
+    assert_eq!(status["conditions"][0]["name"], "damage", "{status}");
+    assert!(text_of(&node, "/metrics").contains("keyhole_damage_total{found_by=\"read\"} 1"));
+    exits_with(4, &["status", node.data().to_str().unwrap()]);
+    assert!(node.log().contains("bucket/hurt") && node.log().contains("damage"), "{}", node.log());
 }
 
 #[test]

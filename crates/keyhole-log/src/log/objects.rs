@@ -164,6 +164,14 @@ impl<D: Disk> Log<D> {
         Ok(Some(LocatedObject { at, seq, pin, ahead }))
     }
 
+    /// Returns whether there is an object of this name and its head is sealed. Answers from the
+    /// index, also for an object whose record is damaged.
+    pub fn is_sealed(&self, bucket: &str, key: &str) -> bool {
+        let state = self.store().lock();
+        let entry = state.index.bucket(bucket).and_then(|(_, home)| home.object(key));
+        entry.is_some_and(ObjectEntry::sealed)
+    }
+
     /// Deletes an object. Returns `false` if there was none.
     ///
     /// # Errors

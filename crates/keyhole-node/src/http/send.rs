@@ -79,7 +79,7 @@ impl<S: Stream> Connection<S> {
                     head.extend_from_slice(&piece.buf.as_ref()[piece.at.clone()]);
                     self.stream.write_bytes(head).await.0?;
                     account.add_sent(piece.at.len());
-                    next = read_on(source, disk).await?;
+                    next = read_on(source, disk, account).await?;
                     continue;
                 }
                 self.stream.write_bytes(head).await.0?;
@@ -89,7 +89,7 @@ impl<S: Stream> Connection<S> {
             if source.remaining() == 0 {
                 sending.await.0?;
             } else {
-                let ((sent, _), read) = future::join(sending, read_on(source, disk)).await;
+                let ((sent, _), read) = future::join(sending, read_on(source, disk, account)).await;
                 sent?;
                 next = read?;
             }
@@ -100,14 +100,22 @@ impl<S: Stream> Connection<S> {
 }
 
 /// Reads the next piece after the response head has been sent: every failure now aborts the
-/// connection.
-async fn read_on<D: Disk>(source: &mut impl PieceSource<D::Buf>, disk: &D) -> Result<Option<Piece<D::Buf>>> {
+/// connection. Records a fault in the account.
+async fn read_on<D: Disk>(
+    source: &mut impl PieceSource<D::Buf>,
+    disk: &D,
+    account: &Account,
+) -> Result<Option<Piece<D::Buf>>> {
     if source.remaining() == 0 {
         return Ok(None);
     }
     source.next(disk.buffer_with_len(source.piece_len())).await.map_err(|failure| match failure {
         Failure::Reply(error) => Failure::Connection(io::Error::other(error.to_string())),
-        Failure::Fault(_, cause) => Failure::Connection(io::Error::other(cause)),
+        Failure::Fault(error, cause) => {
+            let gone = io::Error::other(cause.to_string());
+            account.set_fault(error.code, cause);
+            Failure::Connection(gone)
+        }
         gone @ Failure::Connection(_) => gone,
     })
 }

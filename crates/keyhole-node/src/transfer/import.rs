@@ -39,7 +39,7 @@ impl From<Failure> for ImportError {
     fn from(failure: Failure) -> Self {
         match failure {
             Failure::Reply(error) => ImportError::Refused(error.message.to_string()),
-            Failure::Fault(_, cause) => ImportError::Refused(cause),
+            Failure::Fault(_, cause) => ImportError::Refused(cause.to_string()),
             Failure::Connection(error) => ImportError::Gone(error),
         }
     }

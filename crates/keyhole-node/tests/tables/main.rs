@@ -2,6 +2,7 @@
 //! fixed clock.
 
 mod access;
+mod audit;
 mod buckets;
 mod checksums;
 mod conditional_deletes;

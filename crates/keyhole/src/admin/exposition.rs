@@ -301,10 +301,13 @@ fn damage(status: &Status, out: &mut Writer<'_, '_>) -> Result<(), Error> {
     let places = [
         ([("found_by", "start")], damage.at_start),
         ([("found_by", "cleaner")], damage.cleaner),
+        ([("found_by", "read")], damage.reads),
         ([("found_by", "scrub")], damage.scrubs.damaged),
     ];
     let samples = places.iter().map(|(labels, count)| (&labels[..], *count));
     out.counters("keyhole_damage", "Damaged places found, by detector", None, samples)?;
+    let help = "Objects found by reads whose undamaged bytes do not authenticate under their key";
+    out.counter("keyhole_not_authentic_objects", help, None, damage.not_authentic)?;
     out.counter("keyhole_scrubs", "Completed scrubs", None, damage.scrubs.completed)?;
     let help = "Bytes verified by scrubs";
     out.counter("keyhole_scrubbed", help, Some(Unit::Bytes), damage.scrubs.bytes)?;
@@ -405,7 +408,9 @@ mod tests {
 
     #[test]
     fn counters_are_exposed_exactly() {
-        let status = sample_status();
+        let mut status = sample_status();
+        status.damage.reads = 3;
+        status.damage.not_authentic = 5;
         let (_, text) = encode(&status, "").unwrap();
         for line in [
             "keyhole_requests_total{operation=\"GetObject\",code=\"200\"} 9007199254740993",
@@ -416,6 +421,8 @@ mod tests {
             "keyhole_request_duration_seconds_bucket{class=\"get\",le=\"0.001\"} 3",
             "keyhole_request_duration_seconds_bucket{class=\"get\",le=\"+Inf\"} 7",
             "keyhole_request_duration_seconds_count{class=\"get\"} 7",
+            "keyhole_damage_total{found_by=\"read\"} 3",
+            "keyhole_not_authentic_objects_total 5",
             "keyhole_condition{condition=\"full\"} 1",
             "keyhole_condition{condition=\"poisoned\"} 0",
             "keyhole_bucket_bytes{bucket=\"a-bucket\"} 123456",

@@ -183,7 +183,8 @@ fn process(status: &Status) -> Table {
         Row::new("CPU time", [Datum::new(span(process.cpu_s), process.cpu_s)]),
         Row::new("file descriptors", [Datum::count(process.open_fds)]),
         Row::new("last scrub", [scrubbed]),
-        Row::new("damaged places", [Datum::count(damage.at_start + damage.cleaner + damage.scrubs.damaged)]),
+        Row::new("damaged places", [Datum::count(damage.places())]),
+        Row::new("objects that do not authenticate", [Datum::count(damage.not_authentic)]),
     ];
     table("Node", &["", ""], rows, "")
 }

@@ -202,7 +202,8 @@ fn process(status: &Status) -> Table {
         ("buffer limit", size(status.node.memory.buffers)),
         ("CPU time", span(process.cpu_s)),
         ("file descriptors", count(process.open_fds)),
-        ("damaged places", count(damage.at_start + damage.scrubs.damaged)),
+        ("damaged places", count(damage.places())),
+        ("objects that do not authenticate", count(damage.not_authentic)),
     ] {
         table.add_row([name, &figure]);
     }

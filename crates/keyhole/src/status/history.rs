@@ -174,6 +174,8 @@ mod tests {
                 key: None,
                 access_key: None,
                 sse_c: false,
+                is_unauthenticated: false,
+                sealed_objects: &[],
                 key_id: None,
                 status,
                 error: None,

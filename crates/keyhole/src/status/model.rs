@@ -181,7 +181,20 @@ pub(crate) struct Damages {
     pub(crate) at_start: u64,
     /// Damaged objects and uploads found by the cleaner.
     pub(crate) cleaner: u64,
+    /// Damaged objects found by reads.
+    #[serde(default)]
+    pub(crate) reads: u64,
+    /// Objects found by reads whose undamaged bytes do not authenticate under their key.
+    #[serde(default)]
+    pub(crate) not_authentic: u64,
     pub(crate) scrubs: Scrub,
+}
+
+impl Damages {
+    /// Returns the count of damaged places, whoever found them.
+    pub(crate) fn places(&self) -> u64 {
+        self.at_start + self.cleaner + self.reads + self.scrubs.damaged
+    }
 }
 
 /// The results of scrubs since the start.

@@ -17,7 +17,9 @@ use super::model::{
 use super::monitor::{DEAD, Monitor, Phase, ReportedState};
 use super::store::{BucketStatus, StoreStatus};
 use crate::env::System;
-use crate::metrics::{CLASSES, Durations, ELSE, OPERATIONS, STATUSES, Totals, WorkerState, cumulative, quantile};
+use crate::metrics::{
+    CLASSES, Durations, ELSE, FoundCounts, OPERATIONS, STATUSES, Totals, WorkerState, cumulative, quantile,
+};
 
 impl Monitor {
     /// Returns the current status of the node.
@@ -34,11 +36,13 @@ impl Monitor {
         let clock = clock(&reported, System.now_ms(), newest_ms);
         let damaged_at_start = self.damaged_at_start.load(Ordering::Relaxed);
         let cleaner = stats.as_ref().map_or(0, |stats| stats.cleaner.damaged);
+        let FoundCounts { damaged: reads, not_authentic } = self.metrics().found();
+        let damage = Damages { at_start: damaged_at_start, cleaner, reads, not_authentic, scrubs: reported.scrubs };
         let inputs = ConditionInputs {
             phase: self.phase(),
             stats: stats.as_ref(),
             quiet: &quiet,
-            damaged: damaged_at_start + cleaner + reported.scrubs.damaged,
+            damaged: damage.places(),
             clock: &clock,
             absence: reported.absence.as_deref(),
         };
@@ -61,7 +65,7 @@ impl Monitor {
             },
             buckets: buckets.into_iter().map(BucketStatus::from).collect(),
             buckets_left_out,
-            damage: Damages { at_start: damaged_at_start, cleaner, scrubs: reported.scrubs },
+            damage,
             clock,
             process: ProcessStatus::read(),
             store: stats.as_ref().map(StoreStatus::from),
@@ -166,6 +170,8 @@ fn worker_status(worker: &WorkerState, quiet: Duration) -> WorkerStatus {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use keyhole_node::FaultKind;
+
     use super::super::model::{Condition, NodeFacts, Severity};
     use super::super::store::StoreFigures;
     use super::*;
@@ -253,6 +259,20 @@ pub(crate) mod tests {
         // The clock was corrected.
         monitor.set_clock_behind(Some((later - 200_000, "edge".to_owned())));
         assert_eq!(names(&monitor.status()), ["damage"]);
+    }
+
+    #[test]
+    fn damage_found_by_reads_is_in_all_views() {
+        let monitor = monitor(1);
+        monitor.enter_phase(Phase::Serving);
+        for kind in [FaultKind::Damage, FaultKind::NotAuthentic, FaultKind::Internal] {
+            (0..2).for_each(|_| monitor.metrics().add_found(kind, "bucket", "key"));
+        }
+        let status = monitor.status();
+        let damage = &status.damage;
+        assert_eq!((damage.reads, damage.not_authentic, damage.places()), (1, 1, 1));
+        assert_eq!(names(&status), ["damage"]);
+        assert!(status.conditions[0].text.contains("1 place"));
     }
 
     #[test]

@@ -14,9 +14,10 @@ use keyhole_core::aead::Portable;
 use keyhole_log::limits::SEGMENTS_START;
 use keyhole_log::{Format, Log, OpenOptions, create, maintenance, open, worker};
 use keyhole_node::{
-    AccessKey, AccessTable, Config, Exchange, Grant, Host, Node, Observer, OwnPolicy, Platform, PolicyDefaults, Right,
-    Share, TrustedProxies,
+    AccessKey, AccessTable, Config, Exchange, Fault, FaultKind, Grant, Host, Node, Observer, OwnPolicy, Platform,
+    PolicyDefaults, Right, SealedObject, Share, TrustedProxies,
 };
+use keyhole_s3::ErrorCode;
 use keyhole_s3::auth::SecretKey;
 use keyhole_s3::ops::HostNames;
 use keyhole_sim::disk::{Faults, Medium, SimDisk};
@@ -52,13 +53,46 @@ impl Platform for Memory {
 /// The status and the operation of a request.
 type Event = (u16, Option<&'static str>);
 
+/// The part of a request's event that the audit log is made of.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct AuditEvent {
+    pub(crate) operation: Option<&'static str>,
+    pub(crate) key: Option<String>,
+    pub(crate) is_sealed: bool,
+    pub(crate) is_unauthenticated: bool,
+    pub(crate) sealed_objects: Vec<SealedObject>,
+    pub(crate) status: u16,
+    pub(crate) error: Option<ErrorCode>,
+}
+
 /// Collects the outcome of each request.
 #[derive(Clone, Default)]
-struct Events(Arc<Mutex<Vec<Event>>>);
+struct Events(Arc<Mutex<Collected>>);
+
+#[derive(Default)]
+struct Collected {
+    requests: Vec<Event>,
+    audit: Vec<AuditEvent>,
+    faults: Vec<(FaultKind, Option<String>)>,
+}
 
 impl Observer for Events {
     fn finished(&self, exchange: &Exchange<'_>) {
-        self.0.lock().unwrap().push((exchange.status, exchange.operation));
+        let mut collected = self.0.lock().unwrap();
+        collected.requests.push((exchange.status, exchange.operation));
+        collected.audit.push(AuditEvent {
+            operation: exchange.operation,
+            key: exchange.key.map(str::to_owned),
+            is_sealed: exchange.sse_c,
+            is_unauthenticated: exchange.is_unauthenticated,
+            sealed_objects: exchange.sealed_objects.to_vec(),
+            status: exchange.status,
+            error: exchange.error,
+        });
+    }
+
+    fn fault(&self, fault: &Fault<'_>) {
+        self.0.lock().unwrap().faults.push((fault.kind, fault.key.map(str::to_owned)));
     }
 }
 
@@ -232,7 +266,17 @@ impl MemoryNode {
 
     /// Returns the status and the operation of the last request.
     pub(crate) fn last_event(&self) -> Event {
-        *self.events.0.lock().unwrap().last().expect("a request")
+        *self.events.0.lock().unwrap().requests.last().expect("a request")
+    }
+
+    /// Returns the audit event of the last request.
+    pub(crate) fn last_audit(&self) -> AuditEvent {
+        self.events.0.lock().unwrap().audit.last().expect("a request").clone()
+    }
+
+    /// Returns the kind and the key of each fault so far.
+    pub(crate) fn faults(&self) -> Vec<(FaultKind, Option<String>)> {
+        self.events.0.lock().unwrap().faults.clone()
     }
 }
 

@@ -1,0 +1,59 @@
+//! Which requests concern sealed data, for the audit log: decided by the objects and uploads that a
+//! request names, not by the headers that it has.
+//!
+//! What a request seals is recorded where its key is read. This module records what was sealed
+//! before: when a request is known, whether its signature is valid or not, and again before a write
+//! or deletion takes effect, because the object may have been replaced in the meantime.
+
+use keyhole_core::sse_c::SseCTarget;
+use keyhole_s3::auth;
+use keyhole_s3::http::RequestHead;
+use keyhole_s3::ops::{self, Operation, Target};
+use keyhole_s3::sse::RequestSseC;
+
+use crate::node::Node;
+use crate::observe::Account;
+use crate::platform::Platform;
+
+impl<P: Platform> Node<P> {
+    /// Records whether the objects and the upload that a request names are sealed.
+    pub(crate) fn record_concern(&self, account: &Account, target: &Target, operation: &Operation) {
+        use Operation as Op;
+        let (Some(bucket), Some(key)) = (&target.bucket, &target.key) else { return };
+        self.record_if_sealed(account, bucket, key);
+        if let Op::CopyObject(source) | Op::UploadPartCopy { source, .. } = operation {
+            account.record_source(&source.bucket, &source.key);
+            self.record_if_sealed(account, &source.bucket, &source.key);
+        }
+        if let Op::UploadPart { upload_id, .. }
+        | Op::UploadPartCopy { upload_id, .. }
+        | Op::CompleteMultipartUpload { upload_id, .. }
+        | Op::AbortMultipartUpload { upload_id, .. }
+        | Op::ListParts { upload_id, .. } = operation
+            && self.log.upload(bucket, key, upload_id).is_ok_and(|upload| upload.is_some_and(|upload| upload.sealed))
+        {
+            account.record_sealed();
+        }
+    }
+
+    /// Records that the request concerns sealed data if the object of this name is sealed.
+    pub(crate) fn record_if_sealed(&self, account: &Account, bucket: &str, key: &str) {
+        if !account.concerns_sealed() && self.log.is_sealed(bucket, key) {
+            account.record_sealed();
+        }
+    }
+
+    /// Records a request whose signature was refused, and the object that it names.
+    pub(crate) fn record_refused_signature(&self, account: &Account, head: &RequestHead) {
+        if auth::is_signed(head) {
+            account.record_refused_signature();
+        }
+        let sse_c = RequestSseC::parse(head, account.is_secure);
+        if [SseCTarget::Object, SseCTarget::CopySource].into_iter().any(|target| sse_c.has_headers(target)) {
+            account.record_sealed();
+        }
+        let Ok((target, operation)) = ops::route(head, &self.config.host_names) else { return };
+        self.begin(account, &operation);
+        self.record_concern(account, account.target.get_or_init(|| target), &operation);
+    }
+}

@@ -18,6 +18,7 @@ mod plain;
 pub(crate) mod protocol;
 pub(crate) mod receiver;
 pub(crate) mod sender;
+pub(crate) mod settings;
 pub(crate) mod tree;
 
 pub(crate) use channel::Channel;

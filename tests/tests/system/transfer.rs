@@ -303,7 +303,7 @@ fn assert_same_stream(a: &Node, b: &Node) {
 
 /// Imports a stream, and returns exit code, standard output and standard error.
 fn import_stream(data: &Path, stream: &[u8], more: &[&str]) -> (Option<i32>, String, String) {
-    let arguments = [&["import", text(data), "-"], more].concat();
+    let arguments = [&["import", text(data), "-", "--settings", "all"], more].concat();
     let output = keyhole_tests::command::run(&arguments, stream);
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     (output.status.code(), text(&output.stdout), text(&output.stderr))
@@ -365,7 +365,11 @@ fn export_through_pipe_copies_node() {
     export.args(["export", text(a.data()), "-"]).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut export = export.spawn().unwrap();
     let pipe = export.stdout.take().unwrap();
-    let import = Command::new(binary()).args(["import", text(b.data()), "-", "--json"]).stdin(pipe).output().unwrap();
+    let import = Command::new(binary())
+        .args(["import", text(b.data()), "-", "--json", "--settings", "all"])
+        .stdin(pipe)
+        .output()
+        .unwrap();
     let stderr = String::from_utf8_lossy(&import.stderr).into_owned();
     assert!(import.status.success(), "{stderr}");
     let mut export_stderr = String::new();
@@ -407,7 +411,7 @@ fn export_through_directory_copies_running_and_stopped_nodes() {
     assert_no_secret(&filled, &files_below(&alone));
     let figures = json(&["verify", text(&alone), "--json"]);
     assert_eq!((&figures["objects"], &figures["complete"]), (&filled.objects.len().into(), &true.into()), "{figures}");
-    exits_with(0, &["import", text(b.data()), text(&alone)]);
+    exits_with(0, &["import", text(b.data()), text(&alone), "--settings", "all"]);
     b.start();
     assert_same(&before, &verify_and_observe(&b, &filled));
     assert!(b.stop().success());
@@ -423,7 +427,7 @@ fn export_through_directory_copies_running_and_stopped_nodes() {
     assert!(status.success());
     exits_with(0, &["verify", text(&unpacked)]);
     let mut c = stopped_node();
-    exits_with(0, &["import", text(c.data()), text(&unpacked)]);
+    exits_with(0, &["import", text(c.data()), text(&unpacked), "--settings", "all"]);
     c.start();
     assert_same(&before, &verify_and_observe(&c, &filled));
 }
@@ -471,7 +475,8 @@ fn repeated_import_keeps_existing_objects() {
     let directory = tempfile::tempdir().unwrap();
     let export = directory.path().join("export");
     exits_with(0, &["export", text(a.data()), text(&export)]);
-    let import = |more: &[&str]| [&["import", text(b.data()), text(&export)], more].concat().join("\0");
+    let import =
+        |more: &[&str]| [&["import", text(b.data()), text(&export), "--settings", "all"], more].concat().join("\0");
     let split = |arguments: String| arguments.split('\0').map(str::to_owned).collect::<Vec<_>>();
     let run = |code, more: &[&str]| {
         let arguments = split(import(more));
@@ -523,7 +528,7 @@ fn repeated_export_updates_directory() {
     let with = |end: &str| files.iter().filter(|file| text(file).ends_with(end)).count();
     assert_eq!((with(".plain"), with(".jsonl"), with(".partial"), files.len()), (4, 1, 0, 7), "{files:?}");
     let b = node();
-    exits_with(0, &["import", text(b.data()), text(&export)]);
+    exits_with(0, &["import", text(b.data()), text(&export), "--settings", "all"]);
     assert_same_stream(&a, &b);
 
     // A lost or truncated file is exported again.
@@ -546,6 +551,122 @@ fn repeated_export_updates_directory() {
     exits_with(0, &["verify", text(&export)]);
 }
 
+/// Settings of an existing bucket stay, and no setting opens a bucket or deletes objects without
+/// consent.
+#[test]
+fn import_changes_no_settings_without_consent() {
+    let a = node();
+    let b = node();
+    let c = stopped_node();
+    a.make_bucket("open");
+    a.send(&Request::new("PUT", "/open/o").body("x")).expect(200);
+    let set = |node: &Node, more: &[&str]| {
+        exits_with(0, &[&["bucket", "set", text(node.data()), "open"][..], more].concat());
+    };
+    set(&a, &["--anonymous-read", "allow", "--expire-days", "1", "--quota", "1GiB", "--sse-c", "allow"]);
+    let directory = tempfile::tempdir().unwrap();
+    let export = directory.path().join("export");
+    exits_with(0, &["export", text(a.data()), text(&export)]);
+    let settings = |node: &Node| json(&["bucket", "get", text(node.data()), "open", "--json"]);
+    let figures = |value: &Value| ["anonymous_read", "expire_days", "quota", "sse_c"].map(|name| value[name].clone());
+
+    // A bucket that exists, with default settings.
+    b.make_bucket("open");
+    let before = settings(&b);
+    let (_, stderr) = exits_with(1, &["import", text(b.data()), text(&export)]);
+    assert!(stderr.contains("anonymous reads") && stderr.contains("--settings all"), "{stderr}");
+    assert_eq!(figures(&settings(&b)), figures(&before));
+    let (_, stderr) = exits_with(1, &["import", text(b.data()), text(&export), "--settings", "all"]);
+    assert!(stderr.contains("bucket open has different settings"), "{stderr}");
+    exits_with(0, &["import", text(b.data()), text(&export), "--settings", "all", "--existing", "skip"]);
+    exits_with(0, &["import", text(b.data()), text(&export), "--settings", "safe", "--existing", "replace"]);
+    assert_eq!(figures(&settings(&b)), figures(&before));
+    assert_eq!(Request::new("GET", "/open/o").send_unsigned(b.address()).status, 403);
+    b.send(&Request::new("GET", "/open/o")).expect(200);
+    exits_with(0, &["import", text(b.data()), text(&export), "--settings", "all", "--existing", "replace"]);
+    assert_eq!(figures(&settings(&b)), figures(&settings(&a)));
+
+    // A bucket that the import makes, without a node.
+    exits_with(1, &["import", text(c.data()), text(&export)]);
+    let made = settings(&c);
+    assert_eq!(figures(&made), figures(&before));
+    exits_with(0, &["import", text(c.data()), text(&export), "--settings", "safe"]);
+    // It is another's by now, but for its creation time.
+    let (_, stderr) = exits_with(1, &["import", text(c.data()), text(&export), "--settings", "all"]);
+    assert!(stderr.contains("different settings"), "{stderr}");
+}
+
+/// Below the directory of an export, links are not followed, and nothing waits for a FIFO.
+#[test]
+fn links_and_fifos_in_an_export_are_refused() {
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+    let a = node();
+    let b = node();
+    a.make_bucket("bucket");
+    for key in ["one", "two", "three"] {
+        a.send(&Request::new("PUT", &format!("/bucket/{key}")).body(key)).expect(200);
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let export = directory.path().join("export");
+    exits_with(0, &["export", text(a.data()), text(&export)]);
+    let outside = directory.path().join("outside");
+    let make_fifo = |path: &Path| mknodat(CWD, path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+    let mut replaced = 0;
+    for (file, content) in files_below(&export.join("objects")) {
+        match &content[..] {
+            b"one" => {
+                // The same bytes behind a link are not those of the export.
+                fs::rename(&file, &outside).unwrap();
+                std::os::unix::fs::symlink(&outside, &file).unwrap();
+            }
+            b"two" => {
+                fs::remove_file(&file).unwrap();
+                make_fifo(&file);
+            }
+            _ => continue,
+        }
+        replaced += 1;
+    }
+    assert_eq!(replaced, 2);
+    for command in [&["verify", text(&export)][..], &["import", text(b.data()), text(&export)]] {
+        let (_, stderr) = exits_with(3, command);
+        for part in ["bucket/one: ", "symbolic link", "bucket/two: ", "FIFO"] {
+            assert!(stderr.contains(part), "{part} in {stderr}");
+        }
+    }
+    b.send(&Request::new("GET", "/bucket/three")).expect(200);
+    b.send(&Request::new("GET", "/bucket/one")).expect(404);
+
+    // A directory of objects, and one of the manifest, elsewhere.
+    for name in ["objects", "manifest"] {
+        let moved = directory.path().join(name);
+        fs::rename(export.join(name), &moved).unwrap();
+        std::os::unix::fs::symlink(&moved, export.join(name)).unwrap();
+        let before = files_below(&moved).len();
+        for (code, command) in [
+            (Some(if name == "objects" { 3 } else { 1 }), &["verify", text(&export)][..]),
+            (Some(1), &["export", text(a.data()), text(&export)]),
+        ] {
+            let output = keyhole_tests::command::run(command, b"");
+            let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert_eq!(output.status.code(), code, "{command:?}: {stderr}");
+            assert!(stderr.contains("symbolic link"), "{command:?}: {stderr}");
+        }
+        assert_eq!(files_below(&moved).len(), before, "nothing is written behind a link");
+        fs::remove_file(export.join(name)).unwrap();
+        fs::rename(&moved, export.join(name)).unwrap();
+    }
+
+    // The whole export, or the store, is a FIFO.
+    let fifo = directory.path().join("fifo");
+    make_fifo(&fifo);
+    exits_with(2, &["verify", text(&fifo)]);
+    exits_with(2, &["import", text(b.data()), text(&fifo)]);
+    for command in [&["check", text(&fifo)][..], &["export", text(&fifo), text(&directory.path().join("to"))]] {
+        exits_with(1, command);
+    }
+}
+
 #[test]
 fn filtered_export_and_import_copy_one_prefix() {
     let a = node();
@@ -555,7 +676,7 @@ fn filtered_export_and_import_copy_one_prefix() {
     let directory = tempfile::tempdir().unwrap();
     let export = directory.path().join("export");
     exits_with(0, &["export", text(a.data()), text(&export), "--bucket", "second", "--prefix", "parts/"]);
-    exits_with(0, &["import", text(b.data()), text(&export)]);
+    exits_with(0, &["import", text(b.data()), text(&export), "--settings", "all"]);
     let whole = stream(a.data(), &[]);
     let (code, _, stderr) = import_stream(c.data(), &whole, &["--bucket", "second", "--prefix", "parts/"]);
     assert_eq!(code, Some(0), "{stderr}");
@@ -600,17 +721,17 @@ fn damaged_export_is_reported_by_name() {
             fs::write(&file, content).unwrap();
             let (_, stderr) = exits_with(3, &["verify", text(&export)]);
             assert!(stderr.contains(&format!("damaged: {name}: ")) && stderr.contains(what), "{stderr}");
-            let (_, stderr) = exits_with(3, &["import", text(b.data()), text(&export), "--json"]);
+            let (_, stderr) = exits_with(3, &["import", text(b.data()), text(&export), "--json", "--settings", "all"]);
             assert!(stderr.contains(&format!("damaged: {name}: ")) && stderr.contains(what), "{stderr}");
             assert_eq!(stderr.matches("keyhole: damaged: ").count(), 1, "{stderr}");
             b.send(&Request::new("HEAD", &format!("/{name}"))).expect(404);
         }
         fs::remove_file(&file).unwrap();
-        let (_, stderr) = exits_with(3, &["import", text(b.data()), text(&export)]);
+        let (_, stderr) = exits_with(3, &["import", text(b.data()), text(&export), "--settings", "all"]);
         assert!(stderr.contains(&format!("damaged: {name}: ")), "{stderr}");
         // The repaired object is imported; the others were before.
         fs::write(&file, &whole).unwrap();
-        let figures = json(&["import", text(b.data()), text(&export), "--json"]);
+        let figures = json(&["import", text(b.data()), text(&export), "--json", "--settings", "all"]);
         assert_eq!(
             (&figures["stored"], &figures["equal"]),
             (&1.into(), &(filled.objects.len() - 1).into()),
@@ -623,7 +744,7 @@ fn damaged_export_is_reported_by_name() {
     // Damage a line of the manifest.
     fs::write(export.join("manifest/00000001.jsonl"), manifest.replacen("parts/unbound", "parts/unbounD", 1)).unwrap();
     let b = node();
-    let (_, stderr) = exits_with(3, &["import", text(b.data()), text(&export)]);
+    let (_, stderr) = exits_with(3, &["import", text(b.data()), text(&export), "--settings", "all"]);
     assert!(stderr.contains("manifest/00000001.jsonl: line"), "{stderr}");
     b.send(&Request::new("HEAD", "/second/parts/unbounD")).expect(404);
 }
@@ -739,7 +860,7 @@ fn killed_export_and_import_resume() {
 
         let mut b = if running { node() } else { stopped_node() };
         let data = b.data().to_owned();
-        let arguments = ["import", text(&data), text(&export), "--rate", "60MB/s"];
+        let arguments = ["import", text(&data), text(&export), "--rate", "60MB/s", "--settings", "all"];
         let mut kills = 0;
         while !kill_after(spawn(&arguments), random.u64(50..500 + 200 * kills)) {
             kills += 1;
@@ -753,7 +874,10 @@ fn killed_export_and_import_resume() {
         let deadline = Instant::now() + Duration::from_secs(20);
         loop {
             // A node may still be busy with the killed commands.
-            let output = keyhole_tests::command::run(&["import", text(b.data()), text(&export), "--json"], b"");
+            let output = keyhole_tests::command::run(
+                &["import", text(b.data()), text(&export), "--json", "--settings", "all"],
+                b"",
+            );
             if output.status.success() {
                 break;
             }
@@ -792,7 +916,7 @@ fn damaged_object_is_left_out_of_export() {
     assert_eq!(output.status.code(), Some(4));
     let b = node();
     let c = node();
-    let (_, stderr) = exits_with(3, &["import", text(b.data()), text(&export)]);
+    let (_, stderr) = exits_with(3, &["import", text(b.data()), text(&export), "--settings", "all"]);
     assert!(stderr.contains("lacks 1 object"), "{stderr}");
     let (code, _, stderr) = import_stream(c.data(), &output.stdout, &[]);
     assert!(code == Some(3) && stderr.contains("care/2-hurt: could not be exported"), "{stderr}");

@@ -8,6 +8,7 @@ use super::target::Target;
 use super::values::parse_rate;
 use crate::control::Scope;
 use crate::transfer::protocol::Existing;
+use crate::transfer::settings::SettingsChoice;
 
 /// The selection of objects, and the rate limit.
 #[derive(Args, Debug)]
@@ -57,6 +58,11 @@ pub(crate) struct ImportOptions {
     /// fail: keep and report it, and end with exit code 1. skip: keep it. replace: replace it.
     #[arg(long, value_enum, default_value_t = Existing::Fail)]
     pub(crate) existing: Existing,
+    /// Settings of buckets to apply. safe: those that narrow what clients may do. all: also anonymous
+    /// reads, expiry, lifecycle rules, quotas, and policies that allow more. Default: safe, and exit
+    /// code 1 if the export has others.
+    #[arg(long, value_enum, value_name = "WHICH")]
+    pub(crate) settings: Option<SettingsChoice>,
     /// Print a JSON summary at the end.
     #[arg(long)]
     pub(crate) json: bool,

@@ -16,6 +16,7 @@ use crate::store::StoreLocation;
 use crate::transfer::entry::{BucketEntry, ObjectEntry};
 use crate::transfer::manifest::End;
 use crate::transfer::protocol::{DATA_MAX, Existing, FileEnd, ImportOffer, ImportOutcome};
+use crate::transfer::settings::{SettingsChoice, left_out};
 use crate::transfer::{Channel, Direction, TransferError};
 
 use source::{Handler, Verdict};
@@ -32,6 +33,8 @@ struct ImportFigures {
     kept: u64,
     /// Buckets in conflict with existing settings, which stay.
     buckets_kept: u64,
+    /// Buckets without those of their settings that need `--settings all`.
+    buckets_narrowed: u64,
     /// Objects and buckets that the store has refused.
     refused: u64,
     /// Objects or manifest lines that are damaged or missing in the export.
@@ -49,6 +52,7 @@ pub(crate) fn run(options: &ImportOptions) -> Result<()> {
     let mut importer = Importer {
         channel,
         existing: options.existing,
+        settings: options.settings.unwrap_or_default(),
         scope: options.bounds.scope(),
         pace: Pace::new("importing", options.bounds.rate),
         bucket: None,
@@ -69,6 +73,7 @@ pub(crate) fn run(options: &ImportOptions) -> Result<()> {
 struct Importer {
     channel: Channel,
     existing: Existing,
+    settings: SettingsChoice,
     scope: Scope,
     pace: Pace,
     /// The current bucket, and whether its settings are to be set.
@@ -118,8 +123,9 @@ impl Importer {
         let Some((bucket, is_ours)) = self.bucket.take() else { return Ok(()) };
         if is_ours {
             let name = bucket.bucket.clone();
-            match self.offer(&ImportOffer::Bucket { bucket, is_last: true, existing: self.existing })? {
-                ImportOutcome::Wanted {} | ImportOutcome::Equal {} => {}
+            let Importer { existing, settings, .. } = *self;
+            match self.offer(&ImportOffer::Bucket { bucket, is_last: true, existing, settings })? {
+                ImportOutcome::Wanted {} | ImportOutcome::Equal {} | ImportOutcome::Narrowed {} => {}
                 ImportOutcome::Refused { message } => self.refused(&format!("bucket {name}"), &message),
                 _ => self.bucket_stays(&name),
             }
@@ -131,6 +137,14 @@ impl Importer {
         self.figures.buckets_kept += 1;
         if self.existing == Existing::Fail {
             self.pace.say(&format!("kept: bucket {name} has different settings"));
+        }
+    }
+
+    fn bucket_is_narrowed(&mut self, bucket: &BucketEntry) {
+        let left_out = bucket.settings().map(|settings| left_out(&settings)).unwrap_or_default();
+        if !left_out.is_empty() {
+            self.figures.buckets_narrowed += 1;
+            self.pace.say(&format!("not applied: settings of bucket {}: {}", bucket.bucket, left_out.join(", ")));
         }
     }
 
@@ -149,9 +163,14 @@ impl Handler for Importer {
         if !self.scope.has_bucket(&bucket.bucket) {
             return Ok(());
         }
-        let offer = ImportOffer::Bucket { bucket: bucket.clone(), is_last: false, existing: self.existing };
+        let Importer { existing, settings, .. } = *self;
+        let offer = ImportOffer::Bucket { bucket: bucket.clone(), is_last: false, existing, settings };
         let is_ours = match self.offer(&offer)? {
             ImportOutcome::Wanted {} | ImportOutcome::Equal {} => true,
+            ImportOutcome::Narrowed {} => {
+                self.bucket_is_narrowed(&bucket);
+                true
+            }
             ImportOutcome::Refused { message } => {
                 self.refused(&format!("bucket {}", bucket.bucket.escape_debug()), &message);
                 false
@@ -223,7 +242,8 @@ impl Handler for Importer {
 }
 
 fn report(figures: &ImportFigures, options: &ImportOptions) -> Result<()> {
-    let ImportFigures { stored, bytes, equal, kept, buckets_kept, refused, damaged, left_out, complete } = *figures;
+    let ImportFigures { stored, bytes, equal, kept, buckets_kept, buckets_narrowed, .. } = *figures;
+    let ImportFigures { refused, damaged, left_out, complete, .. } = *figures;
     let mut words = format!("{} imported", objects(stored, bytes));
     let besides = [
         (equal, format!("{equal} unchanged")),
@@ -248,6 +268,11 @@ fn report(figures: &ImportFigures, options: &ImportOptions) -> Result<()> {
     if refused > 0 || differs {
         let hint = if differs { "; set --existing skip to keep or replace to overwrite them" } else { "" };
         return Err(CommandError::Other(format!("some objects or buckets were not imported{hint}")));
+    }
+    if buckets_narrowed > 0 && options.settings.is_none() {
+        let why = "some settings of buckets were not applied, because they allow more, delete objects or bound the \
+                   bucket; set --settings all to apply them, or safe to leave them out";
+        return Err(CommandError::Other(why.to_owned()));
     }
     Ok(())
 }

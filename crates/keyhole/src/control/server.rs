@@ -155,7 +155,7 @@ async fn connection<D: Disk>(mut peer: Client, log: Log<D>, running: Arc<Running
             return peer.send(failed(busy.to_owned())).await;
         };
         peer.send(Reply::Ready {}).await?;
-        transfer::serve(&log, &direction, peer.0).await
+        transfer::serve(&log, &direction, peer.0, Some(running.monitor.metrics())).await
     };
     if let Err(error) = result.await {
         tracing::info!(%error, "a client of the control socket disconnected");

@@ -3,8 +3,9 @@
 use aws_lc_rs::digest;
 use base64ct::{Base64, Encoding};
 use keyhole_log::{BucketSettings, Etag};
+use keyhole_node::OwnPolicy;
 use keyhole_node::transfer::Description;
-use keyhole_s3::ops::Tags;
+use keyhole_s3::ops::{Cors, Lifecycle, Tags};
 use serde::{Deserialize, Serialize};
 
 use super::invalid::EntryError;
@@ -12,6 +13,9 @@ use super::plain::{Plain, from_base64};
 
 /// Length of a SHA-256 in bytes.
 pub(crate) const DIGEST_LEN: usize = digest::SHA256_OUTPUT_LEN;
+
+/// Limit of times, in ms since 1970: the end of the year 9999.
+const TIME_MAX_MS: u64 = 253_402_300_799_999;
 
 /// A SHA-256.
 pub(crate) type Digest = [u8; DIGEST_LEN];
@@ -57,13 +61,27 @@ impl BucketEntry {
 
     /// Decodes the settings of the bucket.
     pub(crate) fn settings(&self) -> Result<BucketSettings, EntryError> {
+        if self.created_ms > TIME_MAX_MS {
+            return Err(EntryError::Time);
+        }
+        let policy = from_base64(&self.policy, "the policy of a bucket")?;
+        let lifecycle = from_base64(&self.lifecycle, "the lifecycle of a bucket")?;
+        let cors = from_base64(&self.cors, "the CORS rules of a bucket")?;
+        let tags = from_base64(&self.tags, "the tags of a bucket")?;
+        let is_known = OwnPolicy::decode(&policy).is_some()
+            && Lifecycle::from_bytes(&lifecycle).is_some()
+            && Cors::from_bytes(&cors).is_some()
+            && Tags::bucket_from_bytes(&tags).is_some();
+        if !is_known {
+            return Err(EntryError::Settings);
+        }
         Ok(BucketSettings {
             quota: self.quota,
             expire_ms: self.expire_ms,
-            policy: from_base64(&self.policy, "the policy of a bucket")?,
-            lifecycle: from_base64(&self.lifecycle, "the lifecycle of a bucket")?.into(),
-            cors: from_base64(&self.cors, "the CORS rules of a bucket")?.into(),
-            tags: from_base64(&self.tags, "the tags of a bucket")?.into(),
+            policy,
+            lifecycle: lifecycle.into(),
+            cors: cors.into(),
+            tags: tags.into(),
         })
     }
 }
@@ -228,6 +246,9 @@ impl ObjectEntry {
         for (key, value) in &self.tags {
             tags.push(key.clone(), value.clone()).map_err(|error| EntryError::Tags(error.message.to_string()))?;
         }
+        if *modified_ms > TIME_MAX_MS {
+            return Err(EntryError::Time);
+        }
         if self.file.sealed != *sealed {
             return Err(EntryError::FileKind);
         }
@@ -348,16 +369,35 @@ pub(crate) mod tests {
         let settings = BucketSettings {
             quota: Some(7),
             expire_ms: Some(8),
-            policy: vec![1, 2, 255],
-            lifecycle: vec![1, 0].into(),
-            cors: vec![3].into(),
-            tags: vec![4, 0].into(),
+            policy: OwnPolicy { anonymous_read: Some(true), ..OwnPolicy::default() }.encode(),
+            lifecycle: Lifecycle::default().to_bytes().into(),
+            cors: Cors::default().to_bytes().into(),
+            tags: Tags::default().to_bytes().into(),
         };
         for settings in [settings, BucketSettings::default()] {
             let bucket = BucketEntry::new("b".to_owned(), 5, &settings);
             let read: BucketEntry = serde_json::from_str(&serde_json::to_string(&bucket).unwrap()).unwrap();
             assert_eq!((read.settings().unwrap(), &read), (settings, &bucket));
         }
+    }
+
+    #[test]
+    fn unusable_settings_and_times_are_rejected() {
+        let bucket = BucketEntry::new("b".to_owned(), TIME_MAX_MS, &BucketSettings::default());
+        assert!(bucket.settings().is_ok());
+        for bad in [
+            BucketEntry { created_ms: TIME_MAX_MS + 1, ..bucket.clone() },
+            BucketEntry { policy: Base64::encode_string(&[9, 9]), ..bucket.clone() },
+            BucketEntry { lifecycle: Base64::encode_string(&[255, 255, 255]), ..bucket.clone() },
+        ] {
+            assert!(bad.settings().is_err(), "{bad:?}");
+        }
+        let at = |time_ms| {
+            let description = Description { time_ms, ..description("k", &[]) };
+            ObjectEntry::new(&description, &description.head, description.size).unwrap().description()
+        };
+        assert!(at(TIME_MAX_MS).is_ok());
+        assert_eq!(at(TIME_MAX_MS + 1).unwrap_err(), EntryError::Time);
     }
 
     #[test]

@@ -8,6 +8,10 @@ use thiserror::Error;
 pub(crate) enum EntryError {
     #[error("{0} is not base64")]
     Base64(&'static str),
+    #[error("the policy or the lifecycle rules of a bucket are damaged, or of a later version")]
+    Settings,
+    #[error("a time after the year 9999")]
+    Time,
     #[error("not a SHA-256 in lower-case hex")]
     Sha256,
     #[error("{0:?} is not the place of an object's file")]

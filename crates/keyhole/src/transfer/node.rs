@@ -10,6 +10,7 @@ use tokio::net::UnixStream;
 use super::peer::Peer;
 use super::protocol::Direction;
 use super::{receiver, sender};
+use crate::metrics::Metrics;
 
 /// Limit of concurrent transfers: each holds up to six buffers.
 pub(crate) const TRANSFERS_MAX: usize = 2;
@@ -33,11 +34,16 @@ impl Drop for TransferPermit {
     }
 }
 
-/// Serves one connection.
-pub(crate) async fn serve<D: Disk>(log: &Log<D>, direction: &Direction, stream: UnixStream) -> io::Result<()> {
+/// Serves one connection. Counts damaged objects in the metrics of a running node.
+pub(crate) async fn serve<D: Disk>(
+    log: &Log<D>,
+    direction: &Direction,
+    stream: UnixStream,
+    metrics: Option<&Metrics>,
+) -> io::Result<()> {
     let peer = Peer::new(stream);
     match direction {
-        Direction::Export(scope) => sender::send(log, scope, &peer).await,
+        Direction::Export(scope) => sender::send(log, scope, &peer, metrics).await,
         Direction::Import => receiver::receive(log, &peer).await,
     }
 }

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use super::entry::{BucketEntry, ObjectEntry};
 use super::manifest::LINE_MAX;
+use super::settings::SettingsChoice;
 use crate::control::{DamageReply, Scope};
 
 /// Timeout for the other side to send or receive: its own peer may be a pipe to another machine.
@@ -127,7 +128,13 @@ pub(crate) enum Existing {
 #[serde(tag = "offers", rename_all = "kebab-case")]
 pub(crate) enum ImportOffer {
     /// A bucket. Its quota is set once all its objects exist (`is_last`).
-    Bucket { bucket: BucketEntry, is_last: bool, existing: Existing },
+    Bucket {
+        bucket: BucketEntry,
+        is_last: bool,
+        existing: Existing,
+        #[serde(default)]
+        settings: SettingsChoice,
+    },
     /// An object, with the `number` that later messages refer to.
     Object { entry: Box<ObjectEntry>, number: u64, existing: Existing },
     /// The end of the import.
@@ -142,6 +149,8 @@ pub(crate) enum ImportOutcome {
     Wanted {},
     /// Reply to an offer: it already exists.
     Equal {},
+    /// Reply to an offer: the bucket exists, without the settings that need consent.
+    Narrowed {},
     /// Reply to an offer: something else exists and stays.
     Other {},
     /// Reply to an offer: it cannot be imported.

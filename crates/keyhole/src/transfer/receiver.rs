@@ -1,5 +1,6 @@
 //! The node's end of a transfer into the store.
 
+use std::collections::HashSet;
 use std::io;
 
 use keyhole_log::{BucketSettings, Condition, Disk, Error, Log, Object};
@@ -11,6 +12,7 @@ use tokio::time::{Instant, sleep};
 use super::entry::{BucketEntry, ObjectEntry, identity};
 use super::peer::Peer;
 use super::protocol::{Existing, FileEnd, FrameKind, ImportOffer, ImportOutcome, STORING_MAX, out_of_turn};
+use super::settings::SettingsChoice;
 use crate::control::{CHANGE_AGAIN, CHANGE_PATIENCE};
 use crate::env::System;
 
@@ -23,6 +25,8 @@ struct Outcome {
 /// Receives offers until the end of the import.
 pub(crate) async fn receive<D: Disk>(log: &Log<D>, peer: &Peer) -> io::Result<()> {
     let mut storing: JoinSet<Outcome> = JoinSet::new();
+    // The buckets that this import has made.
+    let mut made = HashSet::new();
     loop {
         let is_full = storing.len() >= STORING_MAX;
         tokio::select! {
@@ -34,12 +38,13 @@ pub(crate) async fn receive<D: Disk>(log: &Log<D>, peer: &Peer) -> io::Result<()
             readable = peer.readable(), if !is_full => readable?,
         }
         match peer.message::<ImportOffer>().await? {
-            ImportOffer::Bucket { bucket, is_last, existing } => {
+            ImportOffer::Bucket { bucket, is_last, existing, settings } => {
                 // Pending objects first: the bucket's settings, such as a quota, could reject them.
                 while let Some(outcome) = storing.join_next().await {
                     report(peer, outcome).await?;
                 }
-                peer.send(&receive_bucket(log, &bucket, is_last, existing).await).await?;
+                let step = SettingsStep { is_last, existing, settings };
+                peer.send(&receive_bucket(log, &bucket, step, &mut made).await).await?;
             }
             ImportOffer::Object { entry, number, existing } => {
                 receive_object(log, peer, &entry, number, existing, &mut storing).await?;
@@ -65,32 +70,51 @@ async fn report(peer: &Peer, outcome: Result<Outcome, tokio::task::JoinError>) -
     peer.send(&taken).await
 }
 
+/// How the settings of a bucket are restored.
+#[derive(Clone, Copy)]
+struct SettingsStep {
+    /// The bucket's objects exist.
+    is_last: bool,
+    existing: Existing,
+    settings: SettingsChoice,
+}
+
 /// Restores a bucket: first everything but its quota, which the objects may exceed, and the quota
-/// once they exist.
+/// once they exist. Adds the bucket to `made` if it did not exist.
 async fn receive_bucket<D: Disk>(
     log: &Log<D>,
     bucket: &BucketEntry,
-    is_last: bool,
-    existing: Existing,
+    step: SettingsStep,
+    made: &mut HashSet<String>,
 ) -> ImportOutcome {
     let refused = |message: String| ImportOutcome::Refused { message };
     if keyhole_s3::ops::check_bucket(&bucket.bucket).is_err() {
         return refused("invalid bucket name".to_owned());
     }
-    let wanted = match bucket.settings() {
+    let full = match bucket.settings() {
         Ok(settings) => settings,
         Err(error) => return refused(error.to_string()),
     };
-    let unbounded = BucketSettings { quota: None, ..wanted.clone() };
-    let next = if is_last { &wanted } else { &unbounded };
     let begun = Instant::now();
     loop {
         let result = async {
-            log.create_bucket(&bucket.bucket, bucket.created_ms).await?;
-            log.change_bucket(&bucket.bucket, System.now_ms(), |settings| settle(settings, &wanted, next, existing))
-                .await
+            if log.create_bucket(&bucket.bucket, bucket.created_ms).await? {
+                made.insert(bucket.bucket.clone());
+            }
+            let origin = if made.contains(&bucket.bucket) {
+                Origin::ThisImport
+            } else if log.bucket(&bucket.bucket).is_some_and(|there| there.time_ms == bucket.created_ms) {
+                Origin::SameTime
+            } else {
+                Origin::Other
+            };
+            let change = |settings: &mut BucketSettings| settle(settings, &full, origin, step);
+            log.change_bucket(&bucket.bucket, System.now_ms(), change).await
         };
         match result.await {
+            Ok(()) | Err(Unchanged::Equal) if is_narrowed(log, bucket, &full, step) => {
+                return ImportOutcome::Narrowed {};
+            }
             Ok(()) => return ImportOutcome::Wanted {},
             Err(Unchanged::Equal) => return ImportOutcome::Equal {},
             Err(Unchanged::Other) => return ImportOutcome::Other {},
@@ -98,6 +122,21 @@ async fn receive_bucket<D: Disk>(
             Err(Unchanged::Log(error)) => return refused(error.to_string()),
         }
     }
+}
+
+/// Returns whether the bucket lacks settings of the export that need consent.
+fn is_narrowed<D: Disk>(log: &Log<D>, bucket: &BucketEntry, full: &BucketSettings, step: SettingsStep) -> bool {
+    let settings = log.bucket_settings(&bucket.bucket).map(|(settings, _)| settings);
+    step.settings == SettingsChoice::Safe && settings.as_ref() != Some(full)
+}
+
+/// The maker of a bucket.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Origin {
+    ThisImport,
+    /// Possibly an earlier run of this import: the bucket has the creation time of the exported one.
+    SameTime,
+    Other,
 }
 
 /// The reason why settings are not changed.
@@ -116,24 +155,35 @@ impl From<Error> for Unchanged {
     }
 }
 
-/// Applies the settings `next`, a step towards `wanted`, unless others are set.
+/// Applies the settings `full` of an export, as far as `step` says, unless the bucket is another's
+/// with other settings.
 fn settle(
     settings: &mut BucketSettings,
-    wanted: &BucketSettings,
-    next: &BucketSettings,
-    existing: Existing,
+    full: &BucketSettings,
+    origin: Origin,
+    step: SettingsStep,
 ) -> Result<(), Unchanged> {
-    if settings == next {
+    let wanted = step.settings.wanted(full, settings);
+    let has_quota = step.is_last || step.settings == SettingsChoice::Safe;
+    let next = if has_quota { wanted.clone() } else { BucketSettings { quota: None, ..wanted.clone() } };
+    if *settings == next {
         return Err(Unchanged::Equal);
     }
-    // A bucket that was just created, or by an interrupted import, has default settings. A
-    // completely imported one may be over its quota and still lack objects.
-    let unbounded = BucketSettings { quota: None, ..wanted.clone() };
-    let is_ours = [&BucketSettings::default(), &unbounded, wanted].contains(&&*settings);
-    if !is_ours && existing != Existing::Replace {
+    // An interrupted import leaves a bucket that lacks only its quota. A complete one may be over
+    // its quota and still lack objects.
+    let unbounded = BucketSettings { quota: None, ..full.clone() };
+    let is_ours = match origin {
+        Origin::ThisImport => true,
+        Origin::SameTime => *settings == unbounded || settings == full,
+        Origin::Other => false,
+    };
+    if !is_ours && *settings == wanted {
+        return Err(Unchanged::Equal);
+    }
+    if !is_ours && step.existing != Existing::Replace {
         return Err(Unchanged::Other);
     }
-    settings.clone_from(next);
+    settings.clone_from(&next);
     Ok(())
 }
 
@@ -267,26 +317,64 @@ impl ImportSource for Frames<'_> {
 mod tests {
     use super::*;
 
+    const ALL: [Existing; 3] = [Existing::Fail, Existing::Skip, Existing::Replace];
+
+    fn set(
+        there: &BucketSettings,
+        full: &BucketSettings,
+        origin: Origin,
+        step: SettingsStep,
+    ) -> Result<BucketSettings, Unchanged> {
+        let mut settings = there.clone();
+        settle(&mut settings, full, origin, step).map(|()| settings)
+    }
+
     #[test]
-    fn existing_bucket_settings_are_kept_unless_replaced() {
-        let wanted = BucketSettings { quota: Some(5), expire_ms: Some(7), ..BucketSettings::default() };
-        let unbounded = BucketSettings { quota: None, ..wanted.clone() };
+    fn settings_of_own_bucket_are_applied_in_two_steps() {
+        let full = BucketSettings { quota: Some(5), expire_ms: Some(7), ..BucketSettings::default() };
+        let unbounded = BucketSettings { quota: None, ..full.clone() };
+        let fresh = BucketSettings::default();
+        for existing in ALL {
+            let first = SettingsStep { is_last: false, existing, settings: SettingsChoice::All };
+            let last = SettingsStep { is_last: true, ..first };
+            assert_eq!(set(&fresh, &full, Origin::ThisImport, first).unwrap(), unbounded);
+            for origin in [Origin::ThisImport, Origin::SameTime] {
+                assert_eq!(set(&unbounded, &full, origin, last).unwrap(), full);
+                assert_eq!(set(&full, &full, origin, first).unwrap(), unbounded);
+                assert!(matches!(set(&unbounded, &full, origin, first), Err(Unchanged::Equal)));
+                assert!(matches!(set(&full, &full, origin, last), Err(Unchanged::Equal)));
+            }
+            let safe = SettingsStep { settings: SettingsChoice::Safe, ..first };
+            assert!(matches!(set(&fresh, &full, Origin::ThisImport, safe), Err(Unchanged::Equal)));
+        }
+    }
+
+    #[test]
+    fn settings_of_other_buckets_are_kept_unless_replaced() {
+        let full = BucketSettings { quota: Some(5), expire_ms: Some(7), ..BucketSettings::default() };
+        let unbounded = BucketSettings { quota: None, ..full.clone() };
         let other = BucketSettings { quota: Some(6), ..BucketSettings::default() };
         let fresh = BucketSettings::default();
-        let set = |there: &BucketSettings, next: &BucketSettings, existing| {
-            let mut settings = there.clone();
-            settle(&mut settings, &wanted, next, existing).map(|()| settings)
-        };
-        for existing in [Existing::Fail, Existing::Skip, Existing::Replace] {
-            let set = |there: &_, next: &_| set(there, next, existing);
-            assert_eq!(set(&fresh, &unbounded).unwrap(), unbounded);
-            assert_eq!(set(&unbounded, &wanted).unwrap(), wanted);
-            assert_eq!(set(&wanted, &unbounded).unwrap(), unbounded);
-            assert!(matches!(set(&unbounded, &unbounded), Err(Unchanged::Equal)));
-            assert!(matches!(set(&wanted, &wanted), Err(Unchanged::Equal)));
+        for (there, origin) in [
+            (&fresh, Origin::Other),
+            (&fresh, Origin::SameTime),
+            (&unbounded, Origin::Other),
+            (&other, Origin::Other),
+            (&other, Origin::SameTime),
+        ] {
+            let step = |existing| SettingsStep { is_last: true, existing, settings: SettingsChoice::All };
+            for existing in [Existing::Fail, Existing::Skip] {
+                let kept = set(there, &full, origin, step(existing));
+                assert!(matches!(kept, Err(Unchanged::Other)), "{there:?} {origin:?}");
+            }
+            assert_eq!(set(there, &full, origin, step(Existing::Replace)).unwrap(), full);
+            // Without consent, not even a replacement opens or bounds a bucket.
+            for existing in ALL {
+                let safe = SettingsStep { settings: SettingsChoice::Safe, ..step(existing) };
+                assert!(matches!(set(there, &full, origin, safe), Err(Unchanged::Equal)), "{there:?} {origin:?}");
+            }
         }
-        assert!(matches!(set(&other, &unbounded, Existing::Fail), Err(Unchanged::Other)));
-        assert!(matches!(set(&other, &wanted, Existing::Skip), Err(Unchanged::Other)));
-        assert_eq!(set(&other, &wanted, Existing::Replace).unwrap(), wanted);
+        let first = SettingsStep { is_last: false, existing: Existing::Fail, settings: SettingsChoice::All };
+        assert!(matches!(set(&full, &full, Origin::Other, first), Err(Unchanged::Equal)), "it keeps its quota");
     }
 }

@@ -4,15 +4,22 @@ use std::io;
 
 use keyhole_log::limits::LIST_MAX;
 use keyhole_log::{Disk, Error, ListObjects, ListUploads, Listed, ListedUpload, Log};
+use keyhole_node::FaultKind;
 use keyhole_node::transfer::{Description, Export, ReadError};
 
 use super::entry::{BucketEntry, ObjectEntry};
 use super::peer::Peer;
 use super::protocol::{ExportAnswer, ExportMessage, FileEnd};
 use crate::control::{DamageReply, Scope};
+use crate::metrics::Metrics;
 
 /// Sends everything in scope, ordered by bucket and key, bytewise.
-pub(crate) async fn send<D: Disk>(log: &Log<D>, scope: &Scope, peer: &Peer) -> io::Result<()> {
+pub(crate) async fn send<D: Disk>(
+    log: &Log<D>,
+    scope: &Scope,
+    peer: &Peer,
+    metrics: Option<&Metrics>,
+) -> io::Result<()> {
     peer.send(&ExportMessage::Store { id: hex::encode(log.store().store_id()) }).await?;
     let mut uploads = 0;
     let buckets = log.buckets().into_iter().filter(|bucket| scope.has_bucket(&bucket.name));
@@ -26,7 +33,7 @@ pub(crate) async fn send<D: Disk>(log: &Log<D>, scope: &Scope, peer: &Peer) -> i
         // The bucket may have been deleted meanwhile.
         let Some((settings, _)) = log.bucket_settings(&bucket.name) else { continue };
         peer.send(&ExportMessage::Bucket(BucketEntry::new(bucket.name.clone(), bucket.time_ms, &settings))).await?;
-        if let Err(error) = send_objects(log, &bucket.name, &scope.prefix, peer).await? {
+        if let Err(error) = send_objects(log, &bucket.name, &scope.prefix, peer, metrics).await? {
             return peer.send(&ExportMessage::Failed { message: error.to_string() }).await;
         }
         uploads += count_uploads(log, &bucket.name, &scope.prefix);
@@ -40,6 +47,7 @@ async fn send_objects<D: Disk>(
     bucket: &str,
     prefix: &str,
     peer: &Peer,
+    metrics: Option<&Metrics>,
 ) -> io::Result<Result<(), ReadError>> {
     let mut after = None;
     loop {
@@ -47,8 +55,8 @@ async fn send_objects<D: Disk>(
         let Ok(listing) = log.list_objects(bucket, &list) else { return Ok(Ok(())) };
         for listed in &listing.entries {
             let Listed::Object { key, .. } = listed else { continue };
-            if let Err(error) = send_object(log, bucket, key, peer).await? {
-                match damage(&error, bucket, key) {
+            if let Err(error) = send_object(log, bucket, key, peer, metrics).await? {
+                match damage(&error, bucket, key, metrics) {
                     Some(damage) => peer.send(&ExportMessage::Damaged(damage)).await?,
                     None => return Ok(Err(error)),
                 }
@@ -62,7 +70,13 @@ async fn send_objects<D: Disk>(
 }
 
 /// Sends one object if it still exists. The inner error is of an object that was not described yet.
-async fn send_object<D: Disk>(log: &Log<D>, bucket: &str, key: &str, peer: &Peer) -> io::Result<Result<(), ReadError>> {
+async fn send_object<D: Disk>(
+    log: &Log<D>,
+    bucket: &str,
+    key: &str,
+    peer: &Peer,
+    metrics: Option<&Metrics>,
+) -> io::Result<Result<(), ReadError>> {
     let object = match log.object(bucket, key).await {
         Ok(Some(object)) => object,
         Ok(None) | Err(Error::NoSuchBucket) => return Ok(Ok(())),
@@ -95,7 +109,10 @@ async fn send_object<D: Disk>(log: &Log<D>, bucket: &str, key: &str, peer: &Peer
                 return Ok(Ok(()));
             }
             Err(error) => {
-                tracing::error!(bucket, key, %error, "an object cannot be exported");
+                // Logs and counts it, if it is damage.
+                if damage(&error, bucket, key, metrics).is_none() {
+                    tracing::error!(bucket, key, %error, "an object cannot be exported");
+                }
                 peer.end(&FileEnd::Failed { what: error.to_string() }).await?;
                 return Ok(Ok(()));
             }
@@ -103,13 +120,16 @@ async fn send_object<D: Disk>(log: &Log<D>, bucket: &str, key: &str, peer: &Peer
     }
 }
 
-/// Returns the damage that an error reports, if any.
-fn damage(error: &ReadError, bucket: &str, key: &str) -> Option<DamageReply> {
+/// Returns the damage that an error reports, if any. Logs and counts it.
+fn damage(error: &ReadError, bucket: &str, key: &str, metrics: Option<&Metrics>) -> Option<DamageReply> {
     let (what, offset) = match error {
         ReadError::Log(Error::Damaged(damage)) => (damage.what.to_owned(), damage.offset),
         ReadError::Log(_) => return None,
         ReadError::Damaged(what) => (what.clone(), 0),
     };
+    if let Some(metrics) = metrics {
+        metrics.add_found(FaultKind::Damage, bucket, key);
+    }
     tracing::error!(bucket, key, what, "an object cannot be exported");
     Some(DamageReply { what, offset, bucket: Some(bucket.to_owned()), key: Some(key.to_owned()) })
 }

@@ -5,10 +5,10 @@
 //! complete: then the journal replaces the manifest, and files that it does not list are removed.
 
 use std::collections::{HashMap, HashSet};
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File};
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -20,10 +20,13 @@ use crate::commands::{CommandError, Result};
 use crate::control::Scope;
 use crate::transfer::entry::{BucketEntry, FileName, OBJECTS, ObjectEntry, Sha256};
 use crate::transfer::manifest::{End, Line, Lines, MANIFEST, ManifestItem, VERSION, piece};
-use crate::transfer::tree::{is_journal, journal, manifests};
+use crate::transfer::tree::{Tree, is_journal, journal, manifests};
 
 /// The name of the state file, which identifies the directory's export.
 const STATE: &str = "keyhole-export.json";
+
+/// Limit of its length in bytes. A longer one cannot be parsed.
+const STATE_MAX: u64 = 64 << 10;
 
 /// The suffix of an incomplete file's name.
 const NEW: &str = "new";
@@ -45,6 +48,7 @@ struct ExportState {
 
 pub(super) struct Directory {
     path: PathBuf,
+    tree: Tree,
     scope: Scope,
     /// Excludes other runs.
     lock: Option<File>,
@@ -55,11 +59,11 @@ pub(super) struct Directory {
     /// Existing directories.
     made: HashSet<String>,
     /// This run's journal.
-    journal: Option<(PathBuf, BufWriter<File>)>,
+    journal: Option<(String, BufWriter<File>)>,
     /// Lines of the journal that wait for the files of the batch.
     lines: Vec<u8>,
     /// The files of the batch: temporary and final paths.
-    batch: Vec<(PathBuf, PathBuf)>,
+    batch: Vec<(String, String)>,
     batch_bytes: u64,
     flushed: Instant,
 }
@@ -85,9 +89,10 @@ impl Directory {
     /// Creates the directory if it is missing; refuses one with other content.
     pub(super) fn open(path: &Path, scope: &Scope) -> Result<Self> {
         let failed = |error| CommandError::io(format_args!("cannot use {}", path.display()), error);
-        make(path).map_err(failed)?;
+        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;
+        let tree = Tree::open(path).map_err(failed)?;
         let is_empty = fs::read_dir(path).map_err(failed)?.next().is_none();
-        if !is_empty && !path.join(STATE).exists() {
+        if !is_empty && tree.file_len(STATE).is_none() {
             return Err(CommandError::Other(format!(
                 "{} has files that are not from an export; give another directory",
                 path.display()
@@ -95,6 +100,7 @@ impl Directory {
         }
         Ok(Directory {
             path: path.to_owned(),
+            tree,
             scope: scope.clone(),
             lock: None,
             known: HashMap::new(),
@@ -114,23 +120,22 @@ impl Directory {
 
     /// Claims the directory for this run: an existing export must have the same store and scope.
     fn claim(&mut self, store: &str) -> std::result::Result<(), ClaimError> {
-        let path = self.path.join(STATE);
         let state = ExportState { version: VERSION, store: store.to_owned(), scope: self.scope.clone() };
-        if !path.exists() {
-            let new = path.with_extension(NEW);
-            let mut file = create(&new)?;
+        if self.tree.file_len(STATE).is_none() {
+            let new = format!("{STATE}.{NEW}");
+            let mut file = self.tree.create_file(&new)?;
             file.write_all(&serde_json::to_vec(&state).map_err(io::Error::from)?)?;
             file.sync_all()?;
-            fs::rename(&new, &path)?;
+            self.tree.rename(&new, STATE)?;
         }
-        let mut file = File::open(&path)?;
+        let file = self.tree.open_file(STATE)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(fs::TryLockError::WouldBlock) => return Err(ClaimError::InUse),
             Err(fs::TryLockError::Error(error)) => return Err(error.into()),
         }
         let mut text = String::new();
-        file.read_to_string(&mut text)?;
+        (&file).take(STATE_MAX).read_to_string(&mut text)?;
         self.lock = Some(file);
         match serde_json::from_str::<ExportState>(&text) {
             Ok(found) if found == state => Ok(()),
@@ -143,9 +148,9 @@ impl Directory {
 
     /// Loads the results of earlier runs. Files with unreadable lines are exported again.
     fn recall(&mut self) -> io::Result<()> {
-        let found = manifests(&self.path)?;
+        let found = manifests(&self.tree)?;
         for path in found.pieces.iter().chain(&found.journals) {
-            let mut lines = Lines::new(BufReader::new(File::open(path)?));
+            let mut lines = Lines::new(BufReader::new(self.tree.open_file(path)?));
             loop {
                 match lines.next()? {
                     ManifestItem::Line(Line::Object(entry)) => {
@@ -159,12 +164,12 @@ impl Directory {
             }
         }
         let number = found.journals.last().and_then(|path| is_journal(path)).unwrap_or(0) + 1;
-        make(&self.path.join(MANIFEST))?;
-        make(&self.path.join(OBJECTS))?;
-        let path = self.path.join(journal(number));
-        let mut file = BufWriter::new(create(&path)?);
+        self.tree.make_directory(MANIFEST)?;
+        self.tree.make_directory(OBJECTS)?;
+        let name = journal(number);
+        let mut file = BufWriter::new(self.tree.create_file(&name)?);
         file.write_all(&Line::first().encode())?;
-        self.journal = Some((path, file));
+        self.journal = Some((name, file));
         Ok(())
     }
 
@@ -172,8 +177,8 @@ impl Directory {
     fn flush(&mut self) -> io::Result<()> {
         if !self.batch.is_empty() {
             self.sync()?;
-            for (new, path) in self.batch.drain(..) {
-                fs::rename(new, path)?;
+            for (new, name) in self.batch.drain(..) {
+                self.tree.rename(&new, &name)?;
             }
             self.batch_bytes = 0;
         }
@@ -188,9 +193,8 @@ impl Directory {
 
     /// Syncs the whole file system once, instead of each file.
     fn sync(&self) -> io::Result<()> {
-        let directory = File::open(&self.path)?;
-        // SAFETY: the call takes only a descriptor, which is open as long as `directory`.
-        match unsafe { libc::syncfs(directory.as_raw_fd()) } {
+        // SAFETY: the call takes only a descriptor, which is open as long as the tree.
+        match unsafe { libc::syncfs(self.tree.top().as_raw_fd()) } {
             0 => Ok(()),
             _ => Err(io::Error::last_os_error()),
         }
@@ -206,14 +210,14 @@ impl Directory {
         entry: &ObjectEntry,
         bytes: &mut FileBytes<'_>,
     ) -> Result<std::result::Result<Sha256, FileFailure>> {
-        let path = self.path.join(entry.file.to_string());
-        let new = self.path.join(format!("{}.{NEW}", entry.file));
+        let name = entry.file.to_string();
+        let new = format!("{name}.{NEW}");
         let directory = entry.file.directory();
         if !self.made.contains(&directory) {
-            make(&self.path.join(&directory)).map_err(|error| self.failed(error))?;
+            self.tree.make_directory(&directory).map_err(|error| self.failed(error))?;
             self.made.insert(directory);
         }
-        let mut file = create(&new).map_err(|error| self.failed(error))?;
+        let mut file = self.tree.create_file(&new).map_err(|error| self.failed(error))?;
         while bytes.advance()? {
             file.write_all(bytes.buf).map_err(|error| self.failed(error))?;
         }
@@ -221,10 +225,10 @@ impl Directory {
         if digest.is_ok() {
             // For human readers; an import uses the manifest.
             let _ = file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_millis(entry.modified_ms));
-            self.batch.push((new, path));
+            self.batch.push((new, name));
             self.batch_bytes += entry.length;
         } else {
-            fs::remove_file(&new).map_err(|error| self.failed(error))?;
+            self.tree.remove(&new).map_err(|error| self.failed(error))?;
         }
         Ok(digest)
     }
@@ -232,25 +236,23 @@ impl Directory {
     /// Replaces the manifest with the journal, and removes unlisted files.
     fn conclude(&mut self) -> io::Result<()> {
         self.flush()?;
-        let Some((path, file)) = self.journal.take() else { return Ok(()) };
+        let Some((name, file)) = self.journal.take() else { return Ok(()) };
         drop(file.into_inner()?);
         self.sync()?;
-        let old = manifests(&self.path)?;
-        let manifest = self.path.join(piece(1));
-        fs::rename(&path, &manifest)?;
+        let old = manifests(&self.tree)?;
+        let manifest = piece(1);
+        self.tree.rename(&name, &manifest)?;
         self.sync()?;
-        let gone = old.pieces.iter().chain(&old.journals).filter(|old| **old != path && **old != manifest);
-        gone.clone().try_for_each(fs::remove_file)?;
-        for directory in fs::read_dir(self.path.join(OBJECTS))? {
-            let directory = directory?;
-            if !directory.file_type()?.is_dir() {
-                continue;
-            }
-            for file in fs::read_dir(directory.path())? {
-                let file = file?;
-                let name = Path::new(OBJECTS).join(directory.file_name()).join(file.file_name());
-                if name.to_str().is_some_and(|name| self.is_stale(name)) {
-                    fs::remove_file(file.path())?;
+        let mut gone = old.pieces.iter().chain(&old.journals).filter(|old| **old != name && **old != manifest);
+        gone.try_for_each(|old| self.tree.remove(old))?;
+        for directory in self.tree.names_in(OBJECTS)? {
+            let directory = format!("{OBJECTS}/{directory}");
+            // Neither a directory, which others may have put there, nor one behind a link.
+            let Ok(names) = self.tree.names_in(&directory) else { continue };
+            for name in names {
+                let name = format!("{directory}/{name}");
+                if self.is_stale(&name) {
+                    self.tree.remove(&name)?;
                 }
             }
         }
@@ -266,16 +268,6 @@ impl Directory {
             _ => false,
         }
     }
-}
-
-/// Creates a directory that is private to its owner, if it is missing.
-fn make(path: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(path)
-}
-
-/// Creates a file that is private to its owner.
-fn create(path: &Path) -> io::Result<File> {
-    OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)
 }
 
 impl Sink for Directory {
@@ -296,8 +288,7 @@ impl Sink for Directory {
 
     fn has(&mut self, entry: &ObjectEntry) -> Result<bool> {
         let Some((sha256, length)) = self.known.get(&entry.file) else { return Ok(false) };
-        let there = fs::metadata(self.path.join(entry.file.to_string()));
-        if *length != entry.length || !there.is_ok_and(|there| there.is_file() && there.len() == *length) {
+        if *length != entry.length || self.tree.file_len(&entry.file.to_string()) != Some(*length) {
             return Ok(false);
         }
         self.named.insert(entry.file);

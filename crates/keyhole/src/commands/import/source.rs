@@ -1,7 +1,6 @@
 //! Reading of an export in one pass, from a file tree or a stream.
 
 use std::collections::{HashSet, VecDeque};
-use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
@@ -12,13 +11,16 @@ use crate::commands::transfer::is_dash;
 use crate::commands::{CommandError, Result};
 use crate::transfer::entry::{BucketEntry, Digest, FileName, ObjectEntry, Sha256, finish};
 use crate::transfer::manifest::{End, Failed, FileDigest, Line, Lines, ManifestItem, is_piece};
-use crate::transfer::tree::manifests;
+use crate::transfer::tree::{Tree, manifests};
 
 /// Bytes read at a time.
 const BUFFER_LEN: usize = 1 << 20;
 
 /// Limit of files that a stream's manifest may describe in advance.
 const AHEAD_MAX: usize = 4096;
+
+/// Limit of an extended header of a stream in bytes: times and owners of one file.
+const EXTENDED_MAX: u64 = 64 << 10;
 
 /// The consumer of an export.
 pub(crate) trait Handler {
@@ -48,7 +50,7 @@ pub(crate) enum Verdict {
 
 /// An export.
 pub(crate) enum ExportSource {
-    Tree(PathBuf),
+    Directory(PathBuf),
     Stream(Box<dyn Read>),
 }
 
@@ -60,7 +62,7 @@ pub(crate) fn open(from: &Path) -> Result<ExportSource> {
     let there = std::fs::metadata(from);
     let there = there.map_err(|error| CommandError::io(format_args!("cannot read {}", from.display()), error))?;
     if there.is_dir() {
-        return Ok(ExportSource::Tree(from.to_owned()));
+        return Ok(ExportSource::Directory(from.to_owned()));
     }
     let name = from.display();
     Err(CommandError::Usage(format!("{name} is not a directory; read a stream from standard input: `- < {name}`")))
@@ -70,7 +72,12 @@ impl ExportSource {
     /// Reads the whole export.
     pub(crate) fn read(self, handler: &mut dyn Handler) -> Result<()> {
         match self {
-            ExportSource::Tree(path) => Tree { path, handler, seen: HashSet::new(), totals: End::default() }.read(),
+            ExportSource::Directory(path) => {
+                let tree = Tree::open(&path);
+                let tree =
+                    tree.map_err(|error| CommandError::io(format_args!("cannot read {}", path.display()), error))?;
+                TreeReader { path, tree, handler, seen: HashSet::new(), totals: End::default() }.read()
+            }
             ExportSource::Stream(input) => Stream::new(handler).read(input),
         }
     }
@@ -88,31 +95,33 @@ fn check_end(end: &End, totals: &End, handler: &mut dyn Handler) {
 }
 
 /// A file tree.
-struct Tree<'h> {
+struct TreeReader<'h> {
     path: PathBuf,
+    tree: Tree,
     handler: &'h mut dyn Handler,
     /// Names of buckets and objects that a later run has already handled.
     seen: HashSet<Digest>,
     totals: End,
 }
 
-impl Tree<'_> {
+impl TreeReader<'_> {
     fn read(mut self) -> Result<()> {
         let failed = |path: &Path, error| CommandError::io(format_args!("cannot read {}", path.display()), error);
-        let found = manifests(&self.path).map_err(|error| failed(&self.path, error))?;
+        let found = manifests(&self.tree).map_err(|error| failed(&self.path, error))?;
         // Without a complete manifest, use the journals of the runs, latest first.
         let is_whole = !found.pieces.is_empty();
-        let paths = if is_whole { found.pieces } else { found.journals.into_iter().rev().collect() };
-        if paths.is_empty() {
+        let names = if is_whole { found.pieces } else { found.journals.into_iter().rev().collect() };
+        if names.is_empty() {
             return Err(CommandError::Malformed(format!("no export in {}", self.path.display())));
         }
         let mut held = None;
-        for path in paths {
-            let file = File::open(&path).map_err(|error| failed(&path, error))?;
+        for name in names {
+            let path = self.path.join(&name);
+            let failed = |error| failed(&path, error);
+            let file = self.tree.open_file(&name).map_err(failed)?;
             let mut lines = Lines::new(BufReader::with_capacity(BUFFER_LEN, file));
-            let name = path.strip_prefix(&self.path).unwrap_or(&path).display().to_string();
             loop {
-                match lines.next().map_err(|error| failed(&path, error))? {
+                match lines.next().map_err(failed)? {
                     ManifestItem::Line(line) => self.line(line, &mut held, is_whole)?,
                     ManifestItem::Bad(what) => self.handler.damaged(&format!("{name}: {what}")),
                     ManifestItem::Torn if is_whole => {
@@ -181,7 +190,7 @@ impl Tree<'_> {
         if !self.handler.is_in_scope(entry) {
             return Ok(());
         }
-        let mut file = match File::open(self.path.join(entry.file.to_string())) {
+        let mut file = match self.tree.open_file(&entry.file.to_string()) {
             Ok(file) => file,
             Err(error) => {
                 self.handler.damaged(&format!("{}: {}: {error}", entry.name(), entry.file));
@@ -223,6 +232,52 @@ fn copy(file: &mut impl Read, entry: &ObjectEntry, handler: &mut dyn Handler) ->
     }
 }
 
+/// Returns the path of a regular file in a stream, in its normal form; `None` for entries that
+/// archivers add and that change nothing.
+///
+/// # Errors
+/// The reason why no export has such an entry.
+fn entry_path(file: &mut tar::Entry<'_, impl Read>) -> std::result::Result<Option<String>, &'static str> {
+    match file.header().entry_type() {
+        EntryType::Regular | EntryType::Continuous => {}
+        EntryType::Directory => return Ok(None),
+        EntryType::XHeader | EntryType::XGlobalHeader => return extended_header(file).map(|()| None),
+        EntryType::Symlink => return Err("a symbolic link, which no export has"),
+        EntryType::Link => return Err("a hard link, which no export has"),
+        EntryType::Char | EntryType::Block | EntryType::Fifo => return Err("a device or a FIFO, which no export has"),
+        _ => return Err("an entry of a kind that no export has"),
+    }
+    let path = file.path_bytes();
+    let path = std::str::from_utf8(&path).map_err(|_| "its name is not UTF-8")?;
+    normal_path(path).map(Some)
+}
+
+/// Returns a relative path without empty components and `.`.
+///
+/// # Errors
+/// The path is absolute or leads upwards.
+fn normal_path(path: &str) -> std::result::Result<String, &'static str> {
+    if path.starts_with('/') {
+        return Err("an absolute path, which no export has");
+    }
+    let names: Vec<&str> = path.split('/').filter(|name| !["", "."].contains(name)).collect();
+    if names.contains(&"..") { Err("a path with `..`, which no export has") } else { Ok(names.join("/")) }
+}
+
+/// Accepts an extended header that changes neither the name nor the length of the next entry.
+fn extended_header(file: &mut impl Read) -> std::result::Result<(), &'static str> {
+    let mut text = Vec::new();
+    let read = file.take(EXTENDED_MAX + 1).read_to_end(&mut text);
+    if read.is_err() || text.len() as u64 > EXTENDED_MAX {
+        return Err("an extended header that is too long");
+    }
+    let sets = |name: &[u8]| text.windows(name.len()).any(|window| window == name);
+    if [&b" path="[..], b" size=", b" linkpath=", b" GNU.sparse."].into_iter().any(sets) {
+        return Err("an extended header with a name or a length: unpack the stream and import the directory");
+    }
+    Ok(())
+}
+
 /// The line of a manifest about a file that was read before.
 enum ExpectedBytes {
     Sha256(Sha256),
@@ -249,6 +304,8 @@ impl<'h> Stream<'h> {
     fn read(mut self, input: Box<dyn Read>) -> Result<()> {
         let mut archive = tar::Archive::new(BufReader::with_capacity(BUFFER_LEN, input));
         let entries = archive.entries().map_err(|error| CommandError::io("cannot read standard input", error))?;
+        // Raw: the library would read long names and extended headers of any length into memory.
+        let entries = entries.raw(true);
         let mut is_first = true;
         for file in entries {
             let mut file = match file {
@@ -262,11 +319,15 @@ impl<'h> Stream<'h> {
                 }
             };
             is_first = false;
-            let path = String::from_utf8_lossy(&file.path_bytes()).into_owned();
-            if file.header().entry_type() != EntryType::Regular {
-                // Other entries that an archiver may have added.
-                continue;
-            }
+            let path = match entry_path(&mut file) {
+                Ok(Some(path)) => path,
+                Ok(None) => continue,
+                Err(what) => {
+                    let shown = String::from_utf8_lossy(&file.path_bytes()).into_owned();
+                    self.handler.damaged(&format!("{}: {what}", shown.escape_debug()));
+                    continue;
+                }
+            };
             if is_piece(&path) {
                 self.manifest(&mut file, &path)?;
             } else {
@@ -387,5 +448,94 @@ impl<'h> Stream<'h> {
             Err(error) => Verdict::Damaged(format!("{}: {error}", entry.file)),
         };
         self.handler.done(&entry, verdict)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Default)]
+    struct Damages(Vec<String>);
+
+    impl Handler for Damages {
+        fn bucket(&mut self, _: BucketEntry) -> Result<()> {
+            Ok(())
+        }
+
+        fn wants(&mut self, _: &ObjectEntry) -> Result<bool> {
+            Ok(false)
+        }
+
+        fn data(&mut self, _: &[u8]) -> Result<()> {
+            Ok(())
+        }
+
+        fn done(&mut self, _: &ObjectEntry, _: Verdict) -> Result<()> {
+            Ok(())
+        }
+
+        fn damaged(&mut self, what: &str) {
+            self.0.push(what.to_owned());
+        }
+
+        fn is_in_scope(&self, _: &ObjectEntry) -> bool {
+            true
+        }
+
+        fn end(&mut self, _: &End) {}
+    }
+
+    /// Returns the damages of a stream with one entry of this kind and name.
+    fn damages(kind: EntryType, name: &str, content: &[u8]) -> Vec<String> {
+        let mut header = tar::Header::new_gnu();
+        header.as_mut_bytes()[..name.len()].copy_from_slice(name.as_bytes());
+        header.set_entry_type(kind);
+        header.set_size(content.len() as u64);
+        header.set_cksum();
+        let mut archive = tar::Builder::new(Vec::new());
+        archive.append(&header, content).unwrap();
+        let stream = archive.into_inner().unwrap();
+        let mut handler = Damages::default();
+        Stream::new(&mut handler).read(Box::new(io::Cursor::new(stream))).unwrap();
+        handler.0
+    }
+
+    #[test]
+    fn entries_that_no_export_has_are_refused() {
+        for (kind, name, part) in [
+            (EntryType::Symlink, "objects/ab", "symbolic link"),
+            (EntryType::Link, "objects/ab", "hard link"),
+            (EntryType::Char, "null", "device"),
+            (EntryType::Block, "sda", "device"),
+            (EntryType::Fifo, "pipe", "FIFO"),
+            (EntryType::GNUSparse, "sparse", "kind"),
+            (EntryType::GNULongName, "long", "kind"),
+            (EntryType::Regular, "/etc/passwd", "absolute"),
+            (EntryType::Regular, "objects/../../x", "`..`"),
+            (EntryType::Regular, "..", "`..`"),
+        ] {
+            let found = damages(kind, name, b"");
+            assert!(found.len() == 1 && found[0].contains(part) && found[0].contains(name), "{name}: {found:?}");
+        }
+        for (kind, name) in [(EntryType::Directory, "objects/"), (EntryType::Regular, "./objects//ab/./x")] {
+            assert!(damages(kind, name, b"").is_empty(), "{name}");
+        }
+    }
+
+    #[test]
+    fn extended_headers_are_bounded() {
+        let accepts = |content: &[u8]| damages(EntryType::XHeader, "pax", content).is_empty();
+        assert!(accepts(b"30 mtime=1350244992.023960108\n"));
+        assert!(!accepts(b"12 size=999\n") && !accepts(b"12 path=/etc\n"));
+        assert!(accepts(&vec![b'x'; EXTENDED_MAX as usize]) && !accepts(&vec![b'x'; EXTENDED_MAX as usize + 1]));
+    }
+
+    #[test]
+    fn paths_are_normalised() {
+        for (path, normal) in [("./manifest/1", "manifest/1"), ("a//b", "a/b"), ("a/./b/", "a/b"), ("a", "a")] {
+            assert_eq!(normal_path(path), Ok(normal.to_owned()));
+        }
+        assert!(normal_path("a/..").is_err() && normal_path("//a").is_err());
     }
 }

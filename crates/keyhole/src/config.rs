@@ -21,6 +21,7 @@ use clap::{Arg, ArgAction, CommandFactory, Parser};
 
 use crate::cli::Cli;
 use crate::error::FileError;
+use crate::regular;
 use error::{ConfigError, ValueError};
 
 /// The option that names the file.
@@ -159,7 +160,7 @@ impl Sources {
         if fs::metadata(path).map_err(failed)?.len() > LEN_MAX {
             return Err(ConfigError::FileTooLong { path: path.to_owned(), max: LEN_MAX });
         }
-        let text = fs::read_to_string(path).map_err(failed)?;
+        let text = regular::read_to_string(path, LEN_MAX).map_err(failed)?;
         let table: toml::Table =
             text.parse().map_err(|error| ConfigError::Syntax { path: path.to_owned(), source: Box::new(error) })?;
         for (key, value) in table {

@@ -292,6 +292,36 @@ fn failed_command_preserves_existing_files() {
     assert!(!all().iter().any(|(_, path)| path.file_name().unwrap().to_str().unwrap().starts_with('.')));
 }
 
+/// Nothing waits for the other end of a FIFO; directories are named as such.
+#[test]
+fn other_kinds_of_file_are_refused() {
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+    let directory = Directory::new();
+    let key = directory.key("key");
+    let plain = directory.path("plain");
+    fs::write(&plain, "text").unwrap();
+    let fifo = directory.path("fifo");
+    mknodat(CWD, &fifo, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+    let home = directory.home().to_str().unwrap().to_owned();
+    let names = ["--bucket", "b", "--name", "k"];
+    for (other, kind) in [(&fifo, "FIFO"), (&home, "directory")] {
+        for (code, arguments) in [
+            (2, &[&["seal", "--key", &key][..], &names, &[other, "-"]].concat()[..]),
+            (1, &[&["seal", "--key", other][..], &names, &[&plain, "-"]].concat()),
+            (2, &["open", "--key", &key, other, "-"]),
+            (2, &["inspect", other]),
+            (1, &["key", "show", other]),
+            (1, &["tls", "show", other]),
+        ] {
+            let message = expect_failure(code, arguments, b"").1;
+            assert!(message.contains(kind), "{arguments:?}: {message}");
+        }
+    }
+    // An output that nothing reads.
+    let seal = [&["seal", "--key", &key][..], &names, &[&plain, &fifo]].concat();
+    assert!(expect_failure(1, &seal, b"").1.contains("nothing reads"));
+}
+
 #[test]
 fn invalid_arguments_exit_with_code_2() {
     let directory = Directory::new();

@@ -1,6 +1,6 @@
 //! `keyhole key`: customer keys in files of 32 bytes, as `openssl rand -out FILE 32` makes them.
 
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -13,6 +13,7 @@ use zeroize::Zeroizing;
 use super::{CommandError, Result};
 use crate::cli::sealed::KeyCommand;
 use crate::env::random;
+use crate::regular;
 
 pub(crate) fn run(command: &KeyCommand) -> Result<()> {
     match command {
@@ -41,7 +42,7 @@ pub(crate) fn read(path: &Path) -> Result<CustomerKey> {
     let failed = |error| CommandError::io(format_args!("cannot read {}", path.display()), error);
     // One more byte, to detect longer files.
     let mut bytes = Zeroizing::new(Vec::with_capacity(KEY_LEN + 1));
-    File::open(path).map_err(failed)?.take(KEY_LEN as u64 + 1).read_to_end(&mut bytes).map_err(failed)?;
+    regular::open(path).map_err(failed)?.take(KEY_LEN as u64 + 1).read_to_end(&mut bytes).map_err(failed)?;
     match <[u8; KEY_LEN]>::try_from(&bytes[..]) {
         Ok(key) => Ok(CustomerKey::new(key)),
         Err(_) => Err(CommandError::Usage(format!(

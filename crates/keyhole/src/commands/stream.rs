@@ -3,18 +3,20 @@
 
 use std::fs::{self, File, Metadata, OpenOptions, Permissions};
 use std::io::{self, BufReader, BufWriter, IsTerminal, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use keyhole_core::chunked::{Opener, Sealer};
 use keyhole_core::limits::{CHUNK_LEN, PREFIX_LEN, TAG_LEN};
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use tempfile::TempPath;
 use zeroize::Zeroizing;
 
 use super::{CommandError, Result};
 use crate::engine::AnyAead;
+use crate::regular;
 
 /// Bytes read and written at once.
 const BUFFER_LEN: usize = 1 << 20;
@@ -39,9 +41,14 @@ impl Input {
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let (name, file) = match path.to_str() {
             Some("-") => ("standard input".to_owned(), stdio(io::stdin())),
-            _ => (path.display().to_string(), File::open(path)),
+            _ => (path.display().to_string(), regular::open(path)),
         };
-        let file = file.map_err(|error| CommandError::io(format_args!("cannot read {name}"), error))?;
+        let file = file.map_err(|error| match error.kind() {
+            io::ErrorKind::InvalidInput => {
+                CommandError::Usage(format!("cannot read {name}: {error}; read it from standard input: `- < {name}`"))
+            }
+            _ => CommandError::io(format_args!("cannot read {name}"), error),
+        })?;
         Input::new(name, file)
     }
 
@@ -194,8 +201,14 @@ impl Output {
         if let Some(metadata) = &metadata {
             check(&name, metadata)?;
             // Checks that it is writable. Devices and pipes are written in place.
-            let file = OpenOptions::new().write(true).open(path).map_err(|error| failed(&name, error))?;
+            let file = OpenOptions::new().write(true).custom_flags(regular::FLAGS).open(path);
+            let file = file.map_err(|error| match error.raw_os_error() {
+                Some(libc::ENXIO) => CommandError::Other(format!("cannot write {name}: nothing reads from it")),
+                _ => failed(&name, error),
+            })?;
             if !metadata.is_file() {
+                let blocking = fcntl_getfl(&file).and_then(|flags| fcntl_setfl(&file, flags - OFlags::NONBLOCK));
+                blocking.map_err(|error| failed(&name, error.into()))?;
                 return Ok(Output::new(name, file, None));
             }
         }

@@ -22,6 +22,10 @@ use super::{CommandError, Result};
 use crate::cli::tls::{SelfSignedOptions, TlsCommand};
 use crate::env::System;
 use crate::net::tls::certificate::CertificateFacts;
+use crate::regular;
+
+/// Limit of the length of a file of certificates in bytes, as for those of a node.
+const CERTIFICATES_MAX: u64 = 16 << 20;
 
 /// Limit of names in a self-signed certificate.
 const HOSTS_MAX: usize = 64;
@@ -127,8 +131,8 @@ fn exists(path: &Path) -> CommandError {
 }
 
 fn show(path: &Path) -> Result<()> {
-    let pem =
-        fs::read(path).map_err(|error| CommandError::io(format_args!("cannot read {}", path.display()), error))?;
+    let failed = |error| CommandError::io(format_args!("cannot read {}", path.display()), error);
+    let pem = regular::read(path, CERTIFICATES_MAX).map_err(failed)?;
     let malformed = |what: &dyn std::fmt::Display| CommandError::Malformed(format!("{}: {what}", path.display()));
     let certificates: std::result::Result<Vec<CertificateDer<'_>>, _> = CertificateDer::pem_slice_iter(&pem).collect();
     let certificates = certificates.map_err(|error| malformed(&format_args!("invalid PEM file: {error}")))?;

@@ -12,6 +12,7 @@ use super::options::{Make, StoreOptions};
 use super::{device, marker};
 use crate::error::FileError;
 use crate::medium::Medium;
+use crate::regular;
 
 /// A store that this process has locked but not opened.
 pub(crate) struct LockedStore {
@@ -98,8 +99,8 @@ struct OpenedFile {
 /// Opens the object file if it exists. If it is not writable, or should not be written, opens it
 /// for reading.
 fn open_file(path: &Path, read_only: Option<&str>) -> Result<Option<OpenedFile>, StoreError> {
-    let for_reading = |why: &str| File::open(path).map(|file| OpenedFile { file, read_only: Some(why.to_owned()) });
-    let opened = match OpenOptions::new().read(true).write(read_only.is_none()).open(path) {
+    let for_reading = |why: &str| regular::open(path).map(|file| OpenedFile { file, read_only: Some(why.to_owned()) });
+    let opened = match regular::open_with(OpenOptions::new().read(true).write(read_only.is_none()), path) {
         Ok(file) => Ok(OpenedFile { file, read_only: read_only.map(str::to_owned) }),
         Err(error) => match error.raw_os_error() {
             Some(libc::EROFS) => for_reading("its file system is mounted read-only"),

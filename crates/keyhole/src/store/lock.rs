@@ -1,7 +1,7 @@
 //! Locks of files and directories.
 
-use std::fs::{self, DirBuilder, File};
-use std::os::unix::fs::DirBuilderExt;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -23,7 +23,9 @@ pub(super) fn own_directory(
     if !is_read_only {
         DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|error| at("create", error))?;
     }
-    let directory = File::open(path).map_err(|error| at("open", error))?;
+    // Only a directory: another file could be a FIFO, which waits.
+    let directory = OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY).open(path);
+    let directory = directory.map_err(|error| at("open", error))?;
     lock(&directory, path, options.patience, is_read_only)?;
     Ok(directory)
 }

@@ -19,6 +19,7 @@ use super::options::{Make, ONLY_LOOKS, StoreOptions};
 use super::plain::{block_on, plain_disk};
 use crate::error::FileError;
 use crate::medium::Medium;
+use crate::regular;
 
 /// The name of the file.
 const FILE: &str = "store.toml";
@@ -103,9 +104,11 @@ fn read(path: &Path) -> Result<Option<Marker>, StoreError> {
         }
         _ => {}
     }
-    match fs::read_to_string(path) {
+    match regular::read_to_string(path, LEN_MAX) {
         Ok(text) => toml::from_str(&text).map(Some).map_err(|error| invalid(error.message().to_owned())),
-        Err(error) if error.kind() == io::ErrorKind::InvalidData => Err(invalid(error.to_string())),
+        Err(error) if matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput) => {
+            Err(invalid(error.to_string()))
+        }
         Err(error) => {
             tracing::warn!(%error, "cannot read {}: skipping the check of the store's identity", path.display());
             Ok(None)

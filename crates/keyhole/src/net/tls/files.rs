@@ -1,6 +1,6 @@
 //! Loading of certificates, keys and revocation lists from files, and detection of changed files.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -11,12 +11,14 @@ use zeroize::Zeroizing;
 
 use super::error::TlsError;
 use crate::error::FileError;
+use crate::regular;
 
 /// Limit of a file's length. The largest bundles of authorities have a quarter of a megabyte, and
 /// revocation lists some megabytes.
 const FILE_MAX: u64 = 16 << 20;
 
-const ENCRYPTED: &[u8] = b"BEGIN ENCRYPTED PRIVATE KEY";
+/// The marks of encrypted keys: PKCS #8, and the older form of OpenSSL (RFC 1421 §4.6.1.1).
+const ENCRYPTED: [&[u8]; 2] = [b"BEGIN ENCRYPTED PRIVATE KEY", b"Proc-Type: 4,ENCRYPTED"];
 
 /// Loads the certificates of the file that an option names: at least one.
 pub(super) fn load_certificates(path: &Path, option: &'static str) -> Result<Vec<CertificateDer<'static>>, TlsError> {
@@ -51,7 +53,7 @@ pub(super) fn load_key(path: &Path, option: &'static str) -> Result<PrivateKeyDe
     if mode & 0o007 != 0 {
         tracing::warn!("{} is readable by everybody; restrict it with chmod 600", path.display());
     }
-    let is_encrypted = pem.windows(ENCRYPTED.len()).any(|window| window == ENCRYPTED);
+    let is_encrypted = ENCRYPTED.iter().any(|mark| pem.windows(mark.len()).any(|window| window == *mark));
     // The parser's own message could quote the file.
     match PrivateKeyDer::from_pem_slice(&pem) {
         Ok(key) => Ok(key),
@@ -63,7 +65,7 @@ pub(super) fn load_key(path: &Path, option: &'static str) -> Result<PrivateKeyDe
 /// Reads a whole file into memory that is wiped on drop, because it may contain a key.
 fn read(path: &Path, option: &'static str) -> Result<Zeroizing<Vec<u8>>, TlsError> {
     let read = || -> io::Result<_> {
-        let file = File::open(path)?;
+        let file = regular::open(path)?;
         let len = file.metadata()?.len().min(FILE_MAX);
         // Allocated at full size: growing would leave copies behind.
         let mut bytes = Zeroizing::new(Vec::with_capacity(usize::try_from(len).unwrap_or(0) + 1));

@@ -239,6 +239,11 @@ pub(super) mod tests {
         };
         let encrypted =
             file("encrypted.pem", "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n");
+        let traditional = file(
+            "traditional.pem",
+            "-----BEGIN EC PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,00\n\nAAAA\n\
+             -----END EC PRIVATE KEY-----\n",
+        );
         let cut = file("cut.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n");
         let broken = file("broken.pem", "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n");
         let garbled = file("garbled.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");
@@ -249,6 +254,9 @@ pub(super) mod tests {
             (&cert, &cert, ["no private key in", "--tls-key"]),
             (&cert, &other.path().join("key.pem"), ["does not belong", "--tls-key"]),
             (&cert, &encrypted, ["is encrypted", "openssl pkey"]),
+            (&cert, &traditional, ["is encrypted", "openssl pkey"]),
+            (&cert, &traditional, ["traditional.pem", "--tls-key"]),
+            (&cert, &one.path().to_owned(), ["a directory", "--tls-key"]),
             (&cut, &key, ["cut.pem", "PEM"]),
             (&cert, &broken, ["broken.pem", "--tls-key"]),
             (&garbled, &key, ["garbled.pem", "certificate"]),

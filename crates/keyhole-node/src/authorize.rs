@@ -1,10 +1,10 @@
 //! Authentication and authorization of requests.
 
-use keyhole_s3::ErrorCode;
 use keyhole_s3::auth::{self, BodySignature};
 use keyhole_s3::form::Form;
 use keyhole_s3::http::RequestHead;
-use keyhole_s3::ops::Operation;
+use keyhole_s3::ops::{self, Operation};
+use keyhole_s3::{Error, ErrorCode};
 
 use crate::access::{Caller, Right, ValidKeys};
 use crate::failure::Result;
@@ -133,6 +133,13 @@ impl<P: Platform> Node<P> {
         let is_read = matches!(operation, Operation::GetObject | Operation::HeadObject) && !is_sealed;
         let bucket = request.target.bucket.as_deref().unwrap_or_default();
         let is_public = is_read && self.policy(bucket)?.anonymous_read;
-        if is_public { Ok(()) } else { Err(ErrorCode::AccessDenied.into()) }
+        if !is_public {
+            return Err(ErrorCode::AccessDenied.into());
+        }
+        if ops::read_options(request.head)?.overrides.iter().any(Option::is_some) {
+            let message = "Request specific response headers cannot be used for anonymous GET requests.";
+            return Err(Error::new(ErrorCode::InvalidRequest).with_message(message).into());
+        }
+        Ok(())
     }
 }

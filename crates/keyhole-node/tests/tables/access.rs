@@ -131,6 +131,12 @@ fn anonymous_reads_follow_bucket_setting() {
     set(true);
     assert_eq!(anonymous(object("GET", "plain")).expect(200).text(), "plain");
     anonymous(object("HEAD", "plain")).expect(200);
+    for name in ["content-type", "content-disposition", "cache-control", "content-language", "expires"] {
+        let chosen = |method: &str| object(method, "plain").query(&format!("response-{name}"), "x");
+        assert_error(&anonymous(chosen("GET")), 400, "InvalidRequest");
+        assert_error(&anonymous(chosen("HEAD")), 400, "InvalidRequest");
+        assert_eq!(node.send(&chosen("GET")).expect(200).header(name), Some("x"));
+    }
     assert_eq!(anonymous(object("GET", "plain").header("range", "bytes=1-2")).expect(206).text(), "la");
     // A customer key is still required.
     assert_eq!(anonymous(object("GET", "sealed").headers(key.headers())).expect(200).text(), "sealed");

@@ -37,6 +37,12 @@ pub fn metadata(head: &RequestHead) -> Result<Metadata, Error> {
     let mut total = 0;
     for (name, value) in head.headers.iter() {
         let Some(name) = name.strip_prefix(USER_PREFIX).filter(|name| !name.is_empty()) else { continue };
+        // A header has such a name anyway; the field of a form can have any.
+        if !is_token(name) {
+            let message = "The name of a metadata entry has a character that no header name has (RFC 9110, token).";
+            let shown = format!("{USER_PREFIX}{name}");
+            return Err(Error::new(ErrorCode::InvalidArgument).with_message(message).with_field("ArgumentName", shown));
+        }
         total += name.len() + value.len();
         let value = checked(value.to_vec())?;
         match metadata.user.binary_search_by(|(other, _)| other.as_str().cmp(name)) {
@@ -77,6 +83,11 @@ fn without_aws_chunked(value: &[u8]) -> Option<Vec<u8>> {
         .filter(|coding| !coding.is_empty() && !coding.eq_ignore_ascii_case(b"aws-chunked"))
         .collect();
     if codings.is_empty() { None } else { Some(codings.join(&b","[..])) }
+}
+
+/// Returns whether a text is a token (RFC 9110 §5.6.2).
+fn is_token(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
 }
 
 fn checked(value: Vec<u8>) -> Result<Vec<u8>, Error> {
@@ -318,6 +329,19 @@ mod tests {
         assert_eq!(metadata("\nContent-Type: application/vnd.keyhole.sealed\nContent-Encoding: aws-chunked"), Ok(()));
         for bad in ["x-amz-meta-a: 1", "Content-Encoding: gzip", "Cache-Control: no-store"] {
             assert_eq!(metadata(&format!("\n{bad}")), Err(ErrorCode::InvalidRequest), "{bad}");
+        }
+    }
+
+    #[test]
+    fn metadata_names_are_tokens() {
+        let named = |name: &str| {
+            let mut head = put("");
+            head.headers.push(name, b"v");
+            metadata(&head).map(|metadata| metadata.user.len()).map_err(|error| error.code)
+        };
+        assert_eq!(named("x-amz-meta-a!#$%&'*+-.^_`|~0"), Ok(1));
+        for bad in ["a b", "a:b", "a\r\nb", "a(b)", "\u{e9}", "a/b", "a\"", "a\0"] {
+            assert_eq!(named(&format!("x-amz-meta-{bad}")), Err(ErrorCode::InvalidArgument), "{bad:?}");
         }
     }
 

@@ -14,7 +14,7 @@ use keyhole_s3::auth::SecretKey;
 use zeroize::Zeroizing;
 
 pub(crate) use error::AccessError;
-pub(crate) use file::{AccessFile, KeyEntry, now};
+pub(crate) use file::{AccessFile, KeyEntry, now, rounded_end};
 pub(crate) use grant::{check_bucket_pattern, format_grant, parse_grant};
 pub(crate) use pair::{check, new_pair};
 

@@ -1,6 +1,9 @@
 //! Process-wide settings of the operating system.
 
+use std::collections::BTreeSet;
 use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// File descriptors in addition to those of connections: rings, files, listening sockets.
@@ -25,6 +28,27 @@ pub(crate) fn harden() {
         }
     }
     // Rust already ignores SIGPIPE.
+}
+
+/// Warns, once for each owner, if root runs the node on directories of other users: the files that
+/// it creates are root's, and their node could not open them later.
+pub(crate) fn warn_of_other_owners(directories: &[&Path]) {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let mut warned = BTreeSet::new();
+    for directory in directories {
+        // A missing one will belong to root.
+        let Ok(owner) = directory.metadata().map(|metadata| metadata.uid()) else { continue };
+        if owner != 0 && warned.insert(owner) {
+            let path = directory.display();
+            tracing::warn!(
+                "running as root on {path}, which belongs to user {owner}: new files will belong to root, and a node of \
+                 that user cannot open them. Run the node as that user (`setpriv --reuid {owner} --clear-groups keyhole \
+                 serve ...`), or give the directory to root (`chown -R root {path}`)"
+            );
+        }
+    }
 }
 
 /// Raises the limit of open files for this many connections, up to the hard limit. The default of a

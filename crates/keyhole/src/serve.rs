@@ -59,6 +59,9 @@ pub(crate) fn serve(options: &ServeOptions, warnings: &[String]) -> Result<(), S
     let mut reloads = Reloads::new();
     let tls_config = load_tls(options, &mut reloads)?;
     let location = StoreLocation::find(&options.data, options.state.as_deref())?;
+    if !location.is_device {
+        process::warn_of_other_owners(&[&location.data, &location.state]);
+    }
     let monitor = Monitor::new(platform.facts(options));
     let admin_address = start_admin(options.admin_listen, &mut inherited, &monitor)?;
     let store_options = StoreOptions { budget: Some(budget), ..store_options(options, budget.workers) };

@@ -8,6 +8,8 @@ use std::process::{Command, Stdio};
 
 use keyhole_tests::node::binary;
 use keyhole_tests::{CustomerKey, Launch, Node, Request};
+use rustix::fs::{CWD, FileType, Mode, mknodat};
+use rustix::process::{Pid, Signal, kill_process};
 
 /// Transfers one SSE-C object there and back.
 fn assert_serves(node: &Node) {
@@ -72,18 +74,102 @@ fn node_without_io_uring_falls_back_to_epoll() {
 fn first_start_creates_credential_and_prints_examples() {
     let mut node = Launch::default().start();
     let log = node.log();
-    for part in ["export AWS_ACCESS_KEY_ID=", "s3api create-bucket", "--sse-c AES256", &node.endpoint()] {
-        assert!(log.contains(part), "{part} in\n{log}");
-    }
-    assert!(log.contains(&node.signer().secret_key));
     let path = node.data().join("credentials.toml");
+    // Its output is a pipe.
+    assert!(log.contains(&node.signer().access_key) && log.contains(path.to_str().unwrap()), "{log}");
+    assert!(!log.contains(&node.signer().secret_key), "{log}");
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     assert_serves(&node);
     let made = node.signer().clone();
     assert!(node.stop().success());
     node.start();
     assert_eq!((&made.access_key, &made.secret_key), (&node.signer().access_key, &node.signer().secret_key));
-    assert_eq!(node.log().matches("export AWS_SECRET_ACCESS_KEY=").count(), 1, "the secret is shown once");
+}
+
+/// Runs the node on a terminal, and returns what it shows until it serves.
+fn first_start_on_terminal(data: &Path) -> String {
+    let tool = concat!(env!("CARGO_MANIFEST_DIR"), "/tools/run-on-terminal.py");
+    let mut command = Command::new("python3");
+    command.arg(tool).arg(binary()).args(["serve", "--listen", "127.0.0.1:0", "--data"]).arg(data);
+    for name in ["KEYHOLE_ACCESS_KEY", "KEYHOLE_SECRET_KEY", "NOTIFY_SOCKET", "JOURNAL_STREAM"] {
+        command.env_remove(name);
+    }
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut shown = String::new();
+    for line in BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok) {
+        shown += &line;
+        shown.push('\n');
+        if line.starts_with("listening on http://") {
+            break;
+        }
+    }
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    assert!(child.wait().unwrap().success());
+    shown
+}
+
+#[test]
+fn first_start_on_terminal_prints_secret_and_examples_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let shown = first_start_on_terminal(directory.path());
+    for part in
+        ["export AWS_ACCESS_KEY_ID=", "s3api create-bucket", "--sse-c AES256", "--endpoint-url http://127.0.0.1:"]
+    {
+        assert!(shown.contains(part), "{part} in\n{shown}");
+    }
+    let text = fs::read_to_string(directory.path().join("credentials.toml")).unwrap();
+    let secret = text.split("secret_key = \"").nth(1).and_then(|rest| rest.split('"').next()).unwrap();
+    assert!(secret.len() > 20 && shown.contains(&format!("export AWS_SECRET_ACCESS_KEY={secret}")), "{shown}");
+    let again = first_start_on_terminal(directory.path());
+    assert!(again.contains("credential: from") && !again.contains(secret), "{again}");
+}
+
+/// Only root can run on another user's directory.
+#[test]
+fn root_is_warned_of_directory_of_other_user() {
+    if !is_root() {
+        return;
+    }
+    let mut node = Launch::default().with_credential().start();
+    assert!(!node.log().contains("running as root"), "{}", node.log());
+    assert!(node.stop().success());
+    chown(node.data(), Some(12345), Some(12345)).unwrap();
+    node.start();
+    let log = node.log();
+    assert_eq!(log.matches("running as root").count(), 1, "{log}");
+    assert!(log.contains("user 12345") && log.contains("--reuid 12345"), "{log}");
+    assert_serves(&node);
+}
+
+/// Files that options name are regular files. Nothing waits for the other end of a FIFO.
+#[test]
+fn other_kinds_of_file_are_refused() {
+    let home = tempfile::tempdir().unwrap();
+    let fifo = home.path().join("fifo");
+    mknodat(CWD, &fifo, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+    let data = home.path().join("data");
+    for (option, kind) in [("--config", "FIFO"), ("--audit-log", "FIFO"), ("--tls-key", "FIFO"), ("--tls-cert", "FIFO")]
+    {
+        let mut launch = Launch::default().with_credential().arg(option).arg(&fifo);
+        if option.starts_with("--tls") {
+            let other = if option == "--tls-key" { "--tls-cert" } else { "--tls-key" };
+            launch = launch.arg("--tls-listen=127.0.0.1:0").arg(other).arg(&fifo);
+        }
+        let (code, message) = launch.refused_start(&data);
+        assert!(code.is_some_and(|code| code > 0) && message.contains(kind), "{option}: {message}");
+    }
+    fs::remove_dir_all(&data).ok();
+    fs::create_dir(&data).unwrap();
+    for name in ["objects.keyhole", "store.toml", "credentials.toml"] {
+        mknodat(CWD, data.join(name), FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        let (code, message) = Launch::default().refused_start(&data);
+        assert_eq!(code, Some(1), "{name}: {message}");
+        assert!(message.contains(name) && message.contains("FIFO"), "{name}: {message}");
+        fs::remove_file(data.join(name)).unwrap();
+        for rest in fs::read_dir(&data).unwrap() {
+            fs::remove_file(rest.unwrap().path()).unwrap();
+        }
+    }
 }
 
 /// By default the data are in the current directory.

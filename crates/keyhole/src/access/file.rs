@@ -1,7 +1,7 @@
 //! The file of access keys: TOML with a `[[key]]` table for each key, private to its owner.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
@@ -15,6 +15,7 @@ use super::error::AccessError;
 use super::grant::{format_grant, parse_grant};
 use super::pair::{check, new_pair};
 use crate::error::FileError;
+use crate::regular;
 
 /// Names in the state directory: the file, and the lock that is held while it changes.
 const FILE: &str = "credentials.toml";
@@ -52,7 +53,7 @@ impl KeyEntry {
     /// Converts the entry to the key that requests are checked with.
     pub(crate) fn into_key(self) -> AccessKey {
         let KeyEntry { access_key: id, mut secret_key, expires, grants, .. } = self;
-        let expires_ms = expires.map(|at| u64::try_from(at.as_millisecond()).unwrap_or(0));
+        let expires_ms = expires.map(end_ms);
         AccessKey { id, secret: SecretKey::new(std::mem::take(&mut *secret_key)), grants, expires_ms }
     }
 
@@ -136,7 +137,10 @@ impl AccessFile {
             let path = self.path.display();
             tracing::warn!("{path} is readable by other users; run chmod 600 {path}");
         }
-        let text = Zeroizing::new(fs::read_to_string(&self.path).map_err(failed)?);
+        // Allocated at full size: growing would leave copies behind.
+        let mut text = Zeroizing::new(String::with_capacity(metadata.len() as usize + 1));
+        let file = regular::open(&self.path).map_err(failed)?;
+        file.take(LEN_MAX).read_to_string(&mut text).map_err(failed)?;
         let in_file = |error| AccessError::InFile { path: self.path.clone(), source: Box::new(error) };
         let entries = parse(&text).map_err(in_file)?;
         check_all(&entries).map_err(in_file)?;
@@ -150,8 +154,9 @@ impl AccessFile {
     ) -> Result<T, E> {
         let failed = |error| AccessError::from(FileError::new("cannot write", &self.path, error));
         let lock = self.path.with_file_name(LOCK);
-        let lock =
-            OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(lock).map_err(failed)?;
+        let mut options = OpenOptions::new();
+        let lock = regular::open_with(options.write(true).create(true).truncate(false).mode(0o600), &lock);
+        let lock = lock.map_err(failed)?;
         lock.lock().map_err(failed)?;
         let mut entries = if self.exists() { self.read()? } else { Vec::new() };
         let result = change(&mut entries)?;
@@ -188,6 +193,18 @@ impl AccessFile {
 pub(crate) fn now() -> Timestamp {
     let now = Timestamp::now();
     Timestamp::from_second(now.as_second()).unwrap_or(now)
+}
+
+/// Rounds an end up to whole seconds, as the file shows it: it never comes earlier than announced.
+pub(crate) fn rounded_end(end: Timestamp) -> Timestamp {
+    let seconds = end.as_second() + i64::from(end.subsec_nanosecond() > 0);
+    Timestamp::from_second(seconds).unwrap_or(end)
+}
+
+/// Returns an end in ms since 1970, rounded up.
+fn end_ms(end: Timestamp) -> u64 {
+    let ms = end.as_nanosecond().div_euclid(1_000_000) + i128::from(end.as_nanosecond().rem_euclid(1_000_000) > 0);
+    u64::try_from(ms).unwrap_or(0)
 }
 
 /// Parses the file. Errors never quote its text, as the parser's own messages would.
@@ -241,6 +258,21 @@ mod tests {
         let [entry] = &file.read().unwrap()[..] else { panic!("one key") };
         assert_eq!((&entry.access_key[..], &entry.secret_key[..]), (&made.id[..], made.secret.expose()));
         assert!(entry.is_lasting_admin());
+    }
+
+    #[test]
+    fn ends_are_rounded_up() {
+        let at = |text: &str| text.parse::<Timestamp>().unwrap();
+        for (end, rounded) in [
+            ("2030-01-01T00:00:00Z", "2030-01-01T00:00:00Z"),
+            ("2030-01-01T00:00:00.000000001Z", "2030-01-01T00:00:01Z"),
+            ("2030-01-01T00:00:00.999999999Z", "2030-01-01T00:00:01Z"),
+        ] {
+            assert_eq!(rounded_end(at(end)), at(rounded));
+        }
+        assert_eq!(end_ms(at("1970-01-01T00:00:01.5Z")), 1500);
+        assert_eq!(end_ms(at("1970-01-01T00:00:01.500000001Z")), 1501);
+        assert_eq!(end_ms(at("1969-12-31T23:59:59Z")), 0);
     }
 
     #[test]

@@ -74,8 +74,8 @@ pub(crate) struct RotateOptions {
     pub(crate) access_key: String,
     /// Time that the old key stays valid, such as 12h or 7d. Without it, the old key is removed at
     /// once.
-    #[arg(long, value_name = "FOR", value_parser = parse_span)]
-    pub(crate) keep: Option<Timestamp>,
+    #[arg(long, value_name = "FOR", value_parser = parse_keep)]
+    pub(crate) keep: Option<Span>,
     /// Print JSON.
     #[arg(long)]
     pub(crate) json: bool,
@@ -100,13 +100,27 @@ fn parse_note(text: &str) -> Result<String, String> {
     }
 }
 
-/// Parses a time span and returns the time at its end from now.
-fn parse_span(text: &str) -> Result<Timestamp, String> {
+/// Returns the end of a time span that begins now, rounded up to whole seconds.
+///
+/// # Errors
+/// The end is beyond all dates.
+pub(crate) fn end_of(span: Span) -> Result<Timestamp, jiff::Error> {
+    let end = Timestamp::now().to_zoned(TimeZone::UTC).checked_add(span)?.timestamp();
+    Ok(access::rounded_end(end))
+}
+
+/// Parses a time span that ends in the future.
+fn parse_keep(text: &str) -> Result<Span, String> {
     let wrong = |_| format!("invalid time span {text:?}: expected 12h, 7d or 90d, for example");
     let span: Span = text.parse().map_err(wrong)?;
-    let now = access::now();
-    let then = now.to_zoned_datetime(TimeZone::UTC).checked_add(span).map_err(wrong)?.timestamp();
-    if then > now { Ok(then) } else { Err(format!("time span {text:?} does not end in the future")) }
+    let now = Timestamp::now().to_zoned(TimeZone::UTC);
+    let then = now.checked_add(span).map_err(wrong)?;
+    if then > now { Ok(span) } else { Err(format!("time span {text:?} does not end in the future")) }
+}
+
+/// Parses a time span and returns the time at its end from now.
+fn parse_span(text: &str) -> Result<Timestamp, String> {
+    end_of(parse_keep(text)?).map_err(|error| format!("invalid time span {text:?}: {error}"))
 }
 
 fn parse_when(text: &str) -> Result<Timestamp, String> {
@@ -120,7 +134,7 @@ fn parse_when(text: &str) -> Result<Timestamp, String> {
             });
         }
     };
-    if then > access::now() { Ok(then) } else { Err(format!("time {text:?} is in the past")) }
+    if then > Timestamp::now() { Ok(access::rounded_end(then)) } else { Err(format!("time {text:?} is in the past")) }
 }
 
 #[cfg(test)]
@@ -137,6 +151,11 @@ mod tests {
         assert!(near(parse_span("24h").unwrap(), Timestamp::now() + day));
         assert_eq!(parse_when("2999-01-31").unwrap(), "2999-01-31T00:00:00Z".parse().unwrap());
         assert_eq!(parse_when("2999-01-31T12:00:00Z").unwrap(), "2999-01-31T12:00:00Z".parse().unwrap());
+        for span in ["1s", "1500ms"] {
+            let begun = Timestamp::now();
+            let least = begun + jiff::SignedDuration::from_secs(1);
+            assert!(parse_span(span).unwrap() >= least && parse_when(span).unwrap() >= least, "{span}");
+        }
         for bad in ["", "soon", "-1d", "0d", "2001-01-01", "2001-01-01T00:00:00Z", "10"] {
             assert!(parse_when(bad).is_err(), "{bad}");
         }

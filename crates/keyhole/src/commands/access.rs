@@ -14,8 +14,9 @@ use super::operate::{print, unexpected};
 use super::{CommandError, Result};
 use crate::access::{self, AccessFile, KeyEntry, format_grant};
 use crate::cli::Target;
-use crate::cli::access::{AccessCommand, AddOptions, ListOptions, RevokeOptions, RotateOptions};
+use crate::cli::access::{AccessCommand, AddOptions, ListOptions, RevokeOptions, RotateOptions, end_of};
 use crate::control::{self, Reply, Request};
+use crate::regular;
 use crate::store::{StoreError, StoreLocation};
 
 pub(crate) fn run(command: &AccessCommand) -> Result<()> {
@@ -82,7 +83,7 @@ fn read_secret(path: &PathBuf) -> Result<Zeroizing<String>> {
     let mut reader: Box<dyn Read> = if path.as_os_str() == "-" {
         Box::new(std::io::stdin().lock())
     } else {
-        Box::new(std::fs::File::open(path).map_err(failed)?)
+        Box::new(regular::open(path).map_err(failed)?)
     };
     reader.by_ref().take(64 << 10).read_to_string(&mut text).map_err(failed)?;
     let line = text.strip_suffix('\n').unwrap_or(&text);
@@ -162,7 +163,10 @@ fn rotate(options: &RotateOptions) -> Result<()> {
         let new = KeyEntry { access_key, secret_key, created: Some(access::now()), ..old.clone() };
         match options.keep {
             // The old key's lifetime is never extended.
-            Some(until) => old.expires = Some(old.expires.map_or(until, |expires| expires.min(until))),
+            Some(span) => {
+                let until = end_of(span).map_err(|error| CommandError::Usage(format!("invalid --keep: {error}")))?;
+                old.expires = Some(old.expires.map_or(until, |expires| expires.min(until)));
+            }
             None => drop(entries.remove(at)),
         }
         entries.push(new.clone());

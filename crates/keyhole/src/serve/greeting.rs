@@ -1,6 +1,6 @@
 //! The messages of a node at start.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::net::SocketAddr;
 use std::path::Path;
 
@@ -34,10 +34,11 @@ impl Addresses {
         match origin {
             KeyOrigin::Environment => line("credential: from KEYHOLE_ACCESS_KEY and KEYHOLE_SECRET_KEY"),
             KeyOrigin::File(path) => line(&format!("credential: from {}", path.display())),
-            // A service's output is kept in a journal that others than the owner may read: never
-            // print the secret there.
-            KeyOrigin::Made(path, _) if service::is_managed() => {
-                line(&format!("created a credential in {}", path.display()));
+            // Other output is kept, in a journal, a log or a file that others than the owner may
+            // read: never print the secret there.
+            KeyOrigin::Made(path, key) if service::is_managed() || !io::stdout().is_terminal() => {
+                let path = path.display();
+                line(&format!("created the credential {}: its secret is in {path}, for the owner only", key.id));
             }
             KeyOrigin::Made(path, key) => show_key(&mut line, path, self.plain, key, region),
         }

@@ -284,7 +284,7 @@ pub fn open_part_info<E: Engine>(
     sealed: &mut [u8],
 ) -> Result<Checksums, OpenError> {
     let context = labelled(PART_LABEL, part_number);
-    let head = open_map(engine, data_key.expose(), &[&context, body_salt], sealed, |head| {
+    let (_, head) = open_map(engine, data_key.expose(), &[&[&context, body_salt]], sealed, |_, head| {
         if head.is_checksums_only() { Ok(()) } else { Err(HeadError::Unknown) }
     })?;
     Ok(head.checksums)

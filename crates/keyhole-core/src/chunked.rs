@@ -264,20 +264,25 @@ pub(crate) fn seal_single<E: Engine>(
     Some(PREFIX_LEN + plaintext_len + TAG_LEN)
 }
 
-/// Opens a message of one chunk in place and returns the range of the plaintext in it.
+/// Opens a message of one chunk in place, in the first of these contexts that it was sealed in.
+/// Returns the index of the context and the range of the plaintext.
 pub(crate) fn open_single<E: Engine>(
     engine: &E,
     input_key: &[u8; KEY_LEN],
-    context: &[&[u8]],
+    contexts: &[&[&[u8]]],
     message: &mut [u8],
-) -> Result<Range<usize>, NotAuthentic> {
+) -> Result<(usize, Range<usize>), NotAuthentic> {
     let (prefix, rest) = message.split_first_chunk_mut::<PREFIX_LEN>().ok_or(NotAuthentic)?;
     let (chunk, tag) = rest.split_last_chunk_mut::<TAG_LEN>().ok_or(NotAuthentic)?;
     if chunk.len() >= CHUNK_LEN {
         return Err(NotAuthentic);
     }
-    Opener::new(engine, input_key, prefix, context)?.open_at(0, chunk, tag)?;
-    Ok(PREFIX_LEN..PREFIX_LEN + chunk.len())
+    // The commitment decides which context it is, before anything is decrypted.
+    let opener = |context: &&[&[u8]]| Opener::new(engine, input_key, prefix, context).ok();
+    let found = contexts.iter().enumerate().find_map(|(i, context)| Some((i, opener(context)?)));
+    let (index, mut opener) = found.ok_or(NotAuthentic)?;
+    opener.open_at(0, chunk, tag)?;
+    Ok((index, PREFIX_LEN..PREFIX_LEN + chunk.len()))
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 //! name.
 
 mod error;
+mod kind;
 
 use core::fmt;
 use core::ops::Range;
@@ -16,8 +17,8 @@ use crate::chunked::{open_single, seal_single};
 use crate::limits::{BUCKET_MAX, DIGESTS_LEN, HEAD_MAX, KEY_LEN, OBJECT_KEY_MAX, PREFIX_LEN, SALT_LEN};
 
 pub use error::{HeadError, OpenError};
+pub use kind::{HeadId, HeadKind, open_head_of, open_stored_head, seal_head_of};
 
-const LABEL: &[u8] = b"keyhole.head.v1";
 const VERSION: u64 = 1;
 
 /// Keys of the map.
@@ -459,12 +460,8 @@ pub fn seal_head<E: Engine>(
     head: &Head<'_>,
     out: &mut [u8],
 ) -> Result<usize, HeadError> {
-    if head.data_key.is_none() {
-        return Err(HeadError::DataKey);
-    }
-    let lengths = name_lengths(bucket, key)?;
-    let context = [LABEL, &lengths[0], bucket.as_bytes(), &lengths[1], key.as_bytes()];
-    seal_map(engine, customer_key.expose(), salt, &context, head, out)
+    let id = HeadId { kind: HeadKind::Object, bucket, key };
+    seal_head_of(engine, customer_key, salt, &id, head, out)
 }
 
 /// Encodes and seals a map. Wipes `out` on errors.
@@ -498,35 +495,31 @@ pub fn open_head<'a, E: Engine>(
     key: &str,
     sealed: &'a mut [u8],
 ) -> Result<Head<'a>, OpenError> {
-    let lengths = name_lengths(bucket, key).inspect_err(|_| sealed.zeroize())?;
-    let context = [LABEL, &lengths[0], bucket.as_bytes(), &lengths[1], key.as_bytes()];
-    open_map(engine, customer_key.expose(), &context, sealed, |head| match head.data_key {
-        Some(_) => Ok(()),
-        None => Err(HeadError::DataKey),
-    })
+    open_head_of(engine, customer_key, &HeadId { kind: HeadKind::Object, bucket, key }, sealed)
 }
 
-/// Opens a map sealed by [`seal_map`] if it passes `check`. Wipes `sealed` on errors.
+/// Opens a map sealed by [`seal_map`] in one of these contexts, if it passes `check`, and returns
+/// the index of the context. Wipes `sealed` on errors.
 pub(crate) fn open_map<'a, E: Engine>(
     engine: &E,
     input_key: &[u8; KEY_LEN],
-    context: &[&[u8]],
+    contexts: &[&[&[u8]]],
     sealed: &'a mut [u8],
-    check: impl Fn(&Head<'_>) -> Result<(), HeadError>,
-) -> Result<Head<'a>, OpenError> {
-    let range = match open_single(engine, input_key, context, sealed) {
-        Ok(range) => range,
+    check: impl Fn(usize, &Head<'_>) -> Result<(), HeadError>,
+) -> Result<(usize, Head<'a>), OpenError> {
+    let (index, range) = match open_single(engine, input_key, contexts, sealed) {
+        Ok(opened) => opened,
         Err(error) => {
             sealed.zeroize();
             return Err(error.into());
         }
     };
     // Decode twice: once to check, once to return. The returned borrow prevents wiping `sealed`.
-    if let Err(error) = Head::decode(&sealed[range.clone()]).and_then(|head| check(&head)) {
+    if let Err(error) = Head::decode(&sealed[range.clone()]).and_then(|head| check(index, &head)) {
         sealed.zeroize();
         return Err(error.into());
     }
-    Ok(Head::decode(&sealed[range])?)
+    Ok((index, Head::decode(&sealed[range])?))
 }
 
 fn name_lengths(bucket: &str, key: &str) -> Result<[[u8; 2]; 2], HeadError> {

@@ -8,7 +8,11 @@ use aes::Aes256;
 use aes::cipher::{BlockCipherEncrypt, KeyInit};
 use checks::{bytes, heads, text};
 use keyhole_core::aead::{Aead, Engine, Portable, PortableAead, xor_key_stream_by_block};
-use keyhole_core::head::{ChecksumAlgorithm, ChecksumType, Head};
+use keyhole_core::head::{
+    ChecksumAlgorithm, ChecksumType, Checksums, Head, HeadError, HeadId, HeadKind, OpenError, open_head_of,
+    open_stored_head, seal_head_of,
+};
+use keyhole_core::limits::SEALED_HEAD_MAX;
 use keyhole_core::{CustomerKey, key_id, suite};
 use serde_json::Value;
 
@@ -136,4 +140,44 @@ fn key_ids_match_the_vectors() {
         let key = CustomerKey::new(bytes(text(case, "customer_key")));
         assert_eq!(hex::encode(key_id(&key, text(case, "bucket"))), text(case, "key_id"));
     }
+}
+
+#[test]
+fn heads_of_objects_and_uploads_open_in_their_own_domain_only() {
+    let customer_key = CustomerKey::new([1; 32]);
+    let plain = Head { data_key: Some(&[2; 32]), ..Head::default() };
+    let bound = Head { manifest: Some([3; 32]), ..plain };
+    let id = |kind| HeadId { kind, bucket: "bucket", key: "key" };
+    let seal = |kind, head: &Head<'_>| {
+        let mut sealed = vec![0; SEALED_HEAD_MAX];
+        let len = seal_head_of(&Portable, &customer_key, &[4; 24], &id(kind), head, &mut sealed)?;
+        sealed.truncate(len);
+        Ok::<_, HeadError>(sealed)
+    };
+    for (kind, other) in [(HeadKind::Object, HeadKind::Upload), (HeadKind::Upload, HeadKind::Object)] {
+        let sealed = seal(kind, &plain).unwrap();
+        assert!(open_head_of(&Portable, &customer_key, &id(kind), &mut sealed.clone()).is_ok());
+        let mut refused = sealed.clone();
+        let opened = open_head_of(&Portable, &customer_key, &id(other), &mut refused).map(|_| ());
+        assert_eq!(opened, Err(OpenError::NotAuthentic));
+        assert!(refused.iter().all(|byte| *byte == 0), "rejected input is wiped");
+        let mut stored = sealed.clone();
+        let (found, head) = open_stored_head(&Portable, &customer_key, "bucket", "key", &mut stored).unwrap();
+        assert_eq!((found, head.data_key), (kind, plain.data_key));
+        for (bucket, key, customer_key) in
+            [("other", "key", [1; 32]), ("bucket", "other", [1; 32]), ("bucket", "key", [9; 32])]
+        {
+            let customer_key = CustomerKey::new(customer_key);
+            let opened = open_stored_head(&Portable, &customer_key, bucket, key, &mut sealed.clone()).map(|_| ());
+            assert_eq!(opened, Err(OpenError::NotAuthentic));
+        }
+    }
+    // Only an object's head binds bodies.
+    let mut checksums = Checksums::default();
+    checksums.set(ChecksumAlgorithm::Crc32, &[0; 4]).unwrap();
+    for head in [bound, Head { plaintext_length: Some(0), ..plain }, Head { checksums, ..plain }] {
+        assert!(seal(HeadKind::Object, &head).is_ok());
+        assert_eq!(seal(HeadKind::Upload, &head), Err(HeadError::Kind));
+    }
+    assert_eq!(seal(HeadKind::Upload, &Head::default()), Err(HeadError::DataKey));
 }

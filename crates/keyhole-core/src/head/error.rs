@@ -33,6 +33,8 @@ pub enum HeadError {
     DataKey,
     /// The bucket or key name exceeds S3's limit.
     Name,
+    /// The head of an upload has entries that only an object's head has.
+    Kind,
 }
 
 impl fmt::Display for HeadError {
@@ -50,6 +52,7 @@ impl fmt::Display for HeadError {
             HeadError::Text => "a value that is invalid in a header",
             HeadError::DataKey => "the data key is missing or out of place",
             HeadError::Name => "bucket or key name is too long",
+            HeadError::Kind => "the head of an upload has an entry of an object's head",
         })
     }
 }

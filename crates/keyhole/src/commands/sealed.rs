@@ -3,7 +3,7 @@
 use keyhole_core::body::{self, Binding, Bodies, open_part_info};
 use keyhole_core::chunked::{Opener, Sealer, message_len, plaintext_len};
 use keyhole_core::file::{BodyEntry, Decoded, ENTRY_LEN, Layout, PREFACE_MAX, Preface, Totals};
-use keyhole_core::head::{Field, Head, UserMetadata, open_head, seal_head};
+use keyhole_core::head::{Field, Head, UserMetadata, open_stored_head, seal_head};
 use keyhole_core::limits::{PREFIX_LEN, SALT_LEN, SEALED_HEAD_MAX};
 use keyhole_core::{CustomerKey, DataKey};
 use serde::Serialize;
@@ -171,7 +171,8 @@ pub(crate) fn open(options: &OpenOptions) -> Result<()> {
         }
     }
     let mut sealed_head = Zeroizing::new(preface.sealed_head.to_vec());
-    let head = open_head(&ENGINE, &customer_key, preface.bucket, preface.key, &mut sealed_head)
+    // The file of an upload that was completed without the key has the upload's head.
+    let (_, head) = open_stored_head(&ENGINE, &customer_key, preface.bucket, preface.key, &mut sealed_head)
         .map_err(|error| malformed(format_args!("wrong key, or the file was altered: {error}")))?;
     let Some(data_key) = head.data_key.map(|key| DataKey::new(*key)) else {
         return Err(malformed("the head has no data key"));

@@ -13,14 +13,14 @@ use futures_util::future::join4;
 use crate::disk::Disk;
 use crate::error::{Damage, Error, UNREADABLE};
 use crate::geometry::blocks;
-use crate::index::{Index, Location};
+use crate::index::{Index, Location, ObjectEntry};
 use crate::limits::{CHUNKS_MAX, PAGE, SUPERBLOCK_AT};
 use crate::log::worker;
 use crate::read::read_verified;
 use crate::recover::{OpenOptions, RecoverOptions, Recovered, Window, is_rebuilt, open, recover};
 use crate::types::BodyId;
 use crate::wire::block::stored_len;
-use crate::wire::payload::{Bytes, RecordPayload, Run};
+use crate::wire::payload::{Bytes, ObjectPut, RecordPayload, Run};
 use crate::wire::record;
 
 /// Options of a check.
@@ -120,7 +120,7 @@ async fn mend<D: Disk>(disk: Rc<D>) -> Result<(), Error> {
 /// An item of the index at a location in the file.
 enum Thing<'a> {
     Bucket(&'a str),
-    Object(&'a str, &'a str),
+    Object(&'a str, &'a str, &'a ObjectEntry),
     Upload(&'a str, &'a str),
     Body(BodyId),
     Checkpoint,
@@ -141,6 +141,10 @@ struct Survey<'a, D> {
     used: Vec<Range<u64>>,
     /// An owner of each body, once computed.
     owners: Option<BTreeMap<BodyId, (&'a str, &'a str)>>,
+    /// The lengths of bodies according to their records.
+    lengths: BTreeMap<BodyId, u64>,
+    /// The lengths of bodies according to the objects that have them, with the objects' records.
+    expected: Vec<(BodyId, u64, u64)>,
 }
 
 async fn survey<D: Disk>(disk: &D) -> Result<CheckReport, Error> {
@@ -151,7 +155,15 @@ async fn survey<D: Disk>(disk: &D) -> Result<CheckReport, Error> {
     }
     let report = CheckReport::default();
     let used = recovered.extents();
-    let mut survey = Survey { disk, recovered: &recovered, report, used, owners: None };
+    let mut survey = Survey {
+        disk,
+        recovered: &recovered,
+        report,
+        used,
+        owners: None,
+        lengths: BTreeMap::new(),
+        expected: Vec::new(),
+    };
     survey.used.extend(SUPERBLOCK_AT.map(|at| at..at + PAGE as u64));
     let index = &recovered.index;
     survey.report.buckets = index.bucket_count();
@@ -162,6 +174,7 @@ async fn survey<D: Disk>(disk: &D) -> Result<CheckReport, Error> {
         survey.note(damage);
     }
     survey.records().await?;
+    survey.compare_lengths();
     let Survey { mut report, mut used, .. } = survey;
     report.tails = recovered.tails();
     let len = disk.len().await?;
@@ -223,10 +236,17 @@ impl<'a, D: Disk> Survey<'a, D> {
             self.report.verified += u64::from(found.len);
             self.used.push(wanted.at.offset()..wanted.at.offset() + u64::from(found.len));
             let body = match (&wanted.thing, RecordPayload::parse(found.header.kind, found.payload)) {
-                (Thing::Body(id), Some(RecordPayload::Body(body))) if body.id == *id => match body.bytes {
-                    Bytes::Blocks(runs) => Some((*id, runs)),
-                    Bytes::Inline { .. } => None,
-                },
+                (Thing::Body(id), Some(RecordPayload::Body(body))) if body.id == *id => {
+                    self.lengths.insert(*id, body.len);
+                    match body.bytes {
+                        Bytes::Blocks(runs) => Some((*id, runs)),
+                        Bytes::Inline { .. } => None,
+                    }
+                }
+                (Thing::Object(.., entry), Some(RecordPayload::ObjectPut(put))) => {
+                    self.object(&wanted, entry, &put);
+                    None
+                }
                 (Thing::Body(_), _) | (_, None) => {
                     let damage = Damage::new("a record with unexpected contents", wanted.at.offset());
                     self.note_of(&wanted.thing, damage);
@@ -239,6 +259,26 @@ impl<'a, D: Disk> Survey<'a, D> {
             }
         }
         Ok(())
+    }
+
+    /// Verifies that the record of an object contradicts neither itself nor the index, and notes the
+    /// lengths of its bodies.
+    fn object(&mut self, wanted: &Wanted<'_>, entry: &ObjectEntry, put: &ObjectPut<'_>) {
+        let other = (!entry.is_of(put)).then_some("an object that differs from the index");
+        if let Some(what) = put.contradiction().or(other) {
+            self.note_of(&wanted.thing, Damage::new(what, wanted.at.offset()));
+        }
+        self.expected.extend(put.parts.iter().map(|part| (part.body, part.size, wanted.at.offset())));
+    }
+
+    /// Verifies that bodies are as long as the objects that have them say. Bodies without a valid
+    /// record have been reported.
+    fn compare_lengths(&mut self) {
+        for (body, size, record) in std::mem::take(&mut self.expected) {
+            if self.lengths.get(&body).is_some_and(|len| *len != size) {
+                self.note_of(&Thing::Body(body), Damage::new("a body that is not as long as its part", record));
+            }
+        }
     }
 
     async fn blocks(&mut self, body: BodyId, runs: &[Run]) -> Result<(), Error> {
@@ -265,7 +305,7 @@ impl<'a, D: Disk> Survey<'a, D> {
     fn note_of(&mut self, thing: &Thing<'_>, damage: Damage) {
         let damage = match thing {
             Thing::Bucket(bucket) => damage.of(Some(bucket), None),
-            Thing::Object(bucket, key) | Thing::Upload(bucket, key) => damage.of(Some(bucket), Some(key)),
+            Thing::Object(bucket, key, _) | Thing::Upload(bucket, key) => damage.of(Some(bucket), Some(key)),
             Thing::Body(id) => match self.owner(*id) {
                 Some((bucket, key)) => damage.of(Some(bucket), Some(key)),
                 None => damage,
@@ -298,7 +338,7 @@ fn wanted(index: &Index) -> Vec<Wanted<'_>> {
         }
     }
     for (bucket, key, entry) in index.objects() {
-        wanted.push(Wanted { at: entry.at, seq: Some(entry.seq), thing: Thing::Object(bucket, key) });
+        wanted.push(Wanted { at: entry.at, seq: Some(entry.seq), thing: Thing::Object(bucket, key, entry) });
     }
     for (bucket, seq, upload) in index.uploads() {
         wanted.push(Wanted { at: upload.at, seq: Some(seq), thing: Thing::Upload(bucket, upload.key()) });

@@ -194,7 +194,7 @@ impl Index {
             let stamp = Stamp::new(put.time_ms, put.etag.parts, put.sealed);
             let entry =
                 ObjectEntry { at, seq, size: put.size, stamp, digest: put.etag.digest, bodies: put.bodies.clone() };
-            home.bytes += put.size;
+            home.bytes = home.bytes.wrapping_add(put.size);
             let old = match place {
                 Ok(place) => Some(std::mem::replace(home.objects.at_mut(place), entry)),
                 Err(place) => {
@@ -227,7 +227,7 @@ impl Index {
         let at = entry.at;
         let bodies = entry.bodies.clone();
         let len = key.0.len();
-        home.bytes += entry.size;
+        home.bytes = home.bytes.wrapping_add(entry.size);
         self.newest_ms = self.newest_ms.max(entry.time_ms());
         let old = home.objects.insert(key, entry);
         self.added_object(bucket, len, at, &bodies, old);
@@ -254,7 +254,7 @@ impl Index {
     fn forget_object(&mut self, bucket: u64, key_len: usize, old: Option<ObjectEntry>) {
         let Some(old) = old else { return };
         if let Some(home) = self.buckets.get_mut(&bucket) {
-            home.bytes -= old.size;
+            home.bytes = home.bytes.wrapping_sub(old.size);
         }
         self.totals.objects -= 1;
         self.totals.keys -= key_len as u64;
@@ -284,7 +284,7 @@ impl Index {
         let upload = home.uploads.get_mut(of.upload).ok_or(Error::NoSuchUpload)?;
         let body = part.body;
         let old = upload.parts.insert(PartEntry { at, seq, time_ms, part: part.clone() });
-        home.bytes += part.size;
+        home.bytes = home.bytes.wrapping_add(part.size);
         self.newest_ms = self.newest_ms.max(time_ms);
         self.live.add(at);
         self.add_refs(&[body]);
@@ -296,7 +296,7 @@ impl Index {
 
     fn forget_part(&mut self, bucket: u64, old: &PartEntry) {
         if let Some(home) = self.buckets.get_mut(&bucket) {
-            home.bytes -= old.part.size;
+            home.bytes = home.bytes.wrapping_sub(old.part.size);
         }
         self.live.sub(old.at);
         self.drop_refs(&[old.part.body]);

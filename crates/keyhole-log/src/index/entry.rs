@@ -5,6 +5,7 @@ use std::borrow::Borrow;
 use super::bucket::Properties;
 use super::location::{Location, Shares};
 use crate::types::{BodyId, Etag, Part};
+use crate::wire::payload::ObjectPut;
 
 /// An object key, ordered by its bytes and searchable by bytes.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -65,7 +66,8 @@ impl Stamp {
 
     /// Packs the fields. Times after the year 10,000 are clamped to it.
     pub(super) fn new(time_ms: u64, parts: u16, sealed: bool) -> Self {
-        debug_assert!(parts < 1 << Self::PARTS_BITS);
+        // More parts than the format allows are not told apart: such a record is rejected on reading.
+        let parts = parts.min((1 << Self::PARTS_BITS) - 1);
         let flags = u64::from(parts) << 1 | u64::from(sealed);
         Stamp(time_ms.min(Self::TIME_MAX) | flags << Self::TIME_BITS)
     }
@@ -106,6 +108,14 @@ pub(crate) struct BodyEntry {
 const _: () = assert!(size_of::<(Key, ObjectEntry)>() == 80 && size_of::<(BodyId, BodyEntry)>() == 40);
 
 impl ObjectEntry {
+    /// Returns whether this is the entry of the object that a record stores.
+    pub(crate) fn is_of(&self, put: &ObjectPut<'_>) -> bool {
+        self.size == put.size
+            && self.stamp == Stamp::new(put.time_ms, put.etag.parts, put.sealed)
+            && self.digest == put.etag.digest
+            && self.bodies.as_slice().iter().eq(put.parts.iter().map(|part| &part.body))
+    }
+
     pub(crate) fn time_ms(&self) -> u64 {
         self.stamp.time_ms()
     }

@@ -1,7 +1,7 @@
 //! Compact locations of records and blocks.
 
 use crate::geometry::{run_bytes, with_starts};
-use crate::limits::{PAGE, READ_TOGETHER_MAX, RECORD_MAX, SEGMENTS_START};
+use crate::limits::{PAGE, READ_TOGETHER_MAX, RECORD_MAX, SEGMENTS_MAX, SEGMENTS_START};
 use crate::wire::payload::Run;
 use crate::wire::record::ALIGN;
 
@@ -75,7 +75,7 @@ impl Shares {
             let segment = (run.offset.saturating_sub(SEGMENTS_START) / segment_len) as u32;
             let pages = (run_bytes(start, run) / PAGE as u64) as u32;
             match shares.iter_mut().find(|share| share.segment == segment) {
-                Some(share) => share.pages += pages,
+                Some(share) => share.pages = share.pages.saturating_add(pages),
                 None => shares.push(Share { segment, pages }),
             }
         }
@@ -144,25 +144,33 @@ impl Live {
         self.segments.capacity() * size_of::<u64>()
     }
 
-    fn slot(&mut self, segment: usize) -> &mut u64 {
-        if segment >= self.segments.len() {
+    /// Returns the counter of a segment. No store has a segment beyond [`SEGMENTS_MAX`]: a record that
+    /// refers to one is invalid, and what it refers to is not counted.
+    fn slot(&mut self, segment: usize) -> Option<&mut u64> {
+        if segment >= self.segments.len() && segment < SEGMENTS_MAX as usize {
             self.segments.resize(segment + 1, 0);
         }
-        &mut self.segments[segment]
+        self.segments.get_mut(segment)
+    }
+
+    fn slot_of(&mut self, at: Location) -> Option<&mut u64> {
+        if at == Location::LOST {
+            return None;
+        }
+        let segment = at.offset().checked_sub(SEGMENTS_START)? / self.segment_len;
+        self.slot(usize::try_from(segment).ok()?)
     }
 
     pub(crate) fn add(&mut self, at: Location) {
-        if at != Location::LOST {
-            let segment = ((at.offset() - SEGMENTS_START) / self.segment_len) as usize;
-            *self.slot(segment) += u64::from(at.len());
+        if let Some(slot) = self.slot_of(at) {
+            *slot += u64::from(at.len());
             self.meta += u64::from(at.len());
         }
     }
 
     pub(crate) fn sub(&mut self, at: Location) {
-        if at != Location::LOST {
-            let segment = ((at.offset() - SEGMENTS_START) / self.segment_len) as usize;
-            *self.slot(segment) -= u64::from(at.len());
+        if let Some(slot) = self.slot_of(at) {
+            *slot -= u64::from(at.len());
             self.meta -= u64::from(at.len());
         }
     }
@@ -170,16 +178,20 @@ impl Live {
     pub(crate) fn add_shares(&mut self, shares: &Shares) {
         for share in shares.as_slice() {
             let bytes = u64::from(share.pages) * PAGE as u64;
-            *self.slot(share.segment as usize) += bytes;
-            self.body += bytes;
+            if let Some(slot) = self.slot(share.segment as usize) {
+                *slot += bytes;
+                self.body += bytes;
+            }
         }
     }
 
     pub(crate) fn sub_shares(&mut self, shares: &Shares) {
         for share in shares.as_slice() {
             let bytes = u64::from(share.pages) * PAGE as u64;
-            *self.slot(share.segment as usize) -= bytes;
-            self.body -= bytes;
+            if let Some(slot) = self.slot(share.segment as usize) {
+                *slot -= bytes;
+                self.body -= bytes;
+            }
         }
     }
 }

@@ -151,7 +151,8 @@ impl Bucket {
     /// replaced object or part.
     pub(crate) fn check_quota(&self, bytes: u64, in_place_of: impl FnOnce(&Self) -> Option<u64>) -> Result<(), Error> {
         let Some(quota) = self.settings.as_ref().and_then(|settings| settings.settings.quota) else { return Ok(()) };
-        let then = (self.bytes + self.reserved + bytes).saturating_sub(in_place_of(self).unwrap_or(0));
+        let held = self.bytes.saturating_add(self.reserved).saturating_add(bytes);
+        let then = held.saturating_sub(in_place_of(self).unwrap_or(0));
         if then > quota { Err(Error::QuotaExceeded) } else { Ok(()) }
     }
 

@@ -122,9 +122,10 @@ impl<D: Disk> Log<D> {
     /// `NoSuchBucket`; `Damaged`, `Io`.
     pub async fn object(&self, bucket: &str, key: &str) -> Result<Option<Object>, Error> {
         let Some(located) = self.locate_object(bucket, key)? else { return Ok(None) };
-        let LocatedObject { at, seq, pin, .. } = located;
-        let object = self.record(at, seq, |payload| object_of(payload, seq, pin)).await;
-        object.map(Some).map_err(|error| named(error, bucket, key))
+        let LocatedObject { at, seq, pin, entry, .. } = located;
+        let offset = at.at.offset();
+        let object = self.record(at, seq, |payload| object_of(payload, &entry, pin)).await;
+        sound(object, offset).map(Some).map_err(|error| named(error, bucket, key))
     }
 
     /// Returns the object of this name, with its only body if one read returned both, as is usual
@@ -134,13 +135,19 @@ impl<D: Disk> Log<D> {
     /// Those of [`object`](Self::object).
     pub async fn object_with_body(&self, bucket: &str, key: &str) -> Result<Option<(Object, Option<Body>)>, Error> {
         let Some(located) = self.locate_object(bucket, key)? else { return Ok(None) };
-        let LocatedObject { at, seq, pin, ahead } = located;
-        let take = |payload: RecordPayload<'_>| object_of(payload, seq, pin);
+        let LocatedObject { at, seq, pin, entry, ahead } = located;
+        let offset = at.at.offset();
+        let take = |payload: RecordPayload<'_>| object_of(payload, &entry, pin);
         let found = match ahead {
             Some((body, body_at)) => self.record_with_body(at, seq, body, body_at, take).await,
             None => self.record(at, seq, take).await.map(|object| (object, None)),
         };
-        found.map(Some).map_err(|error| named(error, bucket, key))
+        let found = found.and_then(|(object, body)| {
+            let object = sound(Ok(object), offset)?;
+            // A body of another length is an error of its reading, which then looks it up.
+            Ok((body.filter(|body| body.len == object.size), object))
+        });
+        found.map(|(body, object)| Some((object, body))).map_err(|error| named(error, bucket, key))
     }
 
     /// Returns the location of an object's record, and of its only body's record if
@@ -154,6 +161,7 @@ impl<D: Disk> Log<D> {
         }
         let at = entry.at;
         let seq = entry.seq;
+        let entry = entry.clone();
         let bodies = entry.bodies.clone();
         let ahead = match *bodies.as_slice() {
             [body] => state.index.body(body).filter(|of_body| of_body.is_ahead_of(at)).map(|of_body| (body, of_body)),
@@ -161,7 +169,7 @@ impl<D: Disk> Log<D> {
         };
         let at = Located::new(self.store(), &mut state, at);
         let pin = Pin::new(self.store(), &mut state, bodies);
-        Ok(Some(LocatedObject { at, seq, pin, ahead }))
+        Ok(Some(LocatedObject { at, seq, pin, entry, ahead }))
     }
 
     /// Returns whether there is an object of this name and its head is sealed. Answers from the
@@ -238,14 +246,20 @@ struct LocatedObject {
     at: Located,
     seq: u64,
     pin: Pin,
+    /// What the index says of it.
+    entry: ObjectEntry,
     /// Its only body, whose record directly precedes the object's.
     ahead: Option<(BodyId, Location)>,
 }
 
-/// Builds the object from its record.
-fn object_of(payload: RecordPayload<'_>, seq: u64, pin: Pin) -> Option<Object> {
+/// Builds the object from its record, or says what the record contradicts: itself or the index.
+fn object_of(payload: RecordPayload<'_>, entry: &ObjectEntry, pin: Pin) -> Option<Result<Object, &'static str>> {
     let RecordPayload::ObjectPut(put) = payload else { return None };
-    Some(Object {
+    let other = (!entry.is_of(&put)).then_some("an object that differs from the index");
+    if let Some(what) = put.contradiction().or(other) {
+        return Some(Err(what));
+    }
+    Some(Ok(Object {
         size: put.size,
         time_ms: put.time_ms,
         etag: put.etag,
@@ -256,9 +270,14 @@ fn object_of(payload: RecordPayload<'_>, seq: u64, pin: Pin) -> Option<Object> {
         part_checksums: put.part_checksums.to_vec(),
         parts: put.parts,
         completed: put.completed,
-        seq,
+        seq: entry.seq,
         pin,
-    })
+    }))
+}
+
+/// Maps a contradiction in the record at `offset` to damage.
+fn sound(object: Result<Result<Object, &'static str>, Error>, offset: u64) -> Result<Object, Error> {
+    object?.map_err(|what| Damage::error(what, offset))
 }
 
 /// Adds the bucket and key to a damage report.

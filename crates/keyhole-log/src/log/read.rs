@@ -271,6 +271,9 @@ impl<D: Disk> Log<D> {
             };
             let at = located.at;
             let body = self.verified(located, |seq, payload| Body::of(seq, payload, part.body)).await?;
+            if body.len != part.size {
+                return Err(Damage::error("a body that is not as long as its part", at.offset()));
+            }
             if let Some(body) = self.pinned(body, at) {
                 return Ok(body);
             }

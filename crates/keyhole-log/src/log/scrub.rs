@@ -26,7 +26,8 @@ pub struct ScrubStep {
 }
 
 impl<D: Disk> Log<D> {
-    /// Verifies the next object: its record and all of its bodies. No key is needed.
+    /// Verifies the next object: its record and all of its bodies, and that their lengths agree. No
+    /// key is needed.
     ///
     /// # Errors
     /// `Io`. Damage is not an error; it is returned in [`ScrubStep::findings`].

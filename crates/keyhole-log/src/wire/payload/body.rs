@@ -1,7 +1,7 @@
 //! The record of a body.
 
 use super::super::Cursor;
-use crate::limits::{BLOCK_DATA, BLOCKS_MAX, CHUNK_LEN, CHUNK_TAGS_MAX, RUNS_MAX, TAG_LEN};
+use crate::limits::{BLOCK_DATA, BLOCKS_MAX, CAPACITY_MAX, CHUNK_LEN, CHUNK_TAGS_MAX, PAGE, RUNS_MAX, TAG_LEN};
 use crate::types::BodyId;
 
 const INLINE: u8 = 0;
@@ -95,6 +95,11 @@ impl<'a> BodyRecord<'a> {
     }
 }
 
+/// Parses the offset of a run. Blocks begin on pages, within the largest file.
+fn parse_offset(c: &mut Cursor<'_>) -> Option<u64> {
+    c.u64().filter(|offset| offset.is_multiple_of(PAGE as u64) && *offset < CAPACITY_MAX)
+}
+
 /// Parses runs that total `len` bytes. Each run but the last must end with a whole chunk.
 fn parse_runs(c: &mut Cursor<'_>, count: usize, len: u64) -> Option<Vec<Run>> {
     if count > RUNS_MAX {
@@ -102,7 +107,7 @@ fn parse_runs(c: &mut Cursor<'_>, count: usize, len: u64) -> Option<Vec<Run>> {
     }
     let mut left = len;
     let mut run = || {
-        let run = Run { offset: c.u64()?, generation: c.u64()?, len: c.u32()? };
+        let run = Run { offset: parse_offset(c)?, generation: c.u64()?, len: c.u32()? };
         left = left.checked_sub(run.len.into())?;
         (run.len > 0 && (left == 0 || (len - left).is_multiple_of(CHUNK_LEN as u64))).then_some(run)
     };
@@ -117,7 +122,7 @@ fn parse_whole_blocks(c: &mut Cursor<'_>, count: usize, len: u64) -> Option<Vec<
     }
     let mut left = len;
     let mut run = || {
-        let offset = c.u64()?;
+        let offset = parse_offset(c)?;
         let generation = c.u64()?;
         let blocks = u64::from(c.u32()?);
         let run_len = left.min(blocks * BLOCK_DATA as u64);

@@ -271,7 +271,7 @@ impl<'a> RecordPayload<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::limits::CHUNK_LEN;
+    use crate::limits::{CAPACITY_MAX, CHUNK_LEN, PAGE};
     use crate::types::{BodyId, Etag, Part};
 
     fn check(payload: &RecordPayload<'_>) {
@@ -375,7 +375,7 @@ mod tests {
     #[test]
     fn body_record_with_more_runs_than_the_limit_is_rejected() {
         let parsed = |count: usize| {
-            let run = |at: usize| Run { offset: at as u64, generation: 1, len: CHUNK_LEN as u32 };
+            let run = |at: usize| Run { offset: (at * PAGE) as u64, generation: 1, len: CHUNK_LEN as u32 };
             let bytes = Bytes::Blocks((0..count).map(run).collect());
             let len = (count * CHUNK_LEN) as u64;
             let body = RecordPayload::Body(BodyRecord { id: BodyId(1), relocation: 0, len, prefix: b"", bytes });
@@ -396,6 +396,16 @@ mod tests {
             let body =
                 RecordPayload::Body(BodyRecord { id: BodyId(1), relocation: 0, len: 2 << 20, prefix: b"", bytes });
             assert_eq!(RecordPayload::parse(kind::BODY, &body.encode()), None, "{lens:?}");
+        }
+        // Runs of blocks that are not on pages, or past the largest file.
+        for offset in [1, PAGE as u64 - 1, PAGE as u64 + 1, CAPACITY_MAX, u64::MAX - PAGE as u64 + 1] {
+            let bytes = Bytes::Blocks(vec![Run { offset, generation: 1, len: 1 }]);
+            let mut body =
+                RecordPayload::Body(BodyRecord { id: BodyId(1), relocation: 0, len: 1, prefix: b"", bytes }).encode();
+            for form in [1, 2] {
+                body[16] = form;
+                assert_eq!(RecordPayload::parse(kind::BODY, &body), None, "{offset}, form {form}");
+            }
         }
         // A name that is not UTF-8.
         let mut bytes = RecordPayload::BucketCreate { time_ms: 0, name: "ab", tags: b"" }.encode();

@@ -7,7 +7,7 @@ use keyhole_log::Disk;
 use keyhole_s3::http::{Persistence, Response};
 
 use super::Connection;
-use crate::failure::{Failure, Result};
+use crate::failure::{Failure, Result, damaged};
 use crate::limits::COALESCE_MAX;
 use crate::observe::Account;
 use crate::platform::Stream;
@@ -60,7 +60,8 @@ impl<S: Stream> Connection<S> {
     }
 
     /// Sends a response with the body from `source`, reading one piece ahead. An error before the
-    /// first byte becomes an error response; after that, the connection has to be aborted.
+    /// first byte becomes an error response; after that, the connection has to be aborted. So does a
+    /// source that ends early; bytes beyond the announced length are never sent.
     pub(crate) async fn send_source<D: Disk<Buf = S::Buf>>(
         &self,
         response: &Response,
@@ -69,16 +70,27 @@ impl<S: Stream> Connection<S> {
         context: &ReplyContext<'_>,
         account: &Account,
     ) -> Result<()> {
-        let length = Some(source.remaining());
-        let head = response.head_bytes(length, context.request_id, context.now_ms, context.persistence);
+        let mut left = source.remaining();
+        let head = response.head_bytes(Some(left), context.request_id, context.now_ms, context.persistence);
         let mut next = source.next(disk.buffer_with_len(source.piece_len())).await?;
         let mut head = Some(head);
-        while let Some(piece) = next.take() {
+        loop {
+            let is_first = head.is_some();
+            let piece = match next.take() {
+                Some(piece) if piece.at.len() as u64 <= left && (left == 0 || !piece.at.is_empty()) => piece,
+                // An empty part of an object with other parts has no piece.
+                None if left == 0 => return Ok(self.stream.write_bytes(head.unwrap_or_default()).await.0?),
+                _ => return Err(wrong_length(is_first)),
+            };
+            left -= piece.at.len() as u64;
             if let Some(mut head) = head.take() {
                 if piece.at.len() <= COALESCE_MAX {
                     head.extend_from_slice(&piece.buf.as_ref()[piece.at.clone()]);
                     self.stream.write_bytes(head).await.0?;
                     account.add_sent(piece.at.len());
+                    if left == 0 {
+                        return Ok(());
+                    }
                     next = read_on(source, disk, account).await?;
                     continue;
                 }
@@ -86,17 +98,23 @@ impl<S: Stream> Connection<S> {
             }
             let len = piece.at.len();
             let sending = self.stream.write_block(piece.buf, piece.at);
-            if source.remaining() == 0 {
+            if left == 0 {
                 sending.await.0?;
-            } else {
-                let ((sent, _), read) = future::join(sending, read_on(source, disk, account)).await;
-                sent?;
-                next = read?;
+                account.add_sent(len);
+                return Ok(());
             }
+            let ((sent, _), read) = future::join(sending, read_on(source, disk, account)).await;
+            sent?;
+            next = read?;
             account.add_sent(len);
         }
-        Ok(())
     }
+}
+
+/// Returns the failure for a source that has another length than it announced.
+fn wrong_length(is_first: bool) -> Failure {
+    let what = "the stored bytes of an object have another length than the object";
+    if is_first { damaged(what) } else { Failure::Connection(io::Error::other(what)) }
 }
 
 /// Reads the next piece after the response head has been sent: every failure now aborts the
@@ -106,9 +124,6 @@ async fn read_on<D: Disk>(
     disk: &D,
     account: &Account,
 ) -> Result<Option<Piece<D::Buf>>> {
-    if source.remaining() == 0 {
-        return Ok(None);
-    }
     source.next(disk.buffer_with_len(source.piece_len())).await.map_err(|failure| match failure {
         Failure::Reply(error) => Failure::Connection(io::Error::other(error.to_string())),
         Failure::Fault(error, cause) => {
@@ -118,4 +133,126 @@ async fn read_on<D: Disk>(
         }
         gone @ Failure::Connection(_) => gone,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::collections::VecDeque;
+    use std::net::SocketAddr;
+    use std::ops::Range;
+    use std::rc::Rc;
+
+    use futures_util::FutureExt;
+    use keyhole_sim::disk::{Buffer, Faults, Medium, SimDisk};
+    use keyhole_sim::executor::Clock;
+    use keyhole_sim::random::Random;
+
+    use super::*;
+    use crate::observe::{Exchange, Observer};
+
+    /// Collects the sent bytes.
+    #[derive(Default)]
+    struct Sent(RefCell<Vec<u8>>);
+
+    impl Stream for Sent {
+        type Buf = Buffer;
+
+        async fn read_block(&self, buf: Buffer, _: Range<usize>) -> (io::Result<usize>, Buffer) {
+            (Ok(0), buf)
+        }
+
+        async fn write_block(&self, buf: Buffer, at: Range<usize>) -> (io::Result<()>, Buffer) {
+            self.0.borrow_mut().extend(&buf.as_ref()[at]);
+            (Ok(()), buf)
+        }
+
+        async fn read_bytes(&self, bytes: Vec<u8>) -> (io::Result<usize>, Vec<u8>) {
+            (Ok(0), bytes)
+        }
+
+        async fn write_bytes(&self, bytes: Vec<u8>) -> (io::Result<()>, Vec<u8>) {
+            self.0.borrow_mut().extend(&bytes);
+            (Ok(()), bytes)
+        }
+
+        fn peer(&self) -> SocketAddr {
+            SocketAddr::from(([192, 0, 2, 1], 4711))
+        }
+
+        fn is_secure(&self) -> bool {
+            true
+        }
+
+        async fn close(&self) {}
+
+        fn abort(&self) {}
+    }
+
+    /// A source that announces a length and has pieces of other lengths.
+    struct Pieces {
+        announced: u64,
+        lens: VecDeque<usize>,
+    }
+
+    impl PieceSource<Buffer> for Pieces {
+        fn remaining(&self) -> u64 {
+            self.announced
+        }
+
+        fn piece_len(&self) -> usize {
+            1 << 20
+        }
+
+        async fn next(&mut self, buf: Buffer) -> Result<Option<Piece<Buffer>>> {
+            Ok(self.lens.pop_front().map(|len| Piece { buf, at: 0..len }))
+        }
+    }
+
+    struct Unobserved;
+
+    impl Observer for Unobserved {
+        fn finished(&self, _: &Exchange<'_>) {}
+    }
+
+    /// Sends pieces and returns whether that succeeded, whether the connection is to be aborted, and
+    /// the number of body bytes that were sent; `None` without a response head.
+    fn send(announced: u64, lens: &[usize]) -> (bool, bool, Option<usize>) {
+        let clock = Rc::new(Clock::default());
+        let disk = SimDisk::new(&Medium::new(&clock, Random::new(1), Faults::none()));
+        let connection = Connection::new(Sent::default());
+        let context = ReplyContext { request_id: "id", resource: "/", now_ms: 0, keep_alive: true, is_head: false };
+        let account = Account::new(&Unobserved, true);
+        let mut source = Pieces { announced, lens: lens.iter().copied().collect() };
+        let response = Response::new(200);
+        let sending = connection.send_source(&response, &mut source, &disk, &context, &account);
+        let result = sending.now_or_never().expect("nothing waits");
+        let sent = connection.stream.0.borrow();
+        let head = sent.windows(4).position(|end| end == b"\r\n\r\n").map(|end| end + 4);
+        (result.is_ok(), matches!(result, Err(Failure::Connection(_))), head.map(|head| sent.len() - head))
+    }
+
+    #[test]
+    fn source_of_another_length_is_never_a_whole_response() {
+        const LONG: usize = COALESCE_MAX + 1;
+        let whole = |len| (true, false, Some(len));
+        let aborted = |len| (false, true, Some(len));
+        let refused = (false, false, None);
+        assert_eq!(send(10, &[10]), whole(10));
+        assert_eq!(send(LONG as u64 + 10, &[LONG, 10]), whole(LONG + 10));
+        assert_eq!(send(0, &[0]), whole(0));
+        assert_eq!(send(0, &[]), whole(0), "an empty part");
+        // Too short: before the head is sent, an error response is possible.
+        assert_eq!(send(10, &[]), refused);
+        assert_eq!(send(10, &[0]), refused);
+        assert_eq!(send(11, &[10]), aborted(10));
+        assert_eq!(send(LONG as u64 + 1, &[LONG]), aborted(LONG));
+        assert_eq!(send(LONG as u64 + 1, &[LONG, 0, 1]), aborted(LONG));
+        // Too long: nothing is sent beyond the announced length.
+        assert_eq!(send(9, &[10]), refused);
+        assert_eq!(send(LONG as u64 - 1, &[LONG]), refused);
+        assert_eq!(send(15, &[10, 10]), aborted(10));
+        assert_eq!(send(LONG as u64 + 5, &[LONG, 10]), aborted(LONG));
+        assert_eq!(send(10, &[10, 10]), whole(10), "what follows is not read");
+    }
 }

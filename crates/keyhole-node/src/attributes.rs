@@ -51,7 +51,8 @@ impl<P: Platform> Node<P> {
             size: query.size.then_some(object.size),
         };
         let response = Response::xml(200, xml::object_attributes(&attributes));
-        Ok(response.header("Last-Modified", time::http_date(object.time_ms)))
+        let response = response.header("Last-Modified", time::http_date(object.time_ms));
+        Ok(opened.binding.describe(response))
     }
 
     /// Returns the requested page of parts, or `None` if the parts have no checksums.

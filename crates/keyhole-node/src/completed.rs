@@ -6,9 +6,10 @@
 use keyhole_core::head::{ChecksumType, Checksums};
 use keyhole_log::Object;
 use keyhole_s3::checksum::ObjectChecksums;
-use keyhole_s3::{ErrorCode, sse, xml};
+use keyhole_s3::{ErrorCode, ops, sse, xml};
 
 use crate::attributes::object_checksums;
+use crate::binding::Binding;
 use crate::failure::Result;
 use crate::http::Response;
 use crate::multipart::{WantedObject, names};
@@ -39,14 +40,19 @@ impl<P: Platform> Node<P> {
         if completed.len() != object.parts.len() || !are_same {
             return Err(ErrorCode::InvalidPart.into());
         }
-        let head = match (object.sealed, customer_key) {
+        let is_binding_required = ops::requires_binding(request.head)?;
+        let (head, binding) = match (object.sealed, customer_key) {
             (false, Some(_)) => return Err(sse::part_mismatch().into()),
+            (true, None) if is_binding_required => return Err(sse::key_required().into()),
             // Without the key, the checksums cannot be read.
-            (true, None) => None,
+            (true, None) => (None, if object.bound { Binding::Bound } else { Binding::Unbound }),
             (_, key_of_object) => {
-                Some(self.open_object(&object, *key_of_object, bucket, key).map_err(part_key_failure)?)
+                let opened = self.open_object(&object, *key_of_object, bucket, key).await;
+                let (head, binding) = opened.map_err(part_key_failure)?;
+                (Some(head), binding)
             }
         };
+        binding.require(is_binding_required)?;
         let checksums = head.as_ref().map_or_else(Checksums::default, |head| head.checksums);
         let kind = head.as_ref().map_or(ChecksumType::FullObject, |head| object_checksums(&object, head).kind);
         let declared = head.as_ref().and_then(|head| head.declared);
@@ -56,7 +62,8 @@ impl<P: Platform> Node<P> {
         }
         let checksums = ObjectChecksums { checksums: &checksums, kind, parts: object.etag.parts };
         let document = xml::complete_result(bucket, key, &object.etag.to_string(), &checksums);
-        Ok(self.with_expiration(Response::xml(200, document), bucket, key, object.time_ms))
+        let response = Response::xml(200, document);
+        Ok(binding.describe(self.with_expiration(response, bucket, key, object.size, object.time_ms)))
     }
 
     /// Compares the part checksums that the client names with the kept ones.

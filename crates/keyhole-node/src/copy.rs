@@ -34,6 +34,7 @@ impl<P: Platform> Node<P> {
         apply_directives(request, source, &mut plan, &opened)?;
         self.guard_plan(request, &mut plan).await?;
         let size = opened.object.size;
+        let binding = opened.binding;
         let algorithm = ops::copy_checksum(request.head)?;
         let copied = if plan.is_sealed() == opened.object.sealed {
             self.copy_shared(&mut plan, opened, algorithm).await?
@@ -44,7 +45,7 @@ impl<P: Platform> Node<P> {
         let checksums = ObjectChecksums { checksums: &copied.checksums, kind: copied.kind, parts: etag.parts };
         let response = Response::xml(200, xml::copy_object_result(&etag.to_string(), time_ms, &checksums));
         let response = self.with_expiration(response, name.bucket, name.key, size, time_ms);
-        Ok(response.headers(sse_c_headers(plan.customer_key.as_ref())))
+        Ok(binding.describe(response.headers(sse_c_headers(plan.customer_key.as_ref()))))
     }
 
     /// Locates the source of a copy and checks the copy's conditions.

@@ -111,7 +111,9 @@ impl<'n, P: Platform> Reader<'n, P> {
                 return Err(failure);
             }
         }
-        self.remaining -= (at.end - at.start) as u64;
+        let len = (at.end - at.start) as u64;
+        self.remaining =
+            self.remaining.checked_sub(len).ok_or_else(|| damaged("an object has more bytes than it says"))?;
         current.wanted.start = piece_end;
         if current.wanted.start < end {
             self.current = Some(current);
@@ -124,6 +126,7 @@ impl<'n, P: Platform> Reader<'n, P> {
             Some(body) => body,
             None => self.node.log.body(part).await?,
         };
+        // The log compares the lengths of bodies that it looks up, but not one that it has handed out before.
         if body.len != part.size {
             return Err(damaged("a body is not as long as its object says"));
         }
@@ -214,7 +217,8 @@ impl<P: Platform> BodySource<Buf<P>> for CopiedBody<'_, P> {
                 None => {
                     match self.reader.next(self.reader.node.log.disk().buffer_with_len(self.reader.piece_len())).await {
                         Ok(Some(piece)) => piece,
-                        Ok(None) => break,
+                        Ok(None) if self.remaining == 0 => break,
+                        Ok(None) => return (Err(damaged("an object has fewer bytes than it says")), buf),
                         Err(failure) => return (Err(failure), buf),
                     }
                 }
@@ -224,7 +228,10 @@ impl<P: Platform> BodySource<Buf<P>> for CopiedBody<'_, P> {
             <P::Disk>::slice(&mut buf, filled..filled + len).copy_from_slice(from);
             self.digester.update(from);
             filled += len;
-            self.remaining -= len as u64;
+            let Some(remaining) = self.remaining.checked_sub(len as u64) else {
+                return (Err(damaged("an object has more bytes than it says")), buf);
+            };
+            self.remaining = remaining;
             if len < piece.at.len() {
                 self.piece = Some(Piece { at: piece.at.start + len..piece.at.end, buf: piece.buf });
             }

@@ -30,6 +30,7 @@ mod access;
 mod admission;
 mod attributes;
 mod authorize;
+mod binding;
 mod bucket;
 mod bucket_tags;
 mod commit;

@@ -48,6 +48,9 @@ pub const INBOX_LEN: usize = 64 * 1024;
 /// slow clients hold no blocks.
 pub const WARM_LEN: u64 = 32 * 1024;
 
+/// Unbound multipart objects per worker whose parts' ends need not be authenticated again: 8 KiB.
+pub const CHECKED_ENDS_MAX: usize = 256;
+
 /// The longest response body that is sent in one write with its head.
 pub const COALESCE_MAX: usize = 16 * 1024;
 

@@ -6,7 +6,8 @@
 
 use keyhole_core::CustomerKey;
 use keyhole_core::body::MultipartEtag;
-use keyhole_core::head::{ChecksumAlgorithm, ChecksumType, Checksums};
+use keyhole_core::head::{ChecksumAlgorithm, ChecksumType, Checksums, HeadKind};
+use keyhole_log::limits::PARTS_MAX;
 use keyhole_log::{CompleteUpload, Condition, CreateUpload, Etag, Part, PartInfo, UploadHead, UploadRef};
 use keyhole_s3::body::Digester;
 use keyhole_s3::checksum::{self, ObjectChecksums};
@@ -14,6 +15,7 @@ use keyhole_s3::ops::{self, Completion, CopySource, DeclaredChecksum};
 use keyhole_s3::xml::CompletedPart;
 use keyhole_s3::{Error, ErrorCode, sse, xml};
 
+use crate::binding::{self, Binding};
 use crate::egress::{CopiedBody, Reader};
 use crate::failure::{Failure, Result};
 use crate::http::{Connection, Response};
@@ -43,7 +45,8 @@ impl<P: Platform> Node<P> {
         let mut plan = self.plan_write(request, name, WriteKind::Upload).await?;
         let declared = ops::declared_checksum(request.head)?;
         let metadata = std::mem::take(&mut plan.metadata);
-        let head = ObjectHead { data_key: plan.data_key.take(), metadata, declared, ..ObjectHead::default() };
+        let kind = HeadKind::Upload;
+        let head = ObjectHead { kind, data_key: plan.data_key.take(), metadata, declared, ..ObjectHead::default() };
         let customer_key = plan.customer_key.as_ref();
         let id: UploadId = self.host.random_array();
         let time_ms = self.host.now_ms();
@@ -76,7 +79,9 @@ impl<P: Platform> Node<P> {
         customer_key: Option<&CustomerKey>,
     ) -> Result<ObjectHead> {
         let head = self.log.upload_head(upload).await?.head;
-        self.read_head(&head, customer_key, &upload.bucket, &upload.key).map_err(part_key_failure)
+        let head = self.read_head(&head, customer_key, &upload.bucket, &upload.key).map_err(part_key_failure)?;
+        binding::check_upload(&head)?;
+        Ok(head)
     }
 
     /// Handles UploadPart.
@@ -127,8 +132,10 @@ impl<P: Platform> Node<P> {
         let stored = self.ingest(&mut body, plan.sealing()).await?;
         let digests = body.finish()?;
         let committed = self.commit(&mut plan, Ingested { stored, digests, admitted: None }).await?;
+        let binding = opened.binding;
         let document = xml::copy_part_result(&committed.etag.to_string(), committed.time_ms, &committed.checksums);
-        Ok(Response::xml(200, document).headers(sse_c_headers(plan.customer_key.as_ref())))
+        let response = Response::xml(200, document).headers(sse_c_headers(plan.customer_key.as_ref()));
+        Ok(binding.describe(response))
     }
 
     /// Handles CompleteMultipartUpload. Repeating it is no error as long as the object is the one
@@ -196,6 +203,7 @@ impl<P: Platform> Node<P> {
         let name = request.name()?;
         let WantedObject { customer_key, condition, completion, completed } = wanted;
         let customer_key = *customer_key;
+        let binding = Binding::of_completion(&upload, customer_key, ops::requires_binding(request.head)?)?;
         let policy = self.policy(name.bucket)?;
         policy.check_kind(upload.sealed)?;
         if upload.sealed {
@@ -214,7 +222,7 @@ impl<P: Platform> Node<P> {
         let time_ms = self.host.now_ms();
         let complete = CompleteUpload {
             // With the key, the head lists the parts and must do so from then on.
-            bound: upload.sealed && customer_key.is_some(),
+            bound: binding == Binding::Bound,
             upload,
             parts: object.parts(),
             head: assembled.head,
@@ -229,7 +237,8 @@ impl<P: Platform> Node<P> {
         self.log.complete_upload(complete).await.map_err(|error| guarded.explain(error))?;
         let checksums = ObjectChecksums { checksums: &assembled.checksums, kind: assembled.kind, parts: etag.parts };
         let document = xml::complete_result(name.bucket, name.key, &etag.to_string(), &checksums);
-        Ok(self.with_expiration(Response::xml(200, document), name.bucket, name.key, size, time_ms))
+        let response = self.with_expiration(Response::xml(200, document), name.bucket, name.key, size, time_ms);
+        Ok(binding.describe(response))
     }
 
     /// Writes the head of the object that an upload becomes. `stored` is the upload's own head.
@@ -256,6 +265,8 @@ impl<P: Platform> Node<P> {
         }
         let UploadRef { bucket, key, .. } = upload;
         let mut head = self.read_head(&stored, customer_key, bucket, key).map_err(part_key_failure)?;
+        binding::check_upload(&head)?;
+        head.kind = HeadKind::Object;
         ops::require_part_checksums(head.declared, completed)?;
         let wanted = completion.wanted(head.declared);
         let (checksums, part_checksums) = self.object_checksums(completed, object.chosen, &head, wanted).await?;

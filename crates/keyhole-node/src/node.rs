@@ -12,6 +12,7 @@ use keyhole_s3::ops::{HostNames, Operation};
 
 use crate::access::AccessTable;
 use crate::admission::{Admission, Gauge, Share};
+use crate::binding::CheckedEnds;
 use crate::failure::Result;
 use crate::host::Host;
 use crate::http::{Connection, Receiver};
@@ -48,13 +49,16 @@ pub struct Node<P: Platform> {
     pub(crate) host: Host,
     pub(crate) admission: Arc<Admission>,
     pub(crate) signing_keys: SigningKeys,
+    pub(crate) checked_ends: CheckedEnds,
 }
 
 impl<P: Platform> Node<P> {
     /// Creates a worker that serves the objects of `log`.
     pub fn new(config: Arc<Config>, log: Log<P::Disk>, engine: P::Engine, host: Host) -> Rc<Self> {
         let admission = Arc::new(Admission::new(config.share));
-        Rc::new(Node { config, log, engine, host, admission, signing_keys: SigningKeys::default() })
+        let signing_keys = SigningKeys::default();
+        let checked_ends = CheckedEnds::default();
+        Rc::new(Node { config, log, engine, host, admission, signing_keys, checked_ends })
     }
 
     /// Returns a handle for reading the worker's memory use from any thread.

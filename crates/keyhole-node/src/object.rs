@@ -11,6 +11,7 @@ use keyhole_s3::{Error, ErrorCode, xml};
 
 use crate::access::Right;
 use crate::attributes::object_checksums;
+use crate::binding::Binding;
 use crate::egress::Reader;
 use crate::failure::{Failure, Result};
 use crate::http::{Connection, Response};
@@ -29,6 +30,7 @@ pub(crate) struct OpenedObject {
     /// The body of a single-body object, if it was read together with the record.
     pub(crate) body: Option<Body>,
     pub(crate) head: ObjectHead,
+    pub(crate) binding: Binding,
     pub(crate) customer_key: Option<CustomerKey>,
 }
 
@@ -66,8 +68,9 @@ impl<P: Platform> Node<P> {
         }
         let customer_key = headers.key_for(object.sealed)?;
         request.account.record_key(customer_key.as_ref(), bucket);
-        let head = self.open_object(&object, customer_key.as_ref(), bucket, key)?;
-        Ok(OpenedObject { object, body, head, customer_key })
+        let (head, binding) = self.open_object(&object, customer_key.as_ref(), bucket, key).await?;
+        binding.require(ops::requires_binding(request.head)?)?;
+        Ok(OpenedObject { object, body, head, binding, customer_key })
     }
 
     /// Handles GetObject.
@@ -101,7 +104,7 @@ impl<P: Platform> Node<P> {
         opened: &OpenedObject,
         options: &ReadOptions,
     ) -> Result<ReadResponse<'_, P>> {
-        let OpenedObject { object, head, customer_key, .. } = opened;
+        let OpenedObject { object, head, binding, customer_key, .. } = opened;
         if let Some(response) = unmodified(request, object)? {
             // Without these a cache takes its copy for stale again at once (RFC 9110 §15.4.5).
             let response = response.headers(ops::caching_headers(&head.metadata, options));
@@ -113,7 +116,7 @@ impl<P: Platform> Node<P> {
             None => ops::range(request.head, object.size, &object.etag, object.time_ms)?,
         };
         let (bucket, key) = request.object()?;
-        let mut response = range_response(object, object.size, range.as_ref());
+        let mut response = binding.describe(range_response(object, object.size, range.as_ref()));
         response = self.with_expiration(response, bucket, key, object.size, object.time_ms);
         response = response.headers(sse_c_headers(customer_key.as_ref()));
         response = response.headers(ops::metadata_headers(&head.metadata, options));

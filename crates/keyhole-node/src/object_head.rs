@@ -1,12 +1,15 @@
 //! Object heads: encoding from request fields, and opening with the request's key.
 
-use keyhole_core::head::{self, ChecksumAlgorithm, ChecksumType, Checksums, Head, HeadError, UserMetadata};
+use keyhole_core::head::{
+    self, ChecksumAlgorithm, ChecksumType, Checksums, Head, HeadError, HeadId, HeadKind, UserMetadata,
+};
 use keyhole_core::limits::{HEAD_MAX, SALT_LEN, SEALED_HEAD_MAX};
-use keyhole_core::{CustomerKey, DataKey, body, chunked};
+use keyhole_core::{CustomerKey, DataKey};
 use keyhole_log::{Object, Part};
 use keyhole_s3::ops::Metadata;
 
-use crate::failure::{Failure, Result, damaged, not_authentic};
+use crate::binding::{self, Binding, bodies};
+use crate::failure::{Failure, Result, damaged};
 use crate::node::Node;
 use crate::platform::Platform;
 use crate::secret::Secret;
@@ -17,6 +20,8 @@ const SEALED_HEAD_USUAL: usize = 1024;
 /// An owned object head.
 #[derive(Default)]
 pub(crate) struct ObjectHead {
+    /// The domain that the head is sealed in.
+    pub(crate) kind: HeadKind,
     /// Present exactly in the heads of sealed objects.
     pub(crate) data_key: Option<DataKey>,
     pub(crate) plaintext_length: Option<u64>,
@@ -28,7 +33,7 @@ pub(crate) struct ObjectHead {
 
 impl ObjectHead {
     /// Calls `f` with the borrowed form that the codec takes.
-    fn with<T>(&self, f: impl FnOnce(&Head<'_>) -> T) -> T {
+    pub(crate) fn with<T>(&self, f: impl FnOnce(&Head<'_>) -> T) -> T {
         let user: Vec<(&str, &[u8])> =
             self.metadata.user.iter().map(|(name, value)| (name.as_str(), value.as_slice())).collect();
         f(&Head {
@@ -44,6 +49,7 @@ impl ObjectHead {
 
     fn from_borrowed(head: &Head<'_>) -> ObjectHead {
         ObjectHead {
+            kind: HeadKind::default(),
             data_key: head.data_key.map(|key| DataKey::new(*key)),
             plaintext_length: head.plaintext_length,
             metadata: Metadata {
@@ -79,10 +85,10 @@ impl<P: Platform> Node<P> {
             return Ok(bytes);
         };
         let salt: [u8; SALT_LEN] = self.host.random_array();
+        let id = HeadId { kind: head.kind, bucket, key };
         let seal = |room: usize| {
             let mut bytes = Secret::zeros(room);
-            let len =
-                head.with(|head| head::seal_head(&self.engine, customer_key, &salt, bucket, key, head, &mut bytes))?;
+            let len = head.with(|head| head::seal_head_of(&self.engine, customer_key, &salt, &id, head, &mut bytes))?;
             Ok(bytes[..len].to_vec())
         };
         match seal(SEALED_HEAD_USUAL) {
@@ -107,47 +113,26 @@ impl<P: Platform> Node<P> {
             };
         };
         let mut bytes = Secret::copy(bytes);
-        let head = head::open_head(&self.engine, customer_key, bucket, key, &mut bytes)?;
-        Ok(ObjectHead::from_borrowed(&head))
+        let (kind, head) = head::open_stored_head(&self.engine, customer_key, bucket, key, &mut bytes)?;
+        Ok(ObjectHead { kind, ..ObjectHead::from_borrowed(&head) })
     }
 
-    /// Opens the head of a stored object and checks that the head and the ETag bind its bodies.
-    pub(crate) fn open_object(
+    /// Opens the head of a stored object and checks how it binds the object's bodies. Afterwards
+    /// the size of the object and those of its parts can be relied on.
+    pub(crate) async fn open_object(
         &self,
         object: &Object,
         customer_key: Option<&CustomerKey>,
         bucket: &str,
         key: &str,
-    ) -> Result<ObjectHead> {
+    ) -> Result<(ObjectHead, Binding)> {
         let head = self.read_head(&object.head, customer_key, bucket, key)?;
-        if object.sealed {
-            check_binding(object, &head).map_err(|what| not_authentic(&format!("{bucket}/{key}: {what}")))?;
+        let binding = binding::check(object, &head, bucket, key)?;
+        if binding == Binding::Unbound {
+            self.check_ends(object, head.data_key.as_ref()).await?;
         }
-        Ok(head)
+        Ok((head, binding))
     }
-}
-
-/// Checks that the bodies of a sealed object are those that its head and its ETag bind.
-fn check_binding(object: &Object, head: &ObjectHead) -> std::result::Result<(), String> {
-    let bodies = bodies(&object.parts).ok_or("a part is too long")?;
-    let binding = head.with(|head| bodies.check(head)).map_err(|error| error.to_string())?;
-    if object.bound && binding != body::Binding::Bound {
-        return Err("the head does not list the parts".to_owned());
-    }
-    let body::Etag { digest, parts } = bodies.etag();
-    if object.etag.digest != digest || u32::from(object.etag.parts) != parts {
-        return Err("an object's ETag is not that of its bodies".to_owned());
-    }
-    Ok(())
-}
-
-/// Collects the bodies of an object. Returns `None` if one exceeds the longest message.
-fn bodies(parts: &[Part]) -> Option<body::Bodies> {
-    let mut bodies = body::Bodies::new();
-    for part in parts {
-        bodies.push(u32::from(part.number), chunked::message_len(part.size)?, &part.salt).ok()?;
-    }
-    Some(bodies)
 }
 
 /// Returns the manifest of a multipart object.

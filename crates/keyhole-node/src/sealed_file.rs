@@ -13,6 +13,7 @@ use keyhole_log::limits::{BLOCK_DATA, CHUNK_TAGS_MAX, CHUNKS_MAX, buffer_len};
 use keyhole_log::{Body, ChunkTags, Disk, Log, Object, Part};
 use keyhole_s3::{Error, ErrorCode};
 
+use crate::binding::check_etag;
 use crate::failure::{Failure, Result, damaged};
 use crate::ingest::Stored;
 use crate::part_checksums::part_checksums;
@@ -243,6 +244,7 @@ impl<'l, D: Disk> SealedFile<'l, D> {
         object: &Object,
         with_part_checksums: bool,
     ) -> std::result::Result<Self, ReadError> {
+        check_etag(object).map_err(ReadError::Damaged)?;
         let impossible = |error: FileError| ReadError::Damaged(format!("a sealed object makes no file: {error}"));
         let preface = Preface { bucket, key, sealed_head: &object.head, bodies: object.parts.len() as u32 };
         let mut front = vec![0; preface.encoded_len()];
@@ -276,7 +278,8 @@ impl<'l, D: Disk> SealedFile<'l, D> {
             return Ok((at, body));
         }
         let index = self.bodies.partition_point(|(_, at)| at.end <= offset);
-        let (part, at) = &self.bodies[index];
+        let (part, at) =
+            self.bodies.get(index).ok_or_else(|| is_damaged("a sealed object has fewer bytes than it says"))?;
         let body = self.log.body(part).await?;
         if body.len != part.size || body.prefix.len() != PREFIX_LEN || body.prefix[..SALT_LEN] != part.salt {
             return Err(is_damaged("a body is not the one that its object names"));

@@ -187,6 +187,7 @@ impl<P: Platform> Node<P> {
             return self.preflight(received);
         }
         if form::is_form(head) && !auth::is_signed(head) {
+            ops::check_binding_header(head, &Operation::PostObject, false)?;
             return Box::pin(self.post_object(connection, received)).await;
         }
         let (caller, signature) =
@@ -206,6 +207,7 @@ impl<P: Platform> Node<P> {
         self.record_concern(account, target, &operation);
         request.record_key_headers();
         let is_sealed = ops::is_sealed_transfer(head, &operation)?;
+        ops::check_binding_header(head, &operation, is_sealed)?;
         if is_sealed {
             account.record_sealed();
         }

@@ -35,5 +35,5 @@ pub use object::{
 pub use query::{ListBuckets, ListObjects, ListObjectsV2, ListUploads, ListVersions, UploadId};
 pub(crate) use query::{encode_key, encode_token};
 pub use route::{Operation, Target, route, target};
-pub use sealed::{SEALED_HEADER, is_sealed_transfer};
+pub use sealed::{BINDING_HEADER, SEALED_HEADER, check_binding_header, is_sealed_transfer, requires_binding};
 pub use tags::{Tags, copied_tags, tags};

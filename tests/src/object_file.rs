@@ -3,6 +3,8 @@
 //!
 //! Structures are found by their magic numbers and their own fields. Checksums are not verified.
 
+pub mod tamper;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::Path;
@@ -112,10 +114,14 @@ impl Layout {
 
     /// Parses an object file.
     pub fn read(path: &Path) -> Self {
-        let bytes = std::fs::read(path).expect("an object file");
+        Layout::of(std::fs::read(path).expect("an object file"))
+    }
+
+    /// Parses the bytes of an object file.
+    pub fn of(bytes: Vec<u8>) -> Self {
         let mut layout =
             Layout { bytes, segment_len: 0, segments: Vec::new(), records: Vec::new(), blocks: Vec::new() };
-        assert_eq!(layout.slice(0, 8), b"keyhlog\n", "{}", path.display());
+        assert_eq!(layout.slice(0, 8), b"keyhlog\n", "the magic of an object file");
         layout.segment_len = layout.u64(40);
         layout.find_segments();
         layout

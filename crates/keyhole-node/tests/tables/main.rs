@@ -17,4 +17,5 @@ mod ranges;
 mod requests;
 mod sse_c;
 mod support;
+mod tamper;
 mod uploads;

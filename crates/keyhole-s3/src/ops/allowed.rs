@@ -8,7 +8,7 @@
 //! To support a header, add one line to [`ALLOWED`]. The page `S3.md` lists those without effect; a
 //! test compares the two.
 
-use super::{Operation, SEALED_HEADER};
+use super::{BINDING_HEADER, Operation, SEALED_HEADER};
 use crate::http::{Headers, RequestHead};
 use crate::limits::ECHO_MAX;
 use crate::{Error, ErrorCode, checksum, sse, xml};
@@ -147,8 +147,9 @@ const ALLOWED: &[(&str, &str, Rule)] = &[
     ("x-amz-server-side-encryption-aws-kms-key-id", MANAGED, Taken),
     ("x-amz-server-side-encryption-context", MANAGED, Taken),
     ("x-amz-server-side-encryption-bucket-key-enabled", MANAGED, Taken),
-    // Sealed transfer, which checks the operation itself.
+    // Sealed transfers and bindings, whose parsers check the operation.
     (SEALED_HEADER, "* PostObject", Taken),
+    (BINDING_HEADER, "* PostObject", Taken),
 ];
 
 /// Checks that the operation reads every header that carries meaning; of PostObject, every field.

@@ -169,6 +169,24 @@ impl Medium {
         self.state().bad_pages.clear();
     }
 
+    /// Returns the content of the medium, as reads see it.
+    pub fn content(&self) -> Vec<u8> {
+        let state = self.look();
+        state.current.bytes(0, state.current.len as usize)
+    }
+
+    /// Replaces the content of a medium that nothing has been written to.
+    pub fn set_content(&self, content: &[u8]) {
+        self.state().at_rest(|pages, _| {
+            pages.grow(content.len() as u64, &[]);
+            for (page, at) in content.chunks_exact(PAGE).zip((0..).step_by(PAGE)) {
+                if page.iter().any(|byte| *byte != 0) {
+                    pages.put(at, &pages::cut(page));
+                }
+            }
+        });
+    }
+
     /// Stops the machine. All users of the medium must have been dropped.
     pub fn crash(&self, how: Crash) {
         self.state().crash(how);

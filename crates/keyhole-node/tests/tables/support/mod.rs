@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use arc_swap::ArcSwap;
 use keyhole_core::aead::Portable;
 use keyhole_log::limits::SEGMENTS_START;
-use keyhole_log::{Format, Log, OpenOptions, create, maintenance, open, worker};
+use keyhole_log::{CheckOptions, CheckReport, Format, Log, OpenOptions, Store, create, maintenance, open, worker};
 use keyhole_node::{
     AccessKey, AccessTable, Config, Exchange, Fault, FaultKind, Grant, Host, Node, Observer, OwnPolicy, Platform,
     PolicyDefaults, Right, SealedObject, Share, TrustedProxies,
@@ -100,37 +100,90 @@ impl Observer for Events {
 pub(crate) struct MemoryNode {
     executor: RefCell<Executor>,
     node: Rc<Node<Memory>>,
-    log: Log<SimDisk>,
+    pub(crate) log: Log<SimDisk>,
     config: Arc<Config>,
     events: Events,
     keys: RefCell<Vec<(String, Vec<Grant>)>>,
     /// Whether new connections admit customer keys.
     is_secure: Cell<bool>,
+    medium: Rc<Medium>,
+}
+
+/// A machine without a node: a clock, tasks, and a medium.
+struct Machine {
+    executor: Executor,
+    clock: Rc<Clock>,
+    random: Random,
+    medium: Rc<Medium>,
+    disk: Rc<SimDisk>,
+}
+
+impl Machine {
+    /// Creates a machine whose medium has this content.
+    fn new(content: &[u8]) -> Self {
+        let clock = Rc::new(Clock::default());
+        let mut random = Random::new(1);
+        let medium = Medium::new(&clock, random.fork(), Faults::none());
+        if !content.is_empty() {
+            medium.set_content(content);
+        }
+        let disk = Rc::new(SimDisk::new(&medium));
+        let executor = Executor::new(clock.clone(), random.fork());
+        Machine { executor, clock, random, medium, disk }
+    }
+
+    fn run<T: 'static>(&mut self, future: impl Future<Output = T> + 'static) -> T {
+        let result = self.executor.spawn(future);
+        assert_eq!(self.executor.run(|| false, || result.borrow().is_some()), Stop::Done);
+        let value = result.borrow_mut().take();
+        value.expect("a result")
+    }
+}
+
+/// Verifies a medium with this content offline.
+pub(crate) fn check(content: &[u8]) -> Result<CheckReport, keyhole_log::Error> {
+    let mut machine = Machine::new(content);
+    let disk = machine.disk.clone();
+    machine.run(keyhole_log::check(disk, CheckOptions::default()))
 }
 
 impl MemoryNode {
     /// Starts a node on an empty medium and creates the bucket.
     pub(crate) fn new() -> Self {
-        let clock = Rc::new(Clock::default());
-        let mut random = Random::new(1);
-        let medium = Medium::new(&clock, random.fork(), Faults::none());
-        let disk = Rc::new(SimDisk::new(&medium));
-        let mut executor = Executor::new(clock.clone(), random.fork());
-        let opened = executor.spawn({
-            let disk = disk.clone();
-            async move {
-                let format = Format {
-                    store_id: [7; 16],
-                    capacity: SEGMENTS_START + SEGMENTS * SEGMENT_LEN,
-                    segment_len: SEGMENT_LEN,
-                    created_ms: NOW_MS,
-                };
-                create(&*disk, &format).await.unwrap();
-                open(&*disk, OpenOptions::default()).await.unwrap().0
-            }
+        Self::with_segments(SEGMENT_LEN, SEGMENTS)
+    }
+
+    /// Starts a node on an empty medium of so many segments of this length, and creates the bucket.
+    pub(crate) fn with_segments(segment_len: u64, segments: u64) -> Self {
+        let mut machine = Machine::new(&[]);
+        let disk = machine.disk.clone();
+        let store = machine.run(async move {
+            let capacity = SEGMENTS_START + segments * segment_len;
+            let format = Format { store_id: [7; 16], capacity, segment_len, created_ms: NOW_MS };
+            create(&*disk, &format).await.unwrap();
+            open(&*disk, OpenOptions::default()).await.unwrap().0
         });
-        assert_eq!(executor.run(|| false, || opened.borrow().is_some()), Stop::Done);
-        let store = opened.borrow_mut().take().unwrap();
+        let node = Self::start(machine, store);
+        node.make_bucket(BUCKET);
+        node
+    }
+
+    /// Starts a node on a medium with this content.
+    pub(crate) fn open(content: &[u8]) -> Result<Self, keyhole_log::Error> {
+        let mut machine = Machine::new(content);
+        let disk = machine.disk.clone();
+        let store = machine.run(async move { open(&*disk, OpenOptions::default()).await })?.0;
+        Ok(Self::start(machine, store))
+    }
+
+    /// Returns the content of the medium.
+    pub(crate) fn content(&self) -> Vec<u8> {
+        self.medium.content()
+    }
+
+    /// Starts a node with an administrator's access key.
+    fn start(machine: Machine, store: Arc<Store>) -> Self {
+        let Machine { mut executor, clock, mut random, medium, disk } = machine;
         let (log, writer) = worker(store.clone(), disk.clone());
         executor.spawn(writer.run());
         let (maintenance, writer) = maintenance(store, disk);
@@ -156,9 +209,9 @@ impl MemoryNode {
             events,
             keys: RefCell::default(),
             is_secure: Cell::new(true),
+            medium,
         };
         node.add_key("ADMIN", vec![Grant::all()]);
-        node.make_bucket(BUCKET);
         node
     }
 
@@ -226,7 +279,7 @@ impl MemoryNode {
         assert_eq!(stop, Stop::Done, "the node waits for more bytes");
     }
 
-    fn run<T: 'static>(&self, future: impl Future<Output = T> + 'static) -> T {
+    pub(crate) fn run<T: 'static>(&self, future: impl Future<Output = T> + 'static) -> T {
         let result = self.executor.borrow_mut().spawn(future);
         self.run_until(|| result.borrow().is_some());
         let value = result.borrow_mut().take();

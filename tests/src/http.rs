@@ -53,6 +53,22 @@ impl Request {
         }
     }
 
+    /// Returns whether the request has a header.
+    pub fn has_header(&self, name: &str) -> bool {
+        self.headers.iter().any(|(existing, _)| existing == name)
+    }
+
+    /// Returns whether the request has a query parameter.
+    pub fn has_query(&self, name: &str) -> bool {
+        self.query.iter().any(|(existing, _)| *existing == encode(name))
+    }
+
+    /// Replaces the path.
+    pub fn with_path(mut self, path: &str) -> Self {
+        self.path = encode_path(path);
+        self
+    }
+
     /// Adds a query parameter; an empty value omits the `=`.
     pub fn query(mut self, name: &str, value: &str) -> Self {
         self.query.push((encode(name), encode(value)));

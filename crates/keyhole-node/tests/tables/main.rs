@@ -11,6 +11,7 @@ mod cors;
 mod errors;
 mod guard;
 mod lifecycle;
+mod names;
 mod one_reading;
 mod policy;
 mod ranges;

@@ -67,3 +67,49 @@ fn malformed_head_is_answered_and_ends_the_connection() {
     connection.read_to_end(&mut rest).unwrap();
     assert_eq!(node.last_event(), (400, None));
 }
+
+#[test]
+fn host_is_required_since_http_1_1() {
+    let node = MemoryNode::new();
+    for (head, status, persistence) in [
+        ("GET / HTTP/1.1\r\n\r\n", 400, None),
+        ("GET / HTTP/1.1\r\nConnection: close\r\n\r\n", 400, Some("close")),
+        ("PUT /bucket/o HTTP/1.1\r\nContent-Length: 0\r\n\r\n", 400, None),
+        ("GET / HTTP/1.1\r\nHost: h\r\n\r\n", 403, None),
+        ("GET / HTTP/1.0\r\n\r\n", 403, Some("close")),
+        ("GET / HTTP/1.0\r\nHost: h\r\nConnection: keep-alive\r\n\r\n", 403, Some("keep-alive")),
+        ("OPTIONS / HTTP/1.0\r\n\r\n", 403, Some("close")),
+    ] {
+        let mut connection = node.connect();
+        connection.write_all(head.as_bytes()).unwrap();
+        let response = read_reply(&mut connection, "GET", |_| {}).unwrap();
+        assert_eq!((response.status, response.header("connection")), (status, persistence), "{head}");
+        assert!(
+            response.header("content-length").is_some() && response.header("transfer-encoding").is_none(),
+            "{head}"
+        );
+        let is_open = persistence != Some("close");
+        if is_open {
+            connection.write_all(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+            assert_eq!(read_reply(&mut connection, "GET", |_| {}).unwrap().status, 403, "{head}");
+        }
+        assert_eq!(connection.shut_down(), End::Closed, "{head}");
+    }
+}
+
+#[test]
+fn http_1_0_client_gets_no_interim_response() {
+    let node = MemoryNode::new();
+    let put = node.signed(&node.signer(), &object("PUT", "o").header("expect", "100-continue").body("body"));
+    for (version, interim) in [("HTTP/1.1", true), ("HTTP/1.0", false)] {
+        let mut connection = node.connect();
+        let head = put.head(address()).replace("HTTP/1.1", version);
+        connection.write_all(head.as_bytes()).unwrap();
+        if !interim {
+            connection.write_all(b"body").unwrap();
+        }
+        let mut first = [0; 12];
+        connection.read_exact(&mut first).unwrap();
+        assert_eq!(&first, if interim { b"HTTP/1.1 100" } else { b"HTTP/1.1 200" }, "{version}");
+    }
+}

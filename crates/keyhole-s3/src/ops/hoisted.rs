@@ -56,7 +56,8 @@ pub fn hoist(head: &RequestHead) -> Result<Option<Box<RequestHead>>, Error> {
             let message = format!("The parameter {name} implies functionality that is not implemented. Send a header.");
             return Err(Error::new(ErrorCode::NotImplemented).with_message(message));
         }
-        if !is_header && !(is_presigned_upload && STANDARD.contains(&&name[..])) {
+        let is_standard = is_presigned_upload && STANDARD.contains(&&name[..]);
+        if !is_header && !is_standard {
             continue;
         }
         // Clients send a Content-Type of their own.

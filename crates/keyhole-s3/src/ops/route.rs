@@ -243,13 +243,17 @@ fn subresource(query: &Query) -> Result<Option<&str>, Error> {
         if !KNOWN.contains(&name) {
             continue;
         }
-        // A part is addressed by its number and an upload id.
-        if name != "partNumber" || found.is_none() {
-            found = Some(name);
-        }
+        // A part is addressed by its number and an upload id, which selects the operation.
+        found = match (found, name) {
+            (None, name) => Some(name),
+            (Some("partNumber"), "uploadId") | (Some("uploadId"), "partNumber") => Some("uploadId"),
+            (Some(other), name) => {
+                let message = format!("Conflicting query string parameters: {other}, {name}");
+                return Err(Error::invalid_argument("ResourceType", other, message));
+            }
+        };
     }
-    // The upload id selects the operation, in either order.
-    Ok(if query.has("uploadId") { Some("uploadId") } else { found })
+    Ok(found)
 }
 
 fn not_implemented() -> Error {
@@ -436,6 +440,10 @@ mod tests {
             "PUT /bucket/k?policy&x=1",
         ] {
             check(line, Err(ErrorCode::NotImplemented));
+        }
+        for line in ["GET /bucket/k?acl&tagging", "GET /bucket?location&uploads", "PUT /bucket/k?tagging&partNumber=1"]
+        {
+            check(line, Err(ErrorCode::InvalidArgument));
         }
         check("POST /bucket", Err(ErrorCode::PreconditionFailed));
         for line in ["POST /", "PATCH /bucket", "POST /bucket/k", "PATCH /bucket/k"] {

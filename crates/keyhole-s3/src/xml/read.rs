@@ -226,7 +226,7 @@ pub fn parse_tagging(document: &[u8]) -> Result<Tags, Error> {
                 let (Some(key), Some(value)) = (key.take(), value.take()) else { return Err(malformed()) };
                 tags.push(key, value)?;
             }
-            ["Tagging", "TagSet"] => has_set = true,
+            ["Tagging", "TagSet"] if !has_set => has_set = true,
             ["Tagging"] => {}
             _ => return Err(malformed()),
         }
@@ -243,12 +243,13 @@ pub fn parse_tagging(document: &[u8]) -> Result<Tags, Error> {
 pub fn parse_bucket_encryption(document: &[u8]) -> Result<bool, Error> {
     let mut rules = 0;
     let mut blocks = None;
+    let mut has_types = false;
     walk(document, |path, text| {
         let ["ServerSideEncryptionConfiguration", rest @ ..] = path else { return Err(malformed()) };
         match rest {
             [] => {}
             ["Rule"] => rules += 1,
-            ["Rule", "BlockedEncryptionTypes"] => {}
+            ["Rule", "BlockedEncryptionTypes"] if !has_types => has_types = true,
             ["Rule", "BlockedEncryptionTypes", "EncryptionType"] => {
                 let this = match text.trim() {
                     "SSE-C" => true,
@@ -303,7 +304,8 @@ mod tests {
         assert_eq!(rule(&blocked("NONE")), Ok(false));
         let by_default = "<Rule><ApplyServerSideEncryptionByDefault><SSEAlgorithm>AES256</SSEAlgorithm></ApplyServerSideEncryptionByDefault></Rule>";
         assert_eq!(rule(by_default), Err(ErrorCode::NotImplemented));
-        for bad in ["", "<Rule></Rule>", &blocked("SSE"), &blocked("SSE-C").repeat(2), "<Rule><A/></Rule>"] {
+        let twice = blocked("SSE-C").replace("</Rule>", "<BlockedEncryptionTypes/></Rule>");
+        for bad in ["", "<Rule></Rule>", &blocked("SSE"), &blocked("SSE-C").repeat(2), &twice, "<Rule><A/></Rule>"] {
             assert_eq!(rule(bad), Err(ErrorCode::MalformedXML), "{bad}");
         }
         assert_eq!(parse_bucket_encryption(b"").map_err(|error| error.code), Err(ErrorCode::MalformedXML));
@@ -447,7 +449,7 @@ mod tests {
         for bad in ["<Tag><Key>a</Key></Tag>", "<Tag><Value>a</Value></Tag>", "<Key>a</Key>", "<X/>"] {
             assert_eq!(check(bad), Err(ErrorCode::MalformedXML), "{bad}");
         }
-        for bad in ["", "<Tagging/>", "<TagSet/>"] {
+        for bad in ["", "<Tagging/>", "<TagSet/>", "<Tagging><TagSet/><TagSet/></Tagging>"] {
             assert_eq!(parse_tagging(bad.as_bytes()).unwrap_err().code, ErrorCode::MalformedXML, "{bad}");
         }
     }

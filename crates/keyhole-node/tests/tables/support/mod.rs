@@ -2,6 +2,7 @@
 
 mod connection;
 mod host;
+mod state;
 mod stream;
 
 use std::cell::{Cell, RefCell};
@@ -29,6 +30,7 @@ use keyhole_tests::{CustomerKey, Request, Response};
 
 pub(crate) use connection::Connection;
 use host::FixedHost;
+pub(crate) use state::State;
 pub(crate) use stream::End;
 use stream::{MemoryStream, Pipe};
 

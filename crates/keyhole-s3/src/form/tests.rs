@@ -204,7 +204,6 @@ fn unknown_form_fields_are_rejected() {
         ("x-amz-content-sha256", C::NotImplemented),
         ("x-amz-object-lock-legal-hold", C::NotImplemented),
         ("x-amz-checksum-crc32x", C::NotImplemented),
-        ("x-amz-sse-customer-key", C::InvalidArgument),
         ("x-amz-", C::NotImplemented),
         ("x-keyhole-seal", C::NotImplemented),
         ("acl", C::NotImplemented),

@@ -3,7 +3,7 @@
 //! # Invariants
 //! - A header of S3 (`x-amz-*`), of this node (`x-keyhole-*`), or of a condition is either read by
 //!   the operation, listed here as without effect, or refused before the operation starts.
-//! - A name that looks like an SSE-C header and is none is refused on every operation.
+//! - A misspelt SSE-C header is refused on every operation.
 //!
 //! To support a header, add one line to [`ALLOWED`]. The page `S3.md` lists those without effect; a
 //! test compares the two.
@@ -55,7 +55,7 @@ const READS: &str = "GET";
 enum Rule {
     /// The operation reads it.
     Taken,
-    /// The header may have these values, which ask for what the node does anyway. Others are
+    /// The header may have these values, which ask for the node's fixed behaviour. Others are
     /// refused with this code.
     Only(&'static [&'static str], ErrorCode),
     /// The header names the owner that the bucket must have.
@@ -199,7 +199,7 @@ pub(crate) fn check_form_headers(headers: &Headers) -> Result<(), Error> {
     }
 }
 
-/// Returns whether a request may have a header without effect. It is none in a query either.
+/// Returns whether a header has no effect on any operation.
 pub(super) fn is_telemetry(name: &str) -> bool {
     ALLOWED.iter().any(|(allowed, on, rule)| *allowed == name && *on == EVERY && matches!(rule, NoEffect))
         && !name.contains("server-side-encryption")
@@ -262,7 +262,7 @@ fn refusal(name: &str) -> Error {
 }
 
 /// Shortens a name for an error.
-fn echo(name: &str) -> String {
+pub(super) fn echo(name: &str) -> String {
     name.chars().take(ECHO_MAX).collect()
 }
 
@@ -342,7 +342,7 @@ mod tests {
             assert_eq!(check(line, header), Err(code), "{line} {header}");
         }
         let long = head(&format!("GET / HTTP/1.1\nx-amz-{}: 1", "a".repeat(2 * ECHO_MAX)));
-        let error = check_headers(&long, &Operation::ListBuckets).unwrap_err();
+        let error = check_headers(&long, &Operation::HeadBucket).unwrap_err();
         assert!(error.fields.iter().all(|(_, value)| value.len() == ECHO_MAX), "{error:?}");
     }
 

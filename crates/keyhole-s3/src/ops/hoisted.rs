@@ -1,7 +1,7 @@
 //! Headers in the query. Presigners of the AWS SDKs move the headers of a request into its query,
 //! where the signature covers them; S3 applies them as headers.
 
-use super::allowed::is_telemetry;
+use super::allowed::{echo, is_telemetry};
 use crate::http::{Headers, RequestHead};
 use crate::{Error, ErrorCode, sse};
 
@@ -44,9 +44,9 @@ pub fn hoist(head: &RequestHead) -> Result<Option<Box<RequestHead>>, Error> {
     let query = &head.query;
     let is_presigned_upload = query.has("X-Amz-Signature") && matches!(&head.method[..], "PUT" | "POST");
     let mut found: Vec<(String, &str)> = Vec::new();
-    for parameter in query.names() {
+    for (parameter, value) in query.pairs() {
         let name = parameter.to_ascii_lowercase();
-        let value = query.get(parameter).unwrap_or_default().trim_ascii();
+        let value = value.trim_ascii();
         let is_header = name.starts_with("x-amz-") || name.starts_with("x-keyhole-");
         refuse_key(&name)?;
         if SIGNING.contains(&parameter) || SDK_DEFAULTS.contains(&(&name, value)) || is_telemetry(&name) {
@@ -65,13 +65,22 @@ pub fn hoist(head: &RequestHead) -> Result<Option<Box<RequestHead>>, Error> {
         if !is_header && sent == Some(value.as_bytes()) {
             continue;
         }
-        if sent.is_some() || found.iter().any(|(other, _)| *other == name) {
-            let message = format!("{name} is given twice, in the query and as a header. Send it once.");
+        if !is_token(&name) {
+            let message = "A header in the query has a character that no header name has (RFC 9110, token).";
             return Err(Error::new(ErrorCode::InvalidRequest).with_message(message));
+        }
+        if sent.is_some() || found.iter().any(|(other, _)| *other == name) {
+            let message = "A header is given twice, in the query and outside of it. Send it once.";
+            return Err(Error::new(ErrorCode::InvalidRequest).with_message(message).with_field("Header", echo(&name)));
         }
         found.push((name, value));
     }
     Ok((!found.is_empty()).then(|| Box::new(with_headers(head, &found))))
+}
+
+/// Returns whether a name is a token (RFC 9110 §5.6.2), as all header names are.
+fn is_token(name: &str) -> bool {
+    name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
 }
 
 /// Rejects customer keys in the query, however they are spelt.
@@ -146,6 +155,9 @@ mod tests {
             ("X-AMZ-SERVER-SIDE-ENCRYPTION-CUSTOMER-KEY-MD5=a", C::InvalidRequest),
             ("x-amz-copy-source-server-side-encryption-customer-key=a", C::InvalidRequest),
             ("x-amz-sse-customer-key=a", C::InvalidRequest),
+            ("x-amz-meta-a%20b=1", C::InvalidRequest),
+            ("x-amz-meta-a%0d%0ab:=1", C::InvalidRequest),
+            ("x-amz-meta-%C3%A9=1", C::InvalidRequest),
             ("X-Amz-Content-Sha256=0", C::NotImplemented),
             ("x-amz-date=20260101T000000Z", C::NotImplemented),
             ("x-amz-decoded-content-length=1", C::NotImplemented),

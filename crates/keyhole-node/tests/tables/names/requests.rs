@@ -46,7 +46,7 @@ impl<'n> World<'n> {
         let etag = send(part).header("etag").expect("an ETag").to_owned();
         send(Request::new("PUT", &format!("/{bucket}")).query("lifecycle", "").body(LIFECYCLE));
         let world = World { node, bucket, upload_id, etag };
-        // What other operations are not to meet.
+        // Settings and objects for this operation alone.
         let put = match operation {
             "GetObjectAttributes" => {
                 world.make_parts();
@@ -171,12 +171,12 @@ impl<'n> World<'n> {
         request.with_path(&format!("/{}", self.bucket))
     }
 
-    /// Returns what the world's buckets store.
+    /// Returns the content of the world's buckets.
     pub(crate) fn state(&self) -> State {
         self.node.state(|name| name.starts_with(&self.bucket))
     }
 
-    /// Sends a request as it is. Returns its outcome, and what the world's buckets store then.
+    /// Sends a request unchanged. Returns its outcome and the content of the world's buckets.
     pub(crate) fn exchange(&self, request: &Request) -> (Outcome, State) {
         let response = self.node.send_unsigned(request);
         let text = |text: &str| text.replace(&self.bucket, BUCKET).replace(&self.upload_id, "{upload}");
@@ -211,11 +211,12 @@ const CORS: &str = "<CORSConfiguration><CORSRule><AllowedMethod>GET</AllowedMeth
 
 const TAGGING: &str = "<Tagging><TagSet><Tag><Key>b</Key><Value>2</Value></Tag></TagSet></Tagging>";
 
-/// Returns the names of the operations that the node routes, but PostObject.
+/// Returns the names of the operations that the node routes, without PostObject, whose names are
+/// the fields of a form.
 pub(crate) fn operations() -> Vec<&'static str> {
     let source = include_str!("../../../../keyhole-s3/src/ops/route.rs");
     let names = source.split("pub fn name(&self)").nth(1).expect("the names of the operations");
     let names = names.split("/// Determines").next().expect("their end");
     let names = names.split("=> \"").skip(1).map(|rest| rest.split('"').next().expect("a name"));
-    names.filter(|name| *name != "PostObject").collect()
+    names.filter(|name| !matches!(*name, "PostObject" | "Preflight")).collect()
 }

@@ -1,4 +1,4 @@
-//! What a node stores, as text for comparisons.
+//! The content of a node's buckets, as text for comparisons.
 
 use keyhole_log::{ListObjects, ListUploads, Listed, ListedUpload, Log};
 use keyhole_sim::disk::SimDisk;
@@ -11,9 +11,9 @@ const ENTRIES_MAX: usize = 1000;
 /// The content of some buckets.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct State {
-    /// What was written when and where: equal only if nothing was written in between.
+    /// The records with their positions: equal only if nothing was written in between.
     pub(crate) records: Vec<String>,
-    /// What a client can tell: equal for the same writes to another bucket.
+    /// The properties that clients see: equal for the same writes to another bucket.
     pub(crate) content: Vec<String>,
 }
 

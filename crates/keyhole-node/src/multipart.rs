@@ -138,8 +138,8 @@ impl<P: Platform> Node<P> {
         Ok(binding.describe(response))
     }
 
-    /// Handles CompleteMultipartUpload. Repeating it is no error as long as the object is the one
-    /// that it made.
+    /// Handles CompleteMultipartUpload. A repeated completion succeeds as long as the object is the
+    /// one that the first completion made.
     pub(crate) async fn complete_upload(
         &self,
         connection: &mut Connection<P::Stream>,
@@ -317,7 +317,7 @@ impl<P: Platform> Node<P> {
     }
 }
 
-/// What a CompleteMultipartUpload asks for.
+/// The object that a CompleteMultipartUpload asks for.
 pub(crate) struct WantedObject<'c> {
     pub(crate) customer_key: Option<&'c CustomerKey>,
     pub(crate) condition: Condition,

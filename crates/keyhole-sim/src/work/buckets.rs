@@ -1,7 +1,7 @@
 //! Buckets: creation, deletion, purge.
 
-use keyhole_log::Error;
 use keyhole_log::limits::{CHECKPOINTS_KEPT, SEGMENTS_START};
+use keyhole_log::{Condition, Error};
 
 use super::settings::created_tags;
 use super::{Answer, Client};
@@ -106,7 +106,7 @@ impl Client {
     /// meanwhile.
     pub(super) async fn purge(&mut self, bucket: &'static str) {
         for key in KEYS {
-            self.delete(bucket, key).await;
+            self.delete_if(bucket, key, Condition::None).await;
         }
         self.delete_bucket(bucket).await;
     }

@@ -181,6 +181,10 @@ impl Client {
             Condition::IfAbsent => Condition::None,
             other => other,
         };
+        self.delete_if(bucket, key, condition).await;
+    }
+
+    pub(super) async fn delete_if(&mut self, bucket: &'static str, key: &'static str, condition: Condition) {
         let (id, time) = self.number();
         let since = self.since();
         self.world.model.borrow_mut().key(bucket, key).begin(id, None, since.tick);

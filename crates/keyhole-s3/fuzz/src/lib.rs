@@ -56,14 +56,14 @@ fn read_parameters(head: &RequestHead, operation: &Operation) {
     let _ = ops::tags(head).map(|tags| assert_eq!(ops::Tags::from_bytes(&tags.to_bytes()), Some(tags)));
     let _ = ops::copied_tags(head);
     let _ = ops::read_options(head);
-    let _ = ops::write_condition(head);
+    let _ = (ops::write_condition(head), ops::delete_condition(head));
     let _ = ops::is_sealed_transfer(head, operation);
     let _ = Completion::new(head);
     for conditions in [ops::conditions(head), ops::copy_conditions(head)] {
         let _ = (conditions.decide(None), conditions.decide(Some(("0123", NOW_MS))));
     }
     for size in [0, 1, 10_000] {
-        if let Ok(Some(range)) = ops::range(head, size) {
+        if let Ok(Some(range)) = ops::range(head, size, &"0123", NOW_MS) {
             assert!(range.start < range.end && range.end <= size, "{range:?} of {size}");
         }
     }

@@ -285,7 +285,7 @@ mod tests {
             assert_eq!(parse_delete(document.as_bytes()).unwrap_err().code, ErrorCode::MalformedXML, "{text:?}");
         }
         let document = b"<Delete><Object><Key>a&#x1;&#13;</Key></Object></Delete>";
-        assert_eq!(parse_delete(document).unwrap().objects, ["a\u{1}\r"]);
+        assert_eq!(parse_delete(document).unwrap().objects[0].key, "a\u{1}\r");
     }
 
     #[test]

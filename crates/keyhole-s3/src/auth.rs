@@ -16,7 +16,7 @@ use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::http::{Headers, RequestHead, is_list, is_own};
-use crate::limits::{CLOCK_SKEW_MAX_MS, HEADERS_MAX, PRESIGNED_MAX_S, SIGNING_KEYS_MAX};
+use crate::limits::{CLOCK_SKEW_MAX_MS, HEADERS_MAX, PRESIGNED_MAX_S, SIGNED_HEADERS_MAX, SIGNING_KEYS_MAX};
 use crate::query::{ENCODED, Query};
 use crate::time::{iso8601, parse_amz_date};
 use crate::{Error, ErrorCode};
@@ -452,6 +452,12 @@ fn check_date<'h>(head: &'h RequestHead, authorization: &Authorization<'_>, now_
 /// have been added in transit), and that each signed name is one header of the request: an absent
 /// header has the canonical form of an empty one, and a list that of one header with commas.
 fn check_coverage(headers: &Headers, authorization: &Authorization<'_>) -> Result<(), Error> {
+    // Each name is looked up among all headers.
+    let count = authorization.signed_headers.split(';').count();
+    if count > SIGNED_HEADERS_MAX {
+        let what = format!("SignedHeaders has {count} names; sign at most {SIGNED_HEADERS_MAX} headers.");
+        return Err(if authorization.is_presigned { query_error(what) } else { malformed(what) });
+    }
     if !authorization.signed_headers.split(';').any(|signed| signed == "host") {
         return Err(if authorization.is_presigned {
             query_error("The host header must be among the X-Amz-SignedHeaders.")
@@ -683,6 +689,19 @@ pub(crate) mod tests {
             Signature=34b48302e7b5fa45bde8084f4b7868a86f0a534bc59db6670ed5711ef69dc6f7"
         ))
         .unwrap();
+    }
+
+    #[test]
+    fn number_of_signed_headers_is_limited() {
+        // Valid but for the signature, which is checked last.
+        let with = |count: usize| {
+            let names = format!("host;x-amz-content-sha256;x-amz-date{}", ";a".repeat(count - 3));
+            let head = get_object();
+            let at = head.find("SignedHeaders=").unwrap();
+            check(&format!("{}SignedHeaders={names},Signature={}", &head[..at], "0".repeat(64)))
+        };
+        let outcomes = [SIGNED_HEADERS_MAX, SIGNED_HEADERS_MAX + 1].map(|count| with(count).unwrap_err());
+        assert_eq!(outcomes, [ErrorCode::SignatureDoesNotMatch, ErrorCode::AuthorizationHeaderMalformed]);
     }
 
     const PRESIGNED: &str = "GET /test.txt?X-Amz-Algorithm=AWS4-HMAC-SHA256\

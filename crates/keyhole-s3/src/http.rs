@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use zeroize::Zeroize;
 
-use crate::limits::{HEAD_MAX, HEADERS_MAX};
+use crate::limits::{HEAD_MAX, HEADERS_MAX, QUERY_PARAMETERS_MAX};
 use crate::query::{self, Query};
 use crate::time::http_date;
 use crate::{Error, ErrorCode};
@@ -181,7 +181,8 @@ pub(crate) fn is_own(name: &str) -> bool {
 /// # Errors
 /// - [`ErrorCode::RequestHeaderSectionTooLarge`] beyond [`HEAD_MAX`] or [`HEADERS_MAX`];
 /// - [`ErrorCode::NotImplemented`] for a `Transfer-Encoding` other than `chunked`;
-/// - [`ErrorCode::InvalidURI`] for a target without a path or with an invalid escape;
+/// - [`ErrorCode::InvalidURI`] for a target without a path, with an invalid escape, or with more than
+///   [`QUERY_PARAMETERS_MAX`] parameters;
 /// - the errors of [`Query::parse`];
 /// - [`ErrorCode::InvalidRequest`] for anything else that is not an HTTP/1 request, for a repeated
 ///   header that has one value, for a length that is not a single number, for `Transfer-Encoding`
@@ -333,7 +334,20 @@ fn split_target<'t>(target: &'t str, headers: &Headers) -> Result<(&'t str, &'t 
     if !target.starts_with('/') {
         return Err(Error::new(ErrorCode::InvalidURI));
     }
-    Ok(target.split_once('?').unwrap_or((target, "")))
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    check_parameters(query)?;
+    Ok((path, query))
+}
+
+/// Checks the number of parameters before any of them is decoded.
+fn check_parameters(query: &str) -> Result<(), Error> {
+    // An empty pair is no parameter, but takes time as well.
+    let count = if query.is_empty() { 0 } else { 1 + query.bytes().filter(|byte| *byte == b'&').count() };
+    if count <= QUERY_PARAMETERS_MAX {
+        return Ok(());
+    }
+    let message = format!("The query has {count} parameters; send at most {QUERY_PARAMETERS_MAX}.");
+    Err(Error::new(ErrorCode::InvalidURI).with_message(message))
 }
 
 fn content_length(headers: &Headers) -> Result<Option<u64>, Error> {
@@ -558,6 +572,15 @@ pub(crate) mod tests {
         let fields = |n| "GET / HTTP/1.1\nHost: h".to_owned() + &"\nA: b".repeat(n - 1);
         assert_eq!(head(&fields(HEADERS_MAX)).headers.iter().count(), HEADERS_MAX);
         check(&fields(HEADERS_MAX + 1), ErrorCode::RequestHeaderSectionTooLarge);
+        let query = |n: usize| {
+            let pairs: Vec<_> = (0..n).map(|i| format!("a{i}")).collect();
+            format!("GET /?{} HTTP/1.1", pairs.join("&"))
+        };
+        assert_eq!(head(&query(QUERY_PARAMETERS_MAX)).query.names().count(), QUERY_PARAMETERS_MAX);
+        check(&query(QUERY_PARAMETERS_MAX + 1), ErrorCode::InvalidURI);
+        // Empty parameters count, and those behind a second question mark.
+        check(&format!("GET /?{} HTTP/1.1", "&".repeat(QUERY_PARAMETERS_MAX)), ErrorCode::InvalidURI);
+        check(&format!("GET http://h/?a?{} HTTP/1.1", "&b".repeat(QUERY_PARAMETERS_MAX)), ErrorCode::InvalidURI);
     }
 
     #[test]

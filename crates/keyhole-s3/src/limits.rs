@@ -10,6 +10,13 @@ pub const HEADERS_MAX: usize = 128;
 /// Maximum characters of a client's text that an error repeats.
 pub const ECHO_MAX: usize = 64;
 
+/// Maximum parameters of a query. A presigned GET has six of the signature, six that override
+/// response headers, and a few of its own; clients add some that they alone know.
+pub const QUERY_PARAMETERS_MAX: usize = 64;
+
+/// Maximum names in the `SignedHeaders` of a signature: each header field of a request once.
+pub const SIGNED_HEADERS_MAX: usize = HEADERS_MAX;
+
 /// Maximum bytes of an object key.
 pub const KEY_MAX: usize = keyhole_core::limits::OBJECT_KEY_MAX;
 
@@ -89,6 +96,24 @@ pub const BOUNDARY_MAX: usize = 70;
 
 /// Maximum depth of elements in an XML document; `Delete/Object/Key` has 3.
 pub const XML_DEPTH_MAX: usize = 8;
+
+/// Maximum elements of a `Delete` document: [`DELETE_MAX`] objects with a key, a version and three
+/// conditions each, and a few around them. Comments and processing instructions count as elements.
+pub const XML_DELETE_ELEMENTS_MAX: usize = 8 * DELETE_MAX;
+
+/// Maximum elements of a `CompleteMultipartUpload` document: each part with its number, its ETag and
+/// a few checksums.
+pub const XML_COMPLETE_ELEMENTS_MAX: usize = 8 * PART_NUMBER_MAX as usize;
+
+/// Maximum elements of a `LifecycleConfiguration` document: each rule with a filter of two sizes, a
+/// prefix and ten tags, and its actions.
+pub const XML_LIFECYCLE_ELEMENTS_MAX: usize = 64 * RULES_MAX;
+
+/// Maximum elements of a `CORSConfiguration` document: each rule with many origins and headers.
+pub const XML_CORS_ELEMENTS_MAX: usize = 64 * CORS_RULES_MAX;
+
+/// Maximum elements of any other document: the `Tagging` of a bucket has 152.
+pub const XML_ELEMENTS_MAX: usize = 1024;
 
 /// Maximum signing keys cached per worker, one for each credential and day.
 pub const SIGNING_KEYS_MAX: usize = 16;

@@ -5,7 +5,10 @@ use quick_xml::Reader;
 use quick_xml::events::Event;
 
 use crate::checksum;
-use crate::limits::{DELETE_MAX, KEY_MAX, PART_NUMBER_MAX, XML_DEPTH_MAX};
+use crate::limits::{
+    DELETE_MAX, KEY_MAX, PART_NUMBER_MAX, XML_COMPLETE_ELEMENTS_MAX, XML_CORS_ELEMENTS_MAX, XML_DELETE_ELEMENTS_MAX,
+    XML_DEPTH_MAX, XML_ELEMENTS_MAX, XML_LIFECYCLE_ELEMENTS_MAX,
+};
 use crate::ops::{Required, Tags};
 use crate::{Error, ErrorCode};
 
@@ -58,6 +61,41 @@ fn once<T>(place: &mut Option<T>, value: T) -> Result<(), Error> {
     if place.replace(value).is_some() { Err(malformed()) } else { Ok(()) }
 }
 
+/// Returns the limit of the elements of a document with this root.
+fn elements_max(root: &str) -> usize {
+    match root {
+        "Delete" => XML_DELETE_ELEMENTS_MAX,
+        "CompleteMultipartUpload" => XML_COMPLETE_ELEMENTS_MAX,
+        "LifecycleConfiguration" => XML_LIFECYCLE_ELEMENTS_MAX,
+        "CORSConfiguration" => XML_CORS_ELEMENTS_MAX,
+        _ => XML_ELEMENTS_MAX,
+    }
+}
+
+/// Counts the elements of a document, and whatever else a parser stops at.
+struct ElementCount {
+    count: usize,
+    max: usize,
+}
+
+impl ElementCount {
+    fn new() -> Self {
+        ElementCount { count: 0, max: XML_ELEMENTS_MAX }
+    }
+
+    fn begin(&mut self, depth: usize, name: &str) -> Result<(), Error> {
+        if depth == 0 {
+            self.max = elements_max(name);
+        }
+        self.add()
+    }
+
+    fn add(&mut self) -> Result<(), Error> {
+        self.count += 1;
+        if self.count > self.max { Err(malformed()) } else { Ok(()) }
+    }
+}
+
 /// Calls `visit` with the path and the text of each element at its end. Ignores namespaces and
 /// attributes. Rejects document types, and with them all entities but the predefined ones.
 pub(super) fn walk(document: &[u8], mut visit: impl FnMut(&[&str], &str) -> Result<(), Error>) -> Result<(), Error> {
@@ -70,6 +108,7 @@ pub(super) fn walk(document: &[u8], mut visit: impl FnMut(&[&str], &str) -> Resu
     let mut path: Vec<String> = Vec::new();
     let mut text = String::new();
     let mut roots = 0;
+    let mut elements = ElementCount::new();
     loop {
         match reader.read_event().map_err(|_| malformed())? {
             Event::Start(element) => {
@@ -78,18 +117,23 @@ pub(super) fn walk(document: &[u8], mut visit: impl FnMut(&[&str], &str) -> Resu
                 }
                 roots += usize::from(path.is_empty());
                 let name = element.local_name();
+                elements.begin(path.len(), name.as_ref())?;
                 path.push(name.as_ref().to_owned());
                 text.clear();
             }
             Event::Empty(element) => {
                 roots += usize::from(path.is_empty());
                 let name = element.local_name();
+                elements.begin(path.len(), name.as_ref())?;
                 path.push(name.as_ref().to_owned());
                 visit(&path.iter().map(String::as_str).collect::<Vec<_>>(), "")?;
                 path.pop();
             }
             Event::Text(piece) => text.push_str(&piece.xml10_content()),
-            Event::CData(piece) => text.push_str(&piece.xml10_content()),
+            Event::CData(piece) => {
+                elements.add()?;
+                text.push_str(&piece.xml10_content());
+            }
             Event::GeneralRef(reference) => match reference.resolve_char_ref().map_err(|_| malformed())? {
                 Some(c) => text.push(c),
                 None => text.push_str(quick_xml::escape::resolve_predefined_entity(&reference).ok_or_else(malformed)?),
@@ -100,7 +144,7 @@ pub(super) fn walk(document: &[u8], mut visit: impl FnMut(&[&str], &str) -> Resu
                 text.clear();
             }
             Event::DocType(_) => return Err(malformed()),
-            Event::Decl(_) | Event::Comment(_) | Event::PI(_) => {}
+            Event::Decl(_) | Event::Comment(_) | Event::PI(_) => elements.add()?,
             Event::Eof => break,
         }
     }
@@ -390,6 +434,37 @@ mod tests {
             let document = format!("<Delete>{bad}<Object><Key>a</Key></Object></Delete>");
             assert_eq!(parse_delete(document.as_bytes()).unwrap_err().code, ErrorCode::MalformedXML, "{bad}");
         }
+    }
+
+    #[test]
+    fn documents_are_parsed_up_to_their_limit_of_elements() {
+        // One root, and so many elements, comments or sections in it.
+        let many = |root: &str, piece: &str, count: usize| {
+            let document = format!("<{root}>{}</{root}>", piece.repeat(count));
+            let mut visited = 0;
+            walk(document.as_bytes(), |_, _| {
+                visited += 1;
+                Ok(())
+            })
+            .map(|()| visited)
+            .map_err(|error| error.code)
+        };
+        for (root, max) in [
+            ("Delete", XML_DELETE_ELEMENTS_MAX),
+            ("CompleteMultipartUpload", XML_COMPLETE_ELEMENTS_MAX),
+            ("LifecycleConfiguration", XML_LIFECYCLE_ELEMENTS_MAX),
+            ("CORSConfiguration", XML_CORS_ELEMENTS_MAX),
+            ("Tagging", XML_ELEMENTS_MAX),
+        ] {
+            assert_eq!(many(root, "<a/>", max - 1), Ok(max), "{root}");
+            assert_eq!(many(root, "<a></a>", max - 1), Ok(max), "{root}");
+            for piece in ["<a/>", "<a></a>", "<!---->", "<?a?>", "<![CDATA[]]>"] {
+                assert_eq!(many(root, piece, max), Err(ErrorCode::MalformedXML), "{root} {piece}");
+            }
+        }
+        // A prefix of comments does not raise the limit.
+        let document = "<!---->".repeat(XML_ELEMENTS_MAX + 1) + "<Delete/>";
+        assert_eq!(walk(document.as_bytes(), |_, _| Ok(())).map_err(|error| error.code), Err(ErrorCode::MalformedXML));
     }
 
     #[test]

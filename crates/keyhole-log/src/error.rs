@@ -25,6 +25,8 @@ pub enum Error {
     Conflict,
     /// The write would exceed the bucket's quota.
     QuotaExceeded,
+    /// The index has no room for a new name: its limit of memory or of objects is reached.
+    IndexFull,
     /// A value is longer than its limit in [`limits`](crate::limits). Holds the name of the value.
     TooLarge(&'static str),
     // Caused by the configuration or by the file.
@@ -72,6 +74,7 @@ impl fmt::Display for Error {
                 f.write_str("another write of the same key, or change of the same bucket, is in progress")
             }
             Error::QuotaExceeded => f.write_str("the quota of the bucket is exceeded"),
+            Error::IndexFull => f.write_str("the index is full: delete objects, or raise its limits"),
             Error::TooLarge(what) => write!(f, "{what}: over its limit"),
             Error::Foreign(what) => write!(f, "not an object file: {what}"),
             Error::UnsupportedVersion { found, supported } => {

@@ -74,6 +74,7 @@ pub use body::NewBody;
 pub use check::{CheckOptions, CheckReport, Finding, Verdict, check};
 pub use disk::{Disk, Extent};
 pub use error::{Damage, Error, FailedWrite};
+pub use index::IndexLimits;
 #[doc(hidden)]
 pub use index::LiveMismatch;
 pub use log::{Body, BodyWriter, ChunkTags, LastBlock, Log, OpenBlock, ScrubCursor, ScrubStep, worker};

@@ -91,6 +91,17 @@ pub const OBJECT_TAGS_MAX: usize = 16 * 1024;
 /// the clear), or 85 for each of 5,000 (a sealed CRC-32). This is the remainder of the longest record.
 pub const PART_CHECKSUMS_MAX: usize = 416 * 1024;
 
+/// Minimum bytes that an object, a part or an upload counts towards a quota beside its body: about
+/// what it takes in records and in the index. A longer record counts as it is.
+pub const QUOTA_SHARE: u64 = 1024;
+
+/// Approximate bytes that a new name takes in the index beside its key: the entries of an object and
+/// of its body, and slack.
+pub const INDEX_PER_NAME: u64 = 160;
+
+/// A full index is measured again once it has lost one in this many of its names.
+pub const INDEX_REMEASURE: u64 = 4096;
+
 /// Maximum length of an object key (S3 allows 1,024).
 pub const KEY_MAX: usize = 1024;
 

@@ -179,15 +179,18 @@ pub struct BucketUsage {
     pub uploads: u64,
     /// Plaintext bytes of its objects and of the parts of its uploads.
     pub bytes: u64,
-    /// Limit on `bytes`. `None`: unlimited.
+    /// Bytes that count towards the quota: `bytes`, and for each object, part and upload its record,
+    /// at least [`QUOTA_SHARE`](crate::limits::QUOTA_SHARE).
+    pub charged: u64,
+    /// Limit on `charged`. `None`: unlimited.
     pub quota: Option<u64>,
 }
 
 /// The settings of a bucket.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct BucketSettings {
-    /// Limit on the plaintext bytes of its objects and of the parts of its
-    /// uploads. `None`: unlimited.
+    /// Limit on the plaintext bytes of its objects and of the parts of its uploads, and on their
+    /// records: see [`BucketUsage::charged`]. `None`: unlimited.
     pub quota: Option<u64>,
     /// Lifetime of an object, in ms since it was stored. `None`: objects do not expire.
     pub expire_ms: Option<u64>,

@@ -1,7 +1,7 @@
 //! The parameters of a life, derived from its seed.
 
 use keyhole_log::limits::{INLINE_MAX, SEGMENT_LEN_MIN, SEGMENTS_FIXED, SEGMENTS_PER_WORKER, SEGMENTS_START};
-use keyhole_log::{Durability, Format, OpenOptions};
+use keyhole_log::{Durability, Format, IndexLimits, OpenOptions};
 
 use crate::disk::{Faults, FileSystem};
 use crate::random::Random;
@@ -269,6 +269,7 @@ impl Opening {
             workers: self.workers,
             capacity: self.capacity,
             ring,
+            index_limits: IndexLimits::default(),
             rebuild,
             read_only,
         }

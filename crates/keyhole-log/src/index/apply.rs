@@ -11,6 +11,7 @@ use super::bucket::{Bucket, Settings};
 use super::effect::{Effect, Put};
 use super::entry::{Bodies, BodyEntry, Key, ObjectEntry, Stamp};
 use super::location::{Location, Shares};
+use super::quota_charge;
 use super::uploads::{PartEntry, Upload};
 use crate::error::Error;
 use crate::types::{BodyId, BucketSettings, Part, UploadIdentity};
@@ -124,7 +125,20 @@ impl Index {
         let old = std::mem::replace(place, at);
         self.live.sub(old);
         self.live.add(at);
+        self.recharge(effect, old, at);
         true
+    }
+
+    /// Corrects the bytes that count towards the quota for a record that has moved.
+    fn recharge(&mut self, effect: &Effect, old: Location, at: Location) {
+        let (Effect::Put(Put { bucket, .. }) | Effect::CreateUpload { bucket, .. } | Effect::PutPart { bucket, .. }) =
+            effect
+        else {
+            return;
+        };
+        if let Some(home) = self.buckets.get_mut(bucket) {
+            home.charged = home.charged + quota_charge(0, at) - quota_charge(0, old);
+        }
     }
 
     /// Returns the location of this record according to the index, if it is live.
@@ -195,6 +209,7 @@ impl Index {
             let entry =
                 ObjectEntry { at, seq, size: put.size, stamp, digest: put.etag.digest, bodies: put.bodies.clone() };
             home.bytes = home.bytes.wrapping_add(put.size);
+            home.charged = home.charged.wrapping_add(quota_charge(put.size, at));
             let old = match place {
                 Ok(place) => Some(std::mem::replace(home.objects.at_mut(place), entry)),
                 Err(place) => {
@@ -228,6 +243,7 @@ impl Index {
         let bodies = entry.bodies.clone();
         let len = key.0.len();
         home.bytes = home.bytes.wrapping_add(entry.size);
+        home.charged = home.charged.wrapping_add(quota_charge(entry.size, at));
         self.newest_ms = self.newest_ms.max(entry.time_ms());
         let old = home.objects.insert(key, entry);
         self.added_object(bucket, len, at, &bodies, old);
@@ -255,6 +271,7 @@ impl Index {
         let Some(old) = old else { return };
         if let Some(home) = self.buckets.get_mut(&bucket) {
             home.bytes = home.bytes.wrapping_sub(old.size);
+            home.charged = home.charged.wrapping_sub(quota_charge(old.size, old.at));
         }
         self.totals.objects -= 1;
         self.totals.keys -= key_len as u64;
@@ -267,6 +284,7 @@ impl Index {
         self.totals.uploads += 1;
         self.newest_ms = self.newest_ms.max(upload.time_ms);
         self.live.add(upload.at);
+        home.charged += quota_charge(0, upload.at);
         home.uploads.insert(seq, upload);
         Ok(())
     }
@@ -285,6 +303,7 @@ impl Index {
         let body = part.body;
         let old = upload.parts.insert(PartEntry { at, seq, time_ms, part: part.clone() });
         home.bytes = home.bytes.wrapping_add(part.size);
+        home.charged = home.charged.wrapping_add(quota_charge(part.size, at));
         self.newest_ms = self.newest_ms.max(time_ms);
         self.live.add(at);
         self.add_refs(&[body]);
@@ -297,6 +316,7 @@ impl Index {
     fn forget_part(&mut self, bucket: u64, old: &PartEntry) {
         if let Some(home) = self.buckets.get_mut(&bucket) {
             home.bytes = home.bytes.wrapping_sub(old.part.size);
+            home.charged = home.charged.wrapping_sub(quota_charge(old.part.size, old.at));
         }
         self.live.sub(old.at);
         self.drop_refs(&[old.part.body]);
@@ -305,6 +325,7 @@ impl Index {
     fn remove_upload(&mut self, bucket: u64, seq: u64) {
         let Some(home) = self.buckets.get_mut(&bucket) else { return };
         let Some(upload) = home.uploads.remove(seq) else { return };
+        home.charged -= quota_charge(0, upload.at);
         self.totals.uploads -= 1;
         self.live.sub(upload.at);
         for part in upload.parts.iter() {

@@ -60,7 +60,9 @@ pub(crate) struct Bucket {
     pub(super) uploads: Uploads,
     /// Plaintext bytes of its objects, and of the parts of its uploads.
     pub(super) bytes: u64,
-    /// Plaintext bytes of in-flight writes.
+    /// Bytes that count towards the quota: `bytes`, and the records.
+    pub(super) charged: u64,
+    /// Bytes of in-flight writes that count towards the quota.
     pub(super) reserved: u64,
 }
 
@@ -79,6 +81,7 @@ impl Bucket {
             objects: self.objects.len() as u64,
             uploads: self.uploads.len() as u64,
             bytes: self.bytes,
+            charged: self.charged,
             quota: self.settings.as_ref().and_then(|settings| settings.settings.quota),
         }
     }
@@ -180,6 +183,7 @@ impl Bucket {
             pending: Default::default(),
             uploads: Default::default(),
             bytes: 0,
+            charged: 0,
             reserved: 0,
         }
     }

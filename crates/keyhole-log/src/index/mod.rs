@@ -19,6 +19,7 @@ mod list;
 mod location;
 mod recount;
 mod reserve;
+mod room;
 mod uploads;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,6 +32,8 @@ pub(crate) use effect::Put;
 pub(crate) use entry::{Bodies, BodyEntry, ObjectEntry};
 pub(crate) use location::{Live, Location, Shares};
 pub use recount::LiveMismatch;
+pub use room::IndexLimits;
+pub(crate) use room::quota_charge;
 pub(crate) use uploads::Upload;
 
 use crate::limits::CHECKPOINTS_KEPT;
@@ -65,6 +68,8 @@ pub(crate) struct Index {
     pub(crate) checkpoints: Vec<Checkpoint>,
     /// Records of the checkpoint being written.
     pub(crate) building: Vec<Location>,
+    limits: IndexLimits,
+    measured: room::Measured,
 }
 
 /// Retention of unreferenced bodies during replay, since a later record may refer to them.

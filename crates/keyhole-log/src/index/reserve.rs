@@ -6,6 +6,7 @@ use super::effect::Effect;
 use super::entry::Key;
 use super::uploads::Upload;
 use crate::Error;
+use crate::limits::QUOTA_SHARE;
 use crate::types::{CompleteUpload, Condition};
 
 impl Index {
@@ -51,10 +52,10 @@ impl Index {
         }
     }
 
-    /// Counts in-flight bytes of a bucket.
+    /// Counts the bytes of an in-flight object, part or upload towards the quota of its bucket.
     pub(crate) fn reserve_bytes(&mut self, bucket: u64, bytes: u64) {
         if let Some(home) = self.buckets.get_mut(&bucket) {
-            home.reserved += bytes;
+            home.reserved += bytes + QUOTA_SHARE;
         }
     }
 
@@ -91,22 +92,19 @@ impl Index {
                 match put.upload {
                     // The bytes of its parts are already counted.
                     Some(upload) => self.set_closing(put.bucket, upload, false),
-                    None => self.release_bytes(put.bucket, put.size),
+                    None => self.release_bytes(put.bucket, put.size + QUOTA_SHARE),
                 }
             }
             Effect::Delete { bucket, key } => self.release_name(*bucket, key, seq),
             Effect::AbortUpload { bucket, upload } => self.set_closing(*bucket, *upload, false),
-            Effect::PutPart { bucket, part, .. } => self.release_bytes(*bucket, part.size),
+            Effect::PutPart { bucket, part, .. } => self.release_bytes(*bucket, part.size + QUOTA_SHARE),
+            Effect::CreateUpload { bucket, .. } => self.release_bytes(*bucket, QUOTA_SHARE),
             Effect::SetBucket { bucket, .. } => {
                 if let Some(home) = self.buckets.get_mut(bucket) {
                     home.settings_pending -= 1;
                 }
             }
-            Effect::Body { .. }
-            | Effect::CreateUpload { .. }
-            | Effect::Moved(_)
-            | Effect::Checkpoint
-            | Effect::Nothing => {}
+            Effect::Body { .. } | Effect::Moved(_) | Effect::Checkpoint | Effect::Nothing => {}
         }
     }
 
@@ -147,11 +145,17 @@ impl Bucket {
         last.map_or(Ok(()), Err)
     }
 
-    /// Checks that the quota admits `bytes` more, minus the size that `in_place_of` returns for the
-    /// replaced object or part.
-    pub(crate) fn check_quota(&self, bytes: u64, in_place_of: impl FnOnce(&Self) -> Option<u64>) -> Result<(), Error> {
+    /// Checks that the quota admits `bytes` and a record of `record` bytes more, minus what
+    /// `in_place_of` returns for the replaced object or part.
+    pub(crate) fn check_quota(
+        &self,
+        bytes: u64,
+        record: usize,
+        in_place_of: impl FnOnce(&Self) -> Option<u64>,
+    ) -> Result<(), Error> {
         let Some(quota) = self.settings.as_ref().and_then(|settings| settings.settings.quota) else { return Ok(()) };
-        let held = self.bytes.saturating_add(self.reserved).saturating_add(bytes);
+        let more = bytes.saturating_add(QUOTA_SHARE.max(record as u64));
+        let held = self.charged.saturating_add(self.reserved).saturating_add(more);
         let then = held.saturating_sub(in_place_of(self).unwrap_or(0));
         if then > quota { Err(Error::QuotaExceeded) } else { Ok(()) }
     }

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use super::location::Location;
+use super::quota_charge;
 use crate::limits::PART_ATTEMPTS_MAX;
 use crate::sorted::SortedMap;
 use crate::types::{Part, PartInfo, UploadIdentity};
@@ -92,12 +93,13 @@ impl Upload {
         self.id
     }
 
-    /// Returns the plaintext bytes of the attempt that an attempt with this ETag would replace.
-    pub(crate) fn replaced_size(&self, number: u16, etag: &[u8; 16]) -> Option<u64> {
+    /// Returns the bytes that the attempt that an attempt with this ETag would replace counts towards
+    /// the quota.
+    pub(crate) fn replaced_charge(&self, number: u16, etag: &[u8; 16]) -> Option<u64> {
         let attempts = self.parts.attempts(number);
         let same = attempts.iter().find(|entry| entry.part.etag == *etag);
         let replaced = same.or_else(|| attempts.first().filter(|_| attempts.len() == PART_ATTEMPTS_MAX));
-        replaced.map(|entry| entry.part.size)
+        replaced.map(|entry| quota_charge(entry.part.size, entry.at))
     }
 
     /// Returns whether this is a kept attempt at its number.

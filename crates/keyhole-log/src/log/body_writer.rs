@@ -132,9 +132,7 @@ impl<D: Disk> BodyWriter<D> {
     }
 
     async fn seal(mut self, prefix: &[u8]) -> Result<NewBody, Error> {
-        while !self.in_flight.is_empty() {
-            self.settle_oldest().await?;
-        }
+        self.settle_all().await?;
         let id = self.id();
         let len = self.len;
         let placed: u64 = self.runs.iter().map(|run| u64::from(run.len)).sum();
@@ -176,19 +174,54 @@ impl<D: Disk> BodyWriter<D> {
         Ok(())
     }
 
+    /// Returns whether no block has been passed to it yet.
+    pub fn is_empty(&self) -> bool {
+        self.blocks == 0
+    }
+
+    /// Takes note of the blocks that are written. Returns the number of those that are not: their
+    /// buffers are still in use.
+    ///
+    /// # Errors
+    /// Those of [`push`](Self::push).
+    pub fn settle_written(&mut self) -> Result<usize, Error> {
+        while let Some(oldest) = self.in_flight.front_mut() {
+            let Some(placed) = oldest.try_recv().map_err(|_| Error::Closed)? else { break };
+            self.in_flight.pop_front();
+            self.locate(placed?);
+        }
+        Ok(self.in_flight.len())
+    }
+
+    /// Waits until all blocks passed to it are written.
+    ///
+    /// # Errors
+    /// Those of [`push`](Self::push).
+    pub async fn settle_all(&mut self) -> Result<(), Error> {
+        while !self.in_flight.is_empty() {
+            self.settle_oldest().await?;
+        }
+        Ok(())
+    }
+
     /// Waits for the oldest in-flight block. Locations are recorded in order.
     async fn settle_oldest(&mut self) -> Result<(), Error> {
         let Some(placed) = self.in_flight.front_mut() else { return Ok(()) };
         let placed = placed.await;
         // Removed only now, so that it is still there if this future is dropped while waiting.
         self.in_flight.pop_front();
-        for placed in placed.map_err(|_| Error::Closed)?? {
+        self.locate(placed.map_err(|_| Error::Closed)??);
+        Ok(())
+    }
+
+    /// Records the locations of the oldest in-flight block.
+    fn locate(&mut self, placed: Vec<PlacedBlock>) {
+        for placed in placed {
             add_block(&mut self.runs, self.located, &placed);
             self.located += u64::from(placed.len);
             if self.pins.iter().all(|other| other.number() != placed.pin.number()) {
                 self.pins.push(placed.pin);
             }
         }
-        Ok(())
     }
 }

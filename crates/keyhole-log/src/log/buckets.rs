@@ -33,6 +33,9 @@ impl<D: Disk> Log<D> {
         let seq = {
             let mut state = store.lock();
             store.check_poison()?;
+            if state.index.bucket(name).is_none() {
+                state.index.admit_name(name.len())?;
+            }
             if !state.index.reserve_bucket(name)? {
                 return Ok(false);
             }

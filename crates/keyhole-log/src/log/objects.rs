@@ -3,7 +3,7 @@
 use super::{Body, CommitRequest, Log, body_draft, draft, within};
 use crate::disk::Disk;
 use crate::error::{Damage, Error, LOST_OBJECT};
-use crate::index::{Location, ObjectEntry, Outcome, Properties};
+use crate::index::{Location, ObjectEntry, Outcome, Properties, quota_charge};
 use crate::limits::{HEAD_MAX, KEY_MAX, OBJECT_TAGS_MAX};
 use crate::object::{Content, Object, PutObject};
 use crate::pin::Pin;
@@ -70,8 +70,13 @@ impl<D: Disk> Log<D> {
             store.check_poison()?;
             let (id, home) = state.index.writable(&bucket)?;
             home.decide(&key, condition)?;
+            let is_new = home.object(&key).is_none();
             if !is_tagging {
-                home.check_quota(size, |home| home.object(&key).map(|old| old.size))?;
+                let record = key.len() + head.len() + tags.len() + part_checksums.len();
+                home.check_quota(size, record, |home| home.object(&key).map(|old| quota_charge(old.size, old.at)))?;
+            }
+            if is_new {
+                state.index.admit_name(key.len())?;
             }
             if sabotage::is(Sabotage::ReserveLate) {
                 drop(state);

@@ -31,6 +31,9 @@ impl<D: Disk> Log<D> {
             if home.has_upload_id(&id) {
                 return Err(Error::Conflict);
             }
+            home.check_quota(0, key.len() + head.len() + tags.len(), |_| None)?;
+            state.index.admit_name(key.len())?;
+            state.index.reserve_bytes(bucket, 0);
             (bucket, state.numbers.record())
         };
         let key = &key[..];
@@ -94,7 +97,11 @@ impl<D: Disk> Log<D> {
             store.check_poison()?;
             let (bucket, home, open) = find(&state.index, &upload)?;
             open.check_open()?;
-            home.check_quota(size, |_| open.replaced_size(number, &etag))?;
+            let replaced = open.replaced_charge(number, &etag);
+            home.check_quota(size, checksums.len(), |_| replaced)?;
+            if replaced.is_none() {
+                state.index.admit_name(0)?;
+            }
             state.index.reserve_bytes(bucket, size);
             (bucket, state.numbers.record(), state.numbers.record())
         };

@@ -30,7 +30,7 @@ pub(crate) use window::Window;
 
 use crate::disk::{Disk, is_full};
 use crate::error::{Damage, Error};
-use crate::index::Index;
+use crate::index::{Index, IndexLimits};
 use crate::limits::{CHECKPOINTS_KEPT, NUMBER_JUMP, PAGE, SEGMENTS_START, SUPERBLOCK_AT, WORKERS_MAX};
 use crate::numbers::Numbers;
 use crate::open::Slot;
@@ -70,6 +70,8 @@ pub struct OpenOptions {
     pub capacity: Option<u64>,
     /// Ring mode: drop the oldest objects when there is no other way to make room.
     pub ring: bool,
+    /// Limits of the index, beyond which new names are refused.
+    pub index_limits: IndexLimits,
     /// Whether to recover without a checkpoint if none can be read: everything in the file is
     /// replayed, and objects deleted long ago may reappear. If both superblocks are lost, they are
     /// rebuilt as well. Used by `keyhole check --repair`.
@@ -87,6 +89,7 @@ impl Default for OpenOptions {
             workers: 1,
             capacity: None,
             ring: false,
+            index_limits: IndexLimits::default(),
             rebuild: false,
             read_only: None,
         }
@@ -303,6 +306,7 @@ pub async fn open<D: Disk>(disk: &D, options: OpenOptions) -> Result<(Arc<Store>
     recovery.read_only = read_only.clone();
     let resumed = resumed.unwrap_or_else(|| resume::Resumed::reading(&found, options.workers + 1));
     let mut state = state(index, superblock, found, resumed, &options, &recovery);
+    state.index.limit(options.index_limits);
     if read_only.is_none() {
         // If the query of extents fails, space is allocated again as if they were unknown.
         let extents = disk.extents().await.unwrap_or(None);

@@ -11,6 +11,7 @@ mod objects;
 mod order;
 mod read_only;
 mod reread;
+mod room;
 mod settings;
 mod small;
 mod space;

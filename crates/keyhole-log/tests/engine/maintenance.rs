@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use keyhole_log::limits::{BLOCK_DATA, LIFECYCLE_MAX, SEGMENTS_START};
+use keyhole_log::limits::{BLOCK_DATA, LIFECYCLE_MAX, QUOTA_SHARE, SEGMENTS_START};
 use keyhole_log::{BucketSettings, Condition, Error, OpenOptions, SegmentState};
 
 use crate::support::store::{CAPACITY, SEGMENT_LEN, Store, format, get, keys, options, put};
@@ -264,20 +264,23 @@ fn put_over_quota_is_refused() {
     let log = store.log();
     store.run(async {
         let quota = |quota| BucketSettings { quota, ..BucketSettings::default() };
-        log.set_bucket("bucket", quota(Some(10_000)), 1).await.unwrap();
+        // Two objects, each with its share.
+        let max = 10_000 + 2 * QUOTA_SHARE;
+        log.set_bucket("bucket", quota(Some(max)), 1).await.unwrap();
         put(&log, "a", 2, 6000).await.unwrap();
         assert!(matches!(put(&log, "b", 2, 4001).await, Err(Error::QuotaExceeded)));
         put(&log, "b", 2, 4000).await.unwrap();
         assert!(matches!(put(&log, "c", 2, 1).await, Err(Error::QuotaExceeded)));
+        assert!(matches!(put(&log, "c", 2, 0).await, Err(Error::QuotaExceeded)), "an empty object counts");
         put(&log, "a", 4, 6000).await.unwrap();
-        put(&log, "c", 2, 0).await.unwrap();
         log.delete_object("bucket", "b", 1, Condition::None).await.unwrap();
         put(&log, "d", 2, 4000).await.unwrap();
-        assert_eq!(log.bucket_settings("bucket"), Some((quota(Some(10_000)), 10_000)));
+        assert_eq!(log.bucket_settings("bucket"), Some((quota(Some(max)), 10_000)));
         log.create_bucket("another", 1).await.unwrap();
         let (buckets, more) = log.store().bucket_usage(10);
         let shown: Vec<_> = buckets.iter().map(|bucket| (&bucket.name[..], bucket.bytes, bucket.quota)).collect();
-        assert_eq!((&shown[..], more), (&[("another", 0, None), ("bucket", 10_000, Some(10_000))][..], 0));
+        assert_eq!((&shown[..], more), (&[("another", 0, None), ("bucket", 10_000, Some(max))][..], 0));
+        assert_eq!(buckets.iter().map(|bucket| bucket.charged).collect::<Vec<_>>(), [0, max]);
         assert_eq!((log.store().bucket_usage(1).1, log.store().bucket_usage(0)), (1, (Vec::new(), 2)));
         log.checkpoint().await.unwrap();
     });

@@ -1,6 +1,7 @@
 //! Bucket settings, quotas, and objects that the store drops by itself.
 
 use keyhole_log::BucketSettings;
+use keyhole_log::limits::{QUOTA_SHARE, RECORD_MAX};
 
 use super::{Model, Register, Version};
 
@@ -17,7 +18,8 @@ impl Model {
         self.settings.get_mut(bucket).expect("buckets are those of the workload")
     }
 
-    /// Returns the minimum and maximum number of bytes that a bucket may have had since; writes in
+    /// Returns the minimum and maximum number of bytes, at least [`QUOTA_SHARE`] and at most
+    /// [`RECORD_MAX`] for each record, that a bucket may have had since; writes in
     /// flight count towards the maximum. `but`: a key, or an upload and a part, that does not count
     /// towards the minimum.
     pub fn bytes(&self, bucket: &str, since: u64, but: (&str, Option<(u64, u16)>)) -> (u64, u64) {
@@ -25,18 +27,22 @@ impl Model {
         let mut most = 0;
         for ((_, key), register) in self.keys.iter().filter(|((of, _), _)| *of == bucket) {
             let versions = &self.versions;
-            let of = bounds(register.values(since).copied(), |id| versions.get(&id).map_or(0, Version::size));
-            least += if *key == but.0 { 0 } else { of.0 };
-            most += of.1;
+            let size = |id: u64| versions.get(&id).map_or(0, Version::size);
+            least +=
+                if *key == but.0 { 0 } else { bounds(register.values(since).copied(), |id| size(id) + QUOTA_SHARE).0 };
+            most += bounds(register.values(since).copied(), |id| size(id) + RECORD_MAX as u64).1;
         }
         for (id, upload) in self.uploads.iter().filter(|(_, upload)| upload.bucket == bucket) {
             for (number, part) in &upload.parts {
-                let of = bounds(part.values(since).copied(), |id| self.pieces[&id].content.len);
+                let size = |id: u64| self.pieces[&id].content.len;
                 let counts = but.1 != Some((*id, *number)) && upload.exists.values(since).all(|there| *there);
-                least += if counts { of.0 } else { 0 };
+                let least_of = bounds(part.values(since).copied(), |id| size(id) + QUOTA_SHARE).0;
+                least += if counts { least_of } else { 0 };
                 // Earlier attempts may still be kept.
-                most += upload.attempts[number].iter().map(|id| self.pieces[id].content.len).sum::<u64>();
+                most += upload.attempts[number].iter().map(|id| size(*id) + RECORD_MAX as u64).sum::<u64>();
             }
+            least += if upload.exists.values(since).all(|there| *there) { QUOTA_SHARE } else { 0 };
+            most += RECORD_MAX as u64;
         }
         (least, most)
     }
@@ -49,7 +55,7 @@ impl Model {
 
     /// Returns whether the quota may have had room for `size` bytes.
     pub fn may_have_room(&self, bucket: &str, since: u64, size: u64, but: (&str, Option<(u64, u16)>)) -> bool {
-        let least = self.bytes(bucket, since, but).0 + size;
+        let least = self.bytes(bucket, since, but).0 + size + QUOTA_SHARE;
         self.settings[bucket].values(since).any(|settings| settings.quota.is_none_or(|quota| least <= quota))
     }
 

@@ -38,6 +38,7 @@ impl Client {
         let mut model = self.world.model.borrow_mut();
         let durable = model.durable;
         let lacks = model.may_lack_bucket(bucket, since.tick);
+        let exceeds = model.may_exceed(bucket, since.tick);
         let exists = &mut model.uploads.get_mut(&id).expect("it has just begun").exists;
         match answer {
             Ok(()) => {
@@ -46,7 +47,12 @@ impl Client {
             }
             Err(error) => {
                 exists.refuse_or_shadow(id, now, durable || judged.is_some());
-                assert!(judged.is_some() || (matches!(error, Error::NoSuchBucket) && lacks), "create upload: {error}");
+                let legal = match error {
+                    Error::NoSuchBucket => lacks,
+                    Error::QuotaExceeded => exceeds,
+                    _ => judged.is_some(),
+                };
+                assert!(legal, "create upload: {error}");
             }
         }
     }

@@ -128,7 +128,8 @@ fn cleaner(store: &StoreStatus) -> Table {
 fn buckets(status: &Status) -> Table {
     let rows = status.buckets.iter().map(|bucket| {
         let quota = bucket.quota.map_or_else(Datum::dash, Datum::size);
-        let used = bucket.quota.map_or_else(Datum::dash, |quota| Datum::new(share(bucket.bytes, quota), bucket.bytes));
+        let used =
+            bucket.quota.map_or_else(Datum::dash, |quota| Datum::new(share(bucket.charged, quota), bucket.charged));
         Row::new(&bucket.bucket, [Datum::count(bucket.objects), Datum::size(bucket.bytes), quota, used])
     });
     let head = ["Bucket", "Objects", "Bytes", "Quota", "Used"];

@@ -165,7 +165,7 @@ fn buckets(status: &Status) -> Table {
     let mut table = table(&["bucket", "objects", "bytes", "quota", ""], 1);
     for bucket in &status.buckets {
         let quota = bucket.quota.map_or_else(|| "–".to_owned(), size);
-        let used = bucket.quota.map(|quota| share(bucket.bytes, quota)).unwrap_or_default();
+        let used = bucket.quota.map(|quota| share(bucket.charged, quota)).unwrap_or_default();
         table.add_row([bucket.bucket.clone(), count(bucket.objects), size(bucket.bytes), quota, used]);
     }
     if status.buckets_left_out > 0 {

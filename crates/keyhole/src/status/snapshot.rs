@@ -206,7 +206,14 @@ pub(crate) mod tests {
         let durations = &mut status.requests.durations;
         durations[0] =
             DurationStatus { class: "get".to_owned(), count: 7, sum_s: 300.5, p50_s, p90_s, p99_s, cumulative };
-        let bucket = |name: String, quota| BucketStatus { bucket: name, objects: 3, uploads: 1, bytes: 123_456, quota };
+        let bucket = |name: String, quota| BucketStatus {
+            bucket: name,
+            objects: 3,
+            uploads: 1,
+            bytes: 123_456,
+            charged: 130_000,
+            quota,
+        };
         status.buckets = vec![bucket("a-bucket".to_owned(), None), bucket("b".repeat(63), Some(200_000))];
         status.buckets_left_out = 9;
         let batches = vec![1, 2, 3, 4, 5, 6, 7, 8, 9, 10];

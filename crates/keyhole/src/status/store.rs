@@ -133,13 +133,16 @@ pub(crate) struct BucketStatus {
     pub(crate) uploads: u64,
     /// Plaintext bytes of its objects and of its uploads' parts.
     pub(crate) bytes: u64,
+    /// Bytes that count towards the quota: `bytes` and records.
+    #[serde(default)]
+    pub(crate) charged: u64,
     pub(crate) quota: Option<u64>,
 }
 
 impl From<BucketUsage> for BucketStatus {
     fn from(usage: BucketUsage) -> Self {
-        let BucketUsage { name, objects, uploads, bytes, quota } = usage;
-        BucketStatus { bucket: name, objects, uploads, bytes, quota }
+        let BucketUsage { name, objects, uploads, bytes, charged, quota } = usage;
+        BucketStatus { bucket: name, objects, uploads, bytes, charged, quota }
     }
 }
 

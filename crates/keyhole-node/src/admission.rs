@@ -1,22 +1,46 @@
 //! Admission control: each worker has a fixed share of memory. Requests wait for theirs, up to a
 //! limit, and are then told to slow down.
 //!
-//! Long bodies take whole blocks. Short bodies, which the log stores in their records, take pages
-//! from a separate pool, so neither kind waits for the other.
+//! Long bodies take whole blocks, one at a time, and other long transfers the pages of their pieces.
+//! Short bodies, which the log stores in their records, take pages from a separate pool, so neither
+//! kind waits for the other. One block is left to reads and one to writes, so these do not wait for
+//! each other either.
+//!
+//! # Order
+//! Memory that becomes free goes to the client (access key, or address of an unsigned client) that
+//! holds the least, and among its requests to the shortest. Every [`OLDEST_EVERY`]th grant goes to
+//! the request that has waited longest, and from [`RIGHT_OF_WAY_S`] on that request precedes all
+//! others, so none starves.
+//!
+//! # Slow peers
+//! While requests wait, those that hold memory and wait for their peers have to move bytes at a
+//! minimum rate, which rises until memory becomes free. A request below it is ended, the slowest of
+//! the client that holds the most first.
+//!
+//! # Invariants
+//! - No request waits for memory of a pool while it holds some of that pool, so none can deadlock.
+//!   A request with memory of both pools reserves that of the short bodies first.
 
+mod queue;
+#[cfg(test)]
+mod tests;
+
+use std::cell::RefCell;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use keyhole_log::limits::{BLOCK_DATA, INLINE_MAX, PAGE};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::oneshot;
 
 use crate::failure::{Result, slow_down};
-use crate::host::Host;
 use crate::limits::{
-    BLOCKS_MIN, BLOCKS_PER_COPY, BLOCKS_PER_DOWNLOAD, BLOCKS_PER_UPLOAD, BLOCKS_PER_WORKER, PAGES_MIN,
-    PAGES_PER_WORKER, WAIT_MAX_S, WAITERS_PER_WORKER,
+    BLOCK_PAGES, BLOCKS_MIN, BLOCKS_PER_WORKER, COPY_PAGES, LISTING_PAGES, PAGES_MIN, PAGES_PER_WORKER, RELIEF_STEP_MS,
+    RIGHT_OF_WAY_S, STRIDE, WAIT_MAX_S, WAITERS_PER_WORKER,
 };
+use crate::link::Link;
+use queue::Queue;
 
 /// Memory limits of one worker's requests.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -34,24 +58,50 @@ impl Share {
     pub const MAX: Share = Share { blocks: BLOCKS_PER_WORKER, pages: PAGES_PER_WORKER };
 }
 
+/// A pool of memory, and for long transfers the direction.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Pool {
+    /// Short bodies, documents and forms.
+    Short,
+    /// Long bodies and documents being received or copied.
+    LongWrites,
+    /// Long bodies and listings being sent.
+    LongReads,
+}
+
+/// Memory that a request asks for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Claim {
+    pool: Pool,
+    pages: usize,
+    /// Length of the whole body, of which this may be a piece.
+    len: u64,
+}
+
 /// The memory pools of one worker.
 pub(crate) struct Admission {
+    queue: RefCell<Queue>,
+    counters: Arc<Counters>,
+}
+
+/// The use of the pools, readable from any thread.
+struct Counters {
     share: Share,
-    /// Free blocks for long bodies.
-    blocks: Semaphore,
-    /// Free pages for short bodies.
-    pages: Semaphore,
+    /// Pages of long bodies in use.
+    long: AtomicUsize,
+    /// Pages of short bodies in use.
+    short: AtomicUsize,
     /// Requests that wait for either.
     waiters: AtomicUsize,
 }
 
 /// A handle for reading the memory use of a worker.
-pub struct Gauge(Arc<Admission>);
+pub struct Gauge(Arc<Counters>);
 
 /// The memory use of a worker.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct Load {
-    /// Blocks in use, of those of its [`Share`].
+    /// Blocks in use, of those of its [`Share`]; a block in part counts as one.
     pub blocks: usize,
     /// Pages in use, of those of its [`Share`].
     pub pages: usize,
@@ -60,252 +110,193 @@ pub struct Load {
 }
 
 impl Gauge {
-    pub(crate) fn new(admission: Arc<Admission>) -> Self {
-        Gauge(admission)
-    }
-
     /// Reads the current values.
     pub fn read(&self) -> Load {
-        let Admission { share, blocks, pages, waiters } = &*self.0;
+        let Counters { share, long, short, waiters } = &*self.0;
         Load {
-            blocks: share.blocks - blocks.available_permits(),
-            pages: share.pages - pages.available_permits(),
-            // A request that is turned away is counted for a moment.
-            waiters: waiters.load(Ordering::Relaxed).min(WAITERS_PER_WORKER),
+            blocks: long.load(Ordering::Relaxed).div_ceil(BLOCK_PAGES).min(share.blocks),
+            pages: short.load(Ordering::Relaxed).min(share.pages),
+            waiters: waiters.load(Ordering::Relaxed),
         }
     }
 }
 
 /// Memory reserved by a request, until dropped.
 pub(crate) struct Admitted<'a> {
-    _permit: SemaphorePermit<'a>,
-    is_short: bool,
+    admission: &'a Admission,
+    id: u64,
+    claim: Claim,
+    link: Rc<Link>,
 }
 
-impl<'a> Admitted<'a> {
-    /// Releases the reservation of a long body, which is written. A short body keeps it: the body
-    /// is part of a record that is still to be written.
-    pub(crate) fn written(self) -> Option<Self> {
-        self.is_short.then_some(self)
+impl Admitted<'_> {
+    /// Reserves as much again, if it is free and no request waits for it.
+    pub(crate) fn another(&self) -> Option<Self> {
+        self.admission.try_claim(self.claim, &self.link)
+    }
+
+    /// Corrects the reservation to `len` bytes, also beyond what is free: they exist already.
+    pub(crate) fn set_len(&mut self, len: usize) {
+        self.claim.pages = len.div_ceil(PAGE);
+        self.admission.queue.borrow_mut().resize(self.id, self.claim.pages);
+        self.admission.settle();
+    }
+}
+
+impl Drop for Admitted<'_> {
+    fn drop(&mut self) {
+        self.admission.queue.borrow_mut().leave(self.id);
+        self.admission.settle();
     }
 }
 
 impl Admission {
     pub(crate) fn new(share: Share) -> Self {
         assert!(share.blocks >= BLOCKS_MIN && share.pages >= PAGES_MIN, "no request may wait for ever: {share:?}");
-        Admission {
-            share,
-            blocks: Semaphore::new(share.blocks),
-            pages: Semaphore::new(share.pages),
-            waiters: AtomicUsize::new(0),
-        }
+        let counters =
+            Counters { share, long: AtomicUsize::new(0), short: AtomicUsize::new(0), waiters: AtomicUsize::new(0) };
+        Admission { queue: RefCell::new(Queue::new(share)), counters: Arc::new(counters) }
+    }
+
+    pub(crate) fn gauge(&self) -> Gauge {
+        Gauge(self.counters.clone())
     }
 
     /// Returns whether less than half of the memory for bodies of this length is free.
     pub(crate) fn is_scarce(&self, len: u64) -> bool {
-        if len <= INLINE_MAX as u64 {
-            self.pages.available_permits() < self.share.pages / 2
-        } else {
-            self.blocks.available_permits() < self.share.blocks / 2
+        self.queue.borrow().is_scarce(pool_for(len, Pool::LongWrites))
+    }
+
+    /// Reserves memory for the record of a body of `len` bytes, at most [`INLINE_MAX`].
+    pub(crate) async fn record(&self, len: u64, link: &Rc<Link>) -> Result<Admitted<'_>> {
+        self.claim(Claim { pool: Pool::Short, pages: pages_of_record(len), len }, link).await
+    }
+
+    /// Reserves memory for a form's fields.
+    pub(crate) async fn form(&self, fields_max: usize, link: &Rc<Link>) -> Result<Admitted<'_>> {
+        let len = fields_max as u64;
+        self.claim(Claim { pool: Pool::Short, pages: fields_max.div_ceil(PAGE), len }, link).await
+    }
+
+    /// Reserves memory for a document of `len` bytes and for the values parsed from it.
+    pub(crate) async fn document(&self, len: u64, link: &Rc<Link>) -> Result<Admitted<'_>> {
+        let bytes = len.saturating_mul(2);
+        let pool = pool_for(bytes, Pool::LongWrites);
+        let pages = usize::try_from(bytes).unwrap_or(usize::MAX).div_ceil(PAGE);
+        self.claim(Claim { pool, pages: 1 + pages.min(BLOCKS_MIN.saturating_sub(1) * BLOCK_PAGES - 1), len }, link)
+            .await
+    }
+
+    /// Reserves memory for the first piece of `len` bytes that are sent in pieces of `piece_len`.
+    pub(crate) async fn read(&self, len: u64, piece_len: usize, link: &Rc<Link>) -> Result<Admitted<'_>> {
+        let pool = pool_for(len, Pool::LongReads);
+        let pages = if pool == Pool::Short { pages_of_record(len) } else { piece_len.div_ceil(PAGE) };
+        self.claim(Claim { pool, pages, len }, link).await
+    }
+
+    /// Reserves memory for a page of a listing. [`Admitted::set_len`] corrects it.
+    pub(crate) async fn listing(&self, link: &Rc<Link>) -> Result<Admitted<'_>> {
+        self.claim(Claim { pool: Pool::LongReads, pages: LISTING_PAGES, len: 0 }, link).await
+    }
+
+    /// Reserves memory for one block of a body of `len` bytes, without waiting.
+    pub(crate) fn try_block(&self, block: BlockClaim, link: &Rc<Link>) -> Option<Admitted<'_>> {
+        self.try_claim(block.claim(), link)
+    }
+
+    /// Reserves memory for one block of a body.
+    pub(crate) async fn block(&self, block: BlockClaim, link: &Rc<Link>) -> Result<Admitted<'_>> {
+        self.claim(block.claim(), link).await
+    }
+
+    fn try_claim(&self, claim: Claim, link: &Rc<Link>) -> Option<Admitted<'_>> {
+        let id = self.queue.borrow_mut().take(claim, link)?;
+        self.count();
+        Some(Admitted { admission: self, id, claim, link: link.clone() })
+    }
+
+    /// Waits until the memory is free, for at most [`WAIT_MAX_S`].
+    async fn claim(&self, claim: Claim, link: &Rc<Link>) -> Result<Admitted<'_>> {
+        if let Some(admitted) = self.try_claim(claim, link) {
+            return Ok(admitted);
+        }
+        if self.queue.borrow().waiting() == WAITERS_PER_WORKER {
+            return Err(slow_down());
+        }
+        let (granted, mut grant) = oneshot::channel();
+        let id = self.queue.borrow_mut().wait(claim, link, granted);
+        // Leaves the queue if this future is dropped.
+        let admitted = Admitted { admission: self, id, claim, link: link.clone() };
+        self.settle();
+        let mut waited = Duration::ZERO;
+        while waited < Duration::from_secs(WAIT_MAX_S) {
+            self.relieve(claim.pool, waited);
+            let step = Duration::from_millis(RELIEF_STEP_MS).min(Duration::from_secs(WAIT_MAX_S) - waited);
+            if let Some(granted) = link.host.timeout(step, &mut grant).await {
+                return granted.map(|()| admitted).map_err(|_| slow_down());
+            }
+            waited += step;
+            if waited >= Duration::from_secs(RIGHT_OF_WAY_S) {
+                self.queue.borrow_mut().set_right_of_way(id);
+                self.settle();
+            }
+        }
+        Err(slow_down())
+    }
+
+    /// Grants free memory to those that wait for it.
+    fn settle(&self) {
+        while let Some(granted) = self.queue.borrow_mut().grant_next() {
+            // A request that has left in the meantime releases its memory itself.
+            let _ = granted.send(());
+        }
+        self.count();
+    }
+
+    /// Ends requests that are too slow for one that has waited this long.
+    fn relieve(&self, pool: Pool, waited: Duration) {
+        let slow = self.queue.borrow_mut().too_slow(pool, waited);
+        for link in slow {
+            tracing::debug!("a request is ended: it is too slow while others wait for memory");
+            link.interrupt();
         }
     }
 
-    /// Reserves memory to receive a body of at most `len` bytes.
-    pub(crate) async fn body(&self, len: u64, host: &Host) -> Result<Admitted<'_>> {
-        self.admit(len, blocks(len).min(BLOCKS_PER_UPLOAD), host).await
-    }
-
-    /// Reserves memory to send `len` bytes of an object, which is read in fractions of a block.
-    pub(crate) async fn read(&self, len: u64, host: &Host) -> Result<Admitted<'_>> {
-        self.admit(len, 1, host).await
-    }
-
-    /// Reserves memory to send `len` bytes of a sealed object file, which is read in whole blocks.
-    pub(crate) async fn read_sealed(&self, len: u64, host: &Host) -> Result<Admitted<'_>> {
-        self.admit(len, BLOCKS_PER_DOWNLOAD, host).await
-    }
-
-    /// Reserves memory to copy a body of `len` bytes.
-    pub(crate) async fn copy(&self, len: u64, host: &Host) -> Result<Admitted<'_>> {
-        // Both the source and the destination.
-        self.admit(len.saturating_mul(2), BLOCKS_PER_COPY, host).await
-    }
-
-    /// Waits until the memory is free, in order of arrival, for at most [`WAIT_MAX_S`]. Acquires
-    /// all of it at once, so that no two requests can deadlock.
-    async fn admit(&self, len: u64, blocks: usize, host: &Host) -> Result<Admitted<'_>> {
-        let is_short = len <= INLINE_MAX as u64;
-        let (semaphore, count) =
-            if is_short { (&self.pages, 1 + (len as usize).div_ceil(PAGE)) } else { (&self.blocks, blocks) };
-        let count = u32::try_from(count).expect("a request takes little memory");
-        if let Ok(permit) = semaphore.try_acquire_many(count) {
-            return Ok(Admitted { _permit: permit, is_short });
-        }
-        let waiting = Waiting::new(&self.waiters)?;
-        let wait_max = Duration::from_secs(WAIT_MAX_S);
-        let permit = host.timeout(wait_max, semaphore.acquire_many(count)).await.ok_or_else(slow_down)?;
-        let permit = permit.map_err(|_| slow_down())?;
-        drop(waiting);
-        Ok(Admitted { _permit: permit, is_short })
+    fn count(&self) {
+        let queue = self.queue.borrow();
+        self.counters.long.store(queue.used_long(), Ordering::Relaxed);
+        self.counters.short.store(queue.used_short(), Ordering::Relaxed);
+        self.counters.waiters.store(queue.waiting(), Ordering::Relaxed);
     }
 }
 
-/// Returns the number of blocks of a body.
-fn blocks(len: u64) -> usize {
-    usize::try_from(len.div_ceil(BLOCK_DATA as u64)).unwrap_or(usize::MAX).max(1)
+/// A block of a body, to reserve memory for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BlockClaim {
+    /// Length of the block.
+    pub(crate) block_len: usize,
+    /// Length of the whole body, as far as it is known.
+    pub(crate) body_len: u64,
+    /// The body is read from a stored object, piece by piece.
+    pub(crate) is_copy: bool,
 }
 
-/// Counts a waiter; uncounts it on drop, also when the wait is cancelled.
-struct Waiting<'w>(&'w AtomicUsize);
-
-impl<'w> Waiting<'w> {
-    /// Adds a waiter, unless there are too many.
-    fn new(waiters: &'w AtomicUsize) -> Result<Self> {
-        let waiting = Waiting(waiters);
-        if waiters.fetch_add(1, Ordering::Relaxed) < WAITERS_PER_WORKER { Ok(waiting) } else { Err(slow_down()) }
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+impl BlockClaim {
+    fn claim(self) -> Claim {
+        let pages = keyhole_log::limits::buffer_len(self.block_len.min(BLOCK_DATA)) / PAGE;
+        let pages = pages + if self.is_copy { COPY_PAGES } else { 0 };
+        Claim { pool: Pool::LongWrites, pages, len: self.body_len }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use std::pin::Pin;
-
-    use futures_util::FutureExt;
-    use keyhole_s3::ErrorCode;
-    use tokio::time::Instant;
-
-    use super::*;
-    use crate::failure::Failure;
-    use crate::host::Services;
-
-    const SHORT: u64 = INLINE_MAX as u64;
-
-    /// Returns a host with the timer of the test's runtime.
-    fn host() -> &'static Host {
-        struct Timer;
-        impl Services for Timer {
-            fn now_ms(&self) -> u64 {
-                0
-            }
-
-            fn instant(&self) -> std::time::Instant {
-                Instant::now().into()
-            }
-
-            fn sleep(&self, time: Duration) -> Pin<Box<dyn Future<Output = ()>>> {
-                Box::pin(tokio::time::sleep(time))
-            }
-
-            fn random(&self, _bytes: &mut [u8]) {
-                unreachable!("admission uses no random bytes")
-            }
-        }
-        Box::leak(Box::new(Host::new(Timer)))
-    }
-
-    fn now<T>(admitted: impl Future<Output = Result<T>>) -> Option<Result<T>> {
-        admitted.now_or_never()
-    }
-
-    #[tokio::test]
-    async fn long_bodies_leave_memory_to_short_ones() {
-        let admission = Admission::new(Share::MAX);
-        let long: Vec<_> =
-            std::iter::from_fn(|| now(admission.body(1 << 30, host())).map(|long| long.unwrap_or_else(|_| panic!())))
-                .collect();
-        assert_eq!(long.len(), BLOCKS_PER_WORKER / BLOCKS_PER_UPLOAD);
-        assert_eq!(now(admission.read_sealed(SHORT + 1, host())).is_some(), BLOCKS_PER_WORKER % BLOCKS_PER_UPLOAD >= 2);
-        assert!(now(admission.body(SHORT, host())).is_some() && now(admission.read(SHORT, host())).is_some());
-    }
-
-    #[tokio::test]
-    async fn body_reserves_as_many_blocks_as_it_has() {
-        let admission = Admission::new(Share::MAX);
-        let one = SHORT + 1;
-        let held: Vec<_> = std::iter::from_fn(|| now(admission.body(one, host()))).collect();
-        assert_eq!(held.len(), BLOCKS_PER_WORKER);
-        drop(held);
-        let held: Vec<_> = std::iter::from_fn(|| now(admission.body(BLOCK_DATA as u64 + 1, host()))).collect();
-        assert_eq!(held.len(), BLOCKS_PER_WORKER / 2);
-    }
-
-    #[tokio::test]
-    async fn short_bodies_are_bounded_by_their_bytes() {
-        let admission = Admission::new(Share::MAX);
-        let held: Vec<_> = std::iter::from_fn(|| now(admission.body(SHORT, host()))).collect();
-        assert_eq!(held.len(), PAGES_PER_WORKER / (1 + INLINE_MAX / PAGE));
-        drop(held);
-        let held: Vec<_> = std::iter::from_fn(|| now(admission.body(0, host()))).collect();
-        assert_eq!(held.len(), PAGES_PER_WORKER);
-    }
-
-    #[test]
-    fn short_body_keeps_its_reservation_when_written() {
-        let admission = Admission::new(Share::MAX);
-        let Some(Ok(short)) = now(admission.body(1, host())) else { panic!("there is room") };
-        let held = short.written();
-        assert!(held.is_some());
-        assert_eq!(admission.pages.available_permits(), PAGES_PER_WORKER - 2);
-        let Some(Ok(long)) = now(admission.body(SHORT + 1, host())) else { panic!("there is room") };
-        assert!(long.written().is_none());
-        assert_eq!(admission.blocks.available_permits(), BLOCKS_PER_WORKER);
-    }
-
-    #[test]
-    fn smallest_share_admits_every_request() {
-        let admission = Admission::new(Share::MIN);
-        let long = 1 << 40;
-        assert!(now(admission.body(long, host())).is_some());
-        assert!(now(admission.copy(long, host())).is_some());
-        assert!(now(admission.read(long, host())).is_some() && now(admission.read_sealed(long, host())).is_some());
-        assert!(now(admission.body(SHORT, host())).is_some() && now(admission.copy(SHORT / 2, host())).is_some());
-        let gauge = Gauge::new(Arc::new(Admission::new(Share { blocks: 9, pages: 200 })));
-        let held = now(gauge.0.copy(long, host()));
-        assert_eq!(gauge.read(), Load { blocks: BLOCKS_PER_COPY, pages: 0, waiters: 0 });
-        assert!(held.is_some());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn wait_for_memory_times_out() {
-        let admission = Arc::new(Admission::new(Share::MIN));
-        let gauge = Gauge::new(admission.clone());
-        let begun = Instant::now();
-        let held = admission.copy(1 << 30, host()).await;
-        let waited = admission.body(1 << 30, host()).await;
-        assert_eq!(begun.elapsed().as_secs(), WAIT_MAX_S);
-        let Err(Failure::Reply(error)) = waited else { panic!("there is no room") };
-        assert_eq!(error.code, ErrorCode::SlowDown);
-        assert_eq!(gauge.read().waiters, 0);
-        // A request that is admitted in time succeeds.
-        let release = async {
-            tokio::time::sleep(Duration::from_millis(WAIT_MAX_S * 1000 - 1)).await;
-            drop(held);
-        };
-        let (admitted, ()) = tokio::join!(admission.body(1 << 30, host()), release);
-        assert!(admitted.is_ok());
-    }
-
-    #[tokio::test]
-    async fn requests_beyond_waiters_limit_are_refused() {
-        let admission = Arc::new(Admission::new(Share::MAX));
-        let gauge = Gauge::new(admission.clone());
-        assert_eq!(gauge.read(), Load::default());
-        let _held: Vec<_> = std::iter::from_fn(|| now(admission.body(SHORT + 1, host()))).collect();
-        let mut waiting: Vec<_> =
-            (0..WAITERS_PER_WORKER).map(|_| Box::pin(admission.body(SHORT + 1, host()))).collect();
-        assert!(waiting.iter_mut().all(|waiting| waiting.now_or_never().is_none()));
-        assert!(matches!(now(admission.body(SHORT + 1, host())), Some(Err(_))));
-        let short = now(admission.body(1, host()));
-        assert_eq!(gauge.read(), Load { blocks: BLOCKS_PER_WORKER, pages: 2, waiters: WAITERS_PER_WORKER });
-        drop(short);
-        waiting.pop();
-        assert_eq!(gauge.read(), Load { blocks: BLOCKS_PER_WORKER, pages: 0, waiters: WAITERS_PER_WORKER - 1 });
-        assert!(now(admission.body(SHORT + 1, host())).is_none(), "one waits no longer");
-    }
+/// Returns the pool for so many bytes.
+fn pool_for(len: u64, long: Pool) -> Pool {
+    if len <= INLINE_MAX as u64 { Pool::Short } else { long }
 }
+
+/// Returns the pages of a record with a body of `len` bytes: its own, and one for the metadata.
+fn pages_of_record(len: u64) -> usize {
+    1 + (len as usize).div_ceil(PAGE)
+}
+
+const _: () = assert!(STRIDE / PAGE <= BLOCK_PAGES);

@@ -10,6 +10,7 @@ use keyhole_s3::ops::{self, CopySource, Decision, Directive};
 use keyhole_s3::{Error, ErrorCode, xml};
 
 use crate::attributes::object_checksums;
+use crate::body_memory::BodyMemory;
 use crate::commit::{Committed, NewObject};
 use crate::egress::{CopiedBody, Reader};
 use crate::failure::Result;
@@ -39,7 +40,8 @@ impl<P: Platform> Node<P> {
         let copied = if plan.is_sealed() == opened.object.sealed {
             self.copy_shared(&mut plan, opened, algorithm).await?
         } else {
-            self.copy_streamed(&mut plan, opened, algorithm).await?
+            let memory = BodyMemory::of_copy(&self.admission, request.account.link().clone());
+            self.copy_streamed(&mut plan, opened, algorithm, memory).await?
         };
         let Copied { etag, time_ms, .. } = copied;
         let checksums = ObjectChecksums { checksums: &copied.checksums, kind: copied.kind, parts: etag.parts };
@@ -130,12 +132,12 @@ impl<P: Platform> Node<P> {
         plan: &mut WritePlan<'_>,
         opened: OpenedObject,
         algorithm: Option<ChecksumAlgorithm>,
+        mut memory: BodyMemory<'_>,
     ) -> Result<Copied> {
         let OpenedObject { object, mut head, .. } = opened;
-        let _admitted = self.admission.copy(object.size, &self.host).await?;
         let reader = Reader::new(self, &object.parts, head.data_key.take(), 0..object.size);
         let mut body = CopiedBody::new(reader, Digester::undeclared(plan.wanted(), algorithm));
-        let stored = self.ingest(&mut body, plan.sealing()).await?;
+        let stored = self.ingest(&mut body, &mut memory, plan.sealing()).await?;
         let mut digests = body.finish()?;
         if algorithm.is_none() {
             // A composite checksum does not apply to an object without parts.
@@ -144,7 +146,7 @@ impl<P: Platform> Node<P> {
                 ChecksumType::Composite => Checksums::default(),
             };
         }
-        let committed = self.commit(plan, Ingested { stored, digests, admitted: None }).await?;
+        let committed = self.commit(plan, Ingested { stored, digests, admitted: memory.written() }).await?;
         let Committed { etag, time_ms, checksums } = committed;
         Ok(Copied { etag, time_ms, checksums, kind: ChecksumType::FullObject })
     }

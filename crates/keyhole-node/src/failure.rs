@@ -76,6 +76,10 @@ impl From<keyhole_log::Error> for Failure {
             Log::ConditionFailed => Error::new(ErrorCode::PreconditionFailed),
             Log::Conflict => Error::new(ErrorCode::ConditionalRequestConflict),
             Log::QuotaExceeded => Error::new(ErrorCode::QuotaExceeded),
+            Log::IndexFull => Error::new(ErrorCode::InsufficientStorage).with_message(
+                "The node has no memory for another object name, or its limit of objects is reached. Delete objects, or \
+                 ask the operator to raise --memory or --max-objects. Overwriting objects still works.",
+            ),
             Log::Full => Error::new(ErrorCode::InsufficientStorage),
             Log::InDoubt => unavailable(
                 "The file system of the store is full, and the outcome of this write is unknown. Free some space, then \
@@ -148,6 +152,15 @@ fn unavailable(message: Cow<'static, str>) -> Error {
 /// Returns the 503 for a node without free memory.
 pub(crate) fn slow_down() -> Failure {
     Failure::Reply(Error::new(ErrorCode::SlowDown).with_header("Retry-After", RETRY_AFTER_S.to_string()))
+}
+
+/// Returns the 503 for a request that was ended because it was too slow while others waited for its
+/// memory.
+pub(crate) fn too_slow() -> Failure {
+    let message = "The body arrived too slowly while other requests waited for memory. Send it again, or in smaller \
+        parts, when the node has less to do.";
+    let error = Error::new(ErrorCode::SlowDown).with_message(message);
+    Failure::Reply(error.with_header("Retry-After", RETRY_AFTER_S.to_string()))
 }
 
 #[cfg(test)]

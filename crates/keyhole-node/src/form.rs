@@ -7,14 +7,17 @@ use keyhole_log::Etag;
 use keyhole_s3::auth;
 use keyhole_s3::body::{BodyDecoder, Digester, Digests, Wanted};
 use keyhole_s3::form::{self, FormReader, Policy, Step, Success};
+use keyhole_s3::limits::FORM_FIELDS_MAX;
 use keyhole_s3::ops::{self, Operation};
 use keyhole_s3::{Error, ErrorCode, xml};
 
 use crate::access::Right;
+use crate::body_memory::BodyMemory;
 use crate::failure::Result;
 use crate::http::{Connection, Receiver, Response};
 use crate::ingest::Ingested;
 use crate::limits::{FORM_MAX, PUT_MAX};
+use crate::link::Client;
 use crate::node::Node;
 use crate::plan::WriteKind;
 use crate::platform::{Platform, Stream};
@@ -31,6 +34,7 @@ impl<P: Platform> Node<P> {
         received: Received<'_>,
     ) -> Result<Response<'_, P>> {
         let Received { head, request_id, account } = received;
+        let address = self.client_address(connection, Some(head));
         let (target, operation) = ops::route(head, &self.config.host_names)?;
         if operation != Operation::PostObject {
             return Err(ErrorCode::AccessDenied.into());
@@ -40,6 +44,8 @@ impl<P: Platform> Node<P> {
         form::refuse_headers(head)?;
         let decoder = BodyDecoder::new(head, auth::unsigned_body(), Wanted::None, FORM_MAX)?;
         let mut file = FormFile::new(Receiver::new(connection, decoder), FormReader::new(head)?);
+        let link = account.link();
+        let fields_memory = self.admission.form(FORM_FIELDS_MAX, link).await?;
         let form = file.receive_fields().await?;
         let named = form.key();
         if let (Some(bucket), Ok(key)) = (target.bucket.as_deref(), &named) {
@@ -52,6 +58,7 @@ impl<P: Platform> Node<P> {
             }
         })?;
         let caller = account.caller.get_or_init(|| caller);
+        link.client.set(Client::of(caller.access_key(), address));
         let bucket = target.bucket.as_deref().ok_or(ErrorCode::InvalidBucketName)?;
         let key = named?;
         let policy = Policy::check(&form, bucket, &key, self.host.now_ms())?;
@@ -69,9 +76,11 @@ impl<P: Platform> Node<P> {
         let name = ObjectName { bucket, key: &key };
         let mut plan = self.plan_write(&request, name, WriteKind::Form(tags)).await?;
         file.expect(Digester::new(&fields, plan.wanted())?, &policy);
-        let admitted = self.admission.body(file.bound(), &self.host).await?;
-        let stored = self.ingest(&mut file, plan.sealing()).await?;
-        let admitted = admitted.written();
+        // Nothing is held while the body waits for its memory.
+        drop(fields_memory);
+        let mut memory = BodyMemory::new(&self.admission, link.clone());
+        let stored = self.ingest(&mut file, &mut memory, plan.sealing()).await?;
+        let admitted = memory.written();
         let digests = file.finish().await?;
         self.record_if_sealed(account, bucket, &key);
         let committed = self.commit(&mut plan, Ingested { stored, digests, admitted }).await?;

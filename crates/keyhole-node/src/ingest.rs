@@ -8,12 +8,12 @@ use keyhole_log::{Disk, NewBody};
 use keyhole_s3::body::{BodyDecoder, Digests};
 
 use crate::admission::Admitted;
+use crate::body_memory::BodyMemory;
 use crate::failure::Result;
 use crate::http::{Connection, Receiver};
 use crate::limits::STRIDE;
 use crate::node::Node;
 use crate::platform::{Buf, Platform};
-use crate::request::Request;
 use crate::source::BodySource;
 
 /// A stored body that no record refers to yet; its space is garbage if it is dropped.
@@ -40,44 +40,28 @@ pub(crate) struct Sealing<'k> {
 }
 
 impl<P: Platform> Node<P> {
-    /// Reserves memory to receive a body. If memory is scarce, first waits for the beginning of the
-    /// body.
-    pub(crate) async fn admit_body(
-        &self,
-        receiver: &mut Receiver<'_, P::Stream>,
-        request: &Request<'_>,
-    ) -> Result<Admitted<'_>> {
-        let len = receiver.len();
-        if self.admission.is_scarce(len)
-            && let Some(content_length) = request.head.content_length
-        {
-            receiver.warm(content_length).await?;
-        }
-        self.admission.body(len, &self.host).await
-    }
-
     /// Receives, stores and verifies the body of a request.
     pub(crate) async fn receive(
         &self,
         connection: &mut Connection<P::Stream>,
-        request: &Request<'_>,
         decoder: BodyDecoder,
         sealing: Option<Sealing<'_>>,
     ) -> Result<Ingested<'_>> {
         let mut receiver = Receiver::new(connection, decoder);
-        let admitted = self.admit_body(&mut receiver, request).await?;
-        let stored = self.ingest(&mut receiver, sealing).await?;
-        let admitted = admitted.written();
+        let mut memory = BodyMemory::new(&self.admission, receiver.link());
+        let stored = self.ingest(&mut receiver, &mut memory, sealing).await?;
+        let admitted = memory.written();
         let digests = receiver.finish().await?;
         Ok(Ingested { stored, digests, admitted })
     }
 
-    /// Receives a body into blocks, encrypts them in place if the body is sealed, and passes
+    /// Receives a body into blocks, for which it reserves `memory` one by one, encrypts them in place if the body is sealed, and passes
     /// them to the log's writer. Receives the next block while earlier ones are written. The body
     /// is written on return, but not yet durable.
     pub(crate) async fn ingest(
         &self,
         source: &mut impl BodySource<Buf<P>>,
+        memory: &mut BodyMemory<'_>,
         sealing: Option<Sealing<'_>>,
     ) -> Result<Stored> {
         let mut salt = [0; SALT_LEN];
@@ -91,6 +75,7 @@ impl<P: Platform> Node<P> {
         let mut size = 0;
         loop {
             let limit = usize::try_from(source.bound()).unwrap_or(BLOCK_DATA).min(BLOCK_DATA);
+            memory.reserve(source, &mut writer, limit).await?;
             let mut buf = self.log.disk().buffer_with_len(buffer_len(limit));
             let mut len = 0;
             tags.clear();

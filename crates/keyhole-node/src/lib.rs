@@ -22,8 +22,8 @@
 //! - A customer key lives as long as the request that carried it. It appears in no error, no log
 //!   line and no response.
 //! - A write is acknowledged only after the log has reported it durable.
-//! - A request acquires all its memory at once before it starts ([`limits`]). If it waits too long,
-//!   or too many requests wait, the response is 503 `SlowDown`.
+//! - A request reserves memory for what it holds of bodies, documents and listings, piece by piece
+//!   ([`limits`]). If it waits too long, or too many requests wait, the response is 503 `SlowDown`.
 #![forbid(unsafe_code)]
 
 mod access;
@@ -31,6 +31,7 @@ mod admission;
 mod attributes;
 mod authorize;
 mod binding;
+mod body_memory;
 mod bucket;
 mod bucket_tags;
 mod commit;
@@ -47,6 +48,7 @@ mod http;
 mod ingest;
 mod lifecycle;
 pub mod limits;
+mod link;
 mod listing;
 mod multipart;
 mod node;

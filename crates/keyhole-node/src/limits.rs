@@ -1,8 +1,11 @@
 //! The limits of the node.
 
-use keyhole_log::limits::BUFFER_LEN;
+use keyhole_log::limits::{BUFFER_LEN, PAGE};
 
-/// Blocks that one request may hold while it receives a long body: one being filled, and those
+/// Pages of a block with its footer.
+pub const BLOCK_PAGES: usize = BUFFER_LEN / PAGE;
+
+/// Blocks that one request holds at most while it receives a long body: one being filled, and those
 /// being written (`keyhole_log::limits::BLOCKS_IN_FLIGHT`).
 pub const BLOCKS_PER_UPLOAD: usize = 1 + keyhole_log::limits::BLOCKS_IN_FLIGHT;
 
@@ -10,19 +13,20 @@ pub const BLOCKS_PER_UPLOAD: usize = 1 + keyhole_log::limits::BLOCKS_IN_FLIGHT;
 /// to stay in the core's cache. A multiple of the chunk length.
 pub const STRIDE: usize = 8 * keyhole_log::limits::CHUNK_LEN;
 
-/// Blocks that one request may hold while it sends a sealed object file: one being sent, one being
-/// read ahead.
-pub const BLOCKS_PER_DOWNLOAD: usize = 2;
+/// Pages of a piece of the source that is held beside each block of a copy.
+pub const COPY_PAGES: usize = STRIDE / PAGE;
 
-/// Blocks that one request may hold while it copies a body: the sum of the two above.
-pub const BLOCKS_PER_COPY: usize = BLOCKS_PER_UPLOAD + BLOCKS_PER_DOWNLOAD;
+/// Pages that are reserved before a page of a listing is made: 1,000 keys of 1,000 bytes. The
+/// reservation is corrected once the page exists.
+pub const LISTING_PAGES: usize = BLOCK_PAGES;
 
 /// The most blocks that all requests of one worker may hold: about 16 MiB, as a buffer has 1 MiB +
 /// 4 KiB. More does not help: three bodies received concurrently keep a disk busy.
 pub const BLOCKS_PER_WORKER: usize = 16;
 
-/// Minimum of the blocks per worker: a copy, the largest request, must be admissible.
-pub const BLOCKS_MIN: usize = BLOCKS_PER_COPY;
+/// Minimum of the blocks per worker: an upload at full speed, a block that is left to reads, and one
+/// for another upload.
+pub const BLOCKS_MIN: usize = BLOCKS_PER_UPLOAD + 2;
 
 /// Pages of 4 KiB that the short bodies of all requests of one worker may take: 4 MiB. A short body
 /// fits in its record (`keyhole_log::limits::INLINE_MAX`); it takes its pages and one more for its
@@ -40,13 +44,42 @@ pub const WAITERS_PER_WORKER: usize = 1024;
 /// as well, but treats the node as down, and its request still occupies the queue.
 pub const WAIT_MAX_S: u64 = 25;
 
-/// Bytes read from a connection before parsing: room for a whole request head. The framing of a
-/// body passes through the same buffer.
-pub const INBOX_LEN: usize = 64 * 1024;
+/// Interval in milliseconds at which a waiting request looks for others that are too slow.
+pub const RELIEF_STEP_MS: u64 = 50;
 
-/// Bytes of a body that must have arrived before it is admitted while memory is scarce, so that
-/// slow clients hold no blocks.
-pub const WARM_LEN: u64 = 32 * 1024;
+/// Seconds after which a waiting request precedes all others of its pool.
+pub const RIGHT_OF_WAY_S: u64 = 5;
+
+/// Every so many grants, memory goes to the request that has waited longest.
+pub const OLDEST_EVERY: u64 = 4;
+
+/// Minimum rate in bytes per second of the requests that hold memory, as soon as another waits for
+/// it. Doubles each [`RELIEF_STEP_MS`] up to one of the next two limits.
+pub const RATE_CONTESTED: u64 = 4 * 1024;
+
+/// The highest minimum rate for a client that holds no more than its fair share: a slow mobile
+/// uplink keeps it. A block takes a minute at this rate.
+pub const RATE_FAIR_MAX: u64 = 16 * 1024;
+
+/// The highest minimum rate for a client that holds more than its fair share while others wait.
+pub const RATE_OVER_SHARE_MAX: u64 = 256 * 1024;
+
+/// Milliseconds that a peer may be behind the minimum rate: the round trips of a slow network.
+pub const PATIENCE_MS: u64 = 500;
+
+/// Milliseconds that the peer of a client with more than its fair share may be behind.
+pub const PATIENCE_OVER_SHARE_MS: u64 = 100;
+
+/// Bytes read from a connection before parsing, at most: room for a whole request head. The framing
+/// of a body passes through the same buffer, and so do forms, documents and unwanted bodies.
+pub const INBOX_LEN: usize = keyhole_s3::limits::HEAD_MAX + INBOX_START;
+
+/// Bytes of a new connection's buffer: most heads fit.
+pub const INBOX_START: usize = 4 * 1024;
+
+/// Bytes of a body or block that must have arrived before it gets memory that is scarce, so that
+/// slow clients hold none.
+pub const WARM_LEN: u64 = 12 * 1024;
 
 /// Unbound multipart objects per worker whose parts' ends need not be authenticated again: 8 KiB.
 pub const CHECKED_ENDS_MAX: usize = 256;
@@ -54,9 +87,22 @@ pub const CHECKED_ENDS_MAX: usize = 256;
 /// The longest response body that is sent in one write with its head.
 pub const COALESCE_MAX: usize = 16 * 1024;
 
-/// The longest XML request body: room for 10,000 completed parts of about 300 bytes, or for 1,000
-/// keys of 1,024 bytes written as six-byte entities throughout.
-pub const XML_BODY_MAX: u64 = 8 * 1024 * 1024;
+/// The longest body that is received and discarded, because the operation has none.
+pub const UNWANTED_BODY_MAX: u64 = 1 << 20;
+
+/// The longest CompleteMultipartUpload document: 10,000 parts of about 300 bytes.
+pub const COMPLETE_DOCUMENT_MAX: u64 = 3 << 20;
+
+/// The longest DeleteObjects document: 1,000 keys of 1,024 bytes, a third of them written as
+/// entities, and their conditions.
+pub const DELETE_DOCUMENT_MAX: u64 = 3 << 20;
+
+/// The longest lifecycle document: 1,000 rules of about 500 bytes.
+pub const LIFECYCLE_DOCUMENT_MAX: u64 = 512 * 1024;
+
+/// The longest document of any other operation: ten tags whose characters are all entities are half
+/// as long.
+pub const DOCUMENT_MAX: u64 = 64 * 1024;
 
 /// The longest body of one PUT or one part: 5 GiB, as on AWS.
 pub const PUT_MAX: u64 = 5 << 30;
@@ -97,7 +143,10 @@ pub const CLOCK_STEP_MAX_MS: u64 = 60 * 1000;
 pub const RETRY_AFTER_S: u32 = 1;
 
 const _: () = assert!(keyhole_log::limits::BLOCK_DATA.is_multiple_of(STRIDE));
-const _: () = assert!(BLOCKS_PER_COPY <= BLOCKS_MIN && BLOCKS_MIN <= BLOCKS_PER_WORKER);
-const _: () = assert!(keyhole_log::limits::INLINE_MAX / keyhole_log::limits::PAGE < PAGES_MIN);
+const _: () = assert!(BLOCKS_MIN <= BLOCKS_PER_WORKER);
+// The longest document and the values parsed from it fit beside the block that is left to reads.
+const _: () = assert!(2 * COMPLETE_DOCUMENT_MAX as usize <= (BLOCKS_MIN - 1) * BUFFER_LEN);
+const _: () = assert!(DELETE_DOCUMENT_MAX <= COMPLETE_DOCUMENT_MAX);
+const _: () = assert!(keyhole_log::limits::INLINE_MAX / PAGE < PAGES_MIN);
 const _: () = assert!(PAGES_MIN <= PAGES_PER_WORKER);
-const _: () = assert!(BUFFER_LEN > INBOX_LEN && INBOX_LEN as u64 > WARM_LEN);
+const _: () = assert!(INBOX_LEN > keyhole_s3::limits::HEAD_MAX && INBOX_LEN as u64 > WARM_LEN);

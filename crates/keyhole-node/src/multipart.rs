@@ -16,6 +16,7 @@ use keyhole_s3::xml::CompletedPart;
 use keyhole_s3::{Error, ErrorCode, sse, xml};
 
 use crate::binding::{self, Binding};
+use crate::body_memory::BodyMemory;
 use crate::egress::{CopiedBody, Reader};
 use crate::failure::{Failure, Result};
 use crate::http::{Connection, Response};
@@ -95,7 +96,7 @@ impl<P: Platform> Node<P> {
         let mut plan = self.plan_part(request, id, number).await?;
         let mut decoder = request.decoder(plan.wanted(), PUT_MAX)?;
         decoder.compute(ops::checksum_of_part(declared(&plan.target), decoder.checksum_algorithm())?);
-        let body = self.receive(connection, request, decoder, plan.sealing()).await?;
+        let body = self.receive(connection, decoder, plan.sealing()).await?;
         let committed = self.commit(&mut plan, body).await?;
         Ok(committed.describe(Response::new(200), plan.customer_key.as_ref()))
     }
@@ -124,14 +125,15 @@ impl<P: Platform> Node<P> {
         if range.end - range.start > PUT_MAX {
             return Err(ErrorCode::EntityTooLarge.into());
         }
-        let _admitted = self.admission.copy(range.end - range.start, &self.host).await?;
+        let mut memory = BodyMemory::of_copy(&self.admission, request.account.link().clone());
         let reader = Reader::new(self, &opened.object.parts, opened.head.data_key, range);
         // A client cannot declare the checksum of a copied range.
         let algorithm = declared(&plan.target).map(|(algorithm, _)| algorithm);
         let mut body = CopiedBody::new(reader, Digester::undeclared(plan.wanted(), algorithm));
-        let stored = self.ingest(&mut body, plan.sealing()).await?;
+        let stored = self.ingest(&mut body, &mut memory, plan.sealing()).await?;
         let digests = body.finish()?;
-        let committed = self.commit(&mut plan, Ingested { stored, digests, admitted: None }).await?;
+        let ingested = Ingested { stored, digests, admitted: memory.written() };
+        let committed = self.commit(&mut plan, ingested).await?;
         let binding = opened.binding;
         let document = xml::copy_part_result(&committed.etag.to_string(), committed.time_ms, &committed.checksums);
         let response = Response::xml(200, document).headers(sse_c_headers(plan.customer_key.as_ref()));

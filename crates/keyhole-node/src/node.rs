@@ -1,5 +1,6 @@
 //! One worker of a node, and what its operations share.
 
+use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -11,17 +12,18 @@ use keyhole_s3::body::Wanted;
 use keyhole_s3::ops::{HostNames, Operation};
 
 use crate::access::AccessTable;
-use crate::admission::{Admission, Gauge, Share};
+use crate::admission::{Admission, Admitted, Gauge, Share};
 use crate::binding::CheckedEnds;
 use crate::failure::Result;
 use crate::host::Host;
 use crate::http::{Connection, Receiver};
-use crate::limits::XML_BODY_MAX;
+use crate::limits::{COMPLETE_DOCUMENT_MAX, DELETE_DOCUMENT_MAX, DOCUMENT_MAX, LIFECYCLE_DOCUMENT_MAX};
 use crate::observe::{Account, Observer};
 use crate::platform::Platform;
 use crate::proxy::TrustedProxies;
 use crate::request::Request;
 use crate::settings::PolicyDefaults;
+use crate::source::BodySource;
 
 /// Configuration shared by all workers of a node.
 pub struct Config {
@@ -47,7 +49,7 @@ pub struct Node<P: Platform> {
     pub(crate) log: Log<P::Disk>,
     pub(crate) engine: P::Engine,
     pub(crate) host: Host,
-    pub(crate) admission: Arc<Admission>,
+    pub(crate) admission: Admission,
     pub(crate) signing_keys: SigningKeys,
     pub(crate) checked_ends: CheckedEnds,
 }
@@ -55,7 +57,7 @@ pub struct Node<P: Platform> {
 impl<P: Platform> Node<P> {
     /// Creates a worker that serves the objects of `log`.
     pub fn new(config: Arc<Config>, log: Log<P::Disk>, engine: P::Engine, host: Host) -> Rc<Self> {
-        let admission = Arc::new(Admission::new(config.share));
+        let admission = Admission::new(config.share);
         let signing_keys = SigningKeys::default();
         let checked_ends = CheckedEnds::default();
         Rc::new(Node { config, log, engine, host, admission, signing_keys, checked_ends })
@@ -63,7 +65,7 @@ impl<P: Platform> Node<P> {
 
     /// Returns a handle for reading the worker's memory use from any thread.
     pub fn gauge(&self) -> Gauge {
-        Gauge::new(self.admission.clone())
+        self.admission.gauge()
     }
 
     /// Records and reports the operation of a request.
@@ -85,8 +87,38 @@ impl<P: Platform> Node<P> {
         &self,
         connection: &mut Connection<P::Stream>,
         request: &Request<'_>,
-    ) -> Result<Vec<u8>> {
-        let decoder = request.decoder(Wanted::None, XML_BODY_MAX)?;
-        Receiver::new(connection, decoder).read_document().await
+    ) -> Result<Document<'_>> {
+        let decoder = request.decoder(Wanted::None, document_max(request.account.operation.get()))?;
+        let mut receiver = Receiver::new(connection, decoder);
+        let len = receiver.len();
+        if self.admission.is_scarce(len) {
+            receiver.warm().await?;
+        }
+        let admitted = self.admission.document(len, request.account.link()).await?;
+        Ok(Document { bytes: receiver.read_document().await?, _admitted: admitted })
+    }
+}
+
+/// A received document, in memory that was reserved for it and for what is parsed from it.
+pub(crate) struct Document<'n> {
+    bytes: Vec<u8>,
+    _admitted: Admitted<'n>,
+}
+
+impl Deref for Document<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// Returns the limit of the document of an operation.
+fn document_max(operation: Option<&str>) -> u64 {
+    match operation {
+        Some("CompleteMultipartUpload") => COMPLETE_DOCUMENT_MAX,
+        Some("DeleteObjects") => DELETE_DOCUMENT_MAX,
+        Some("PutBucketLifecycleConfiguration") => LIFECYCLE_DOCUMENT_MAX,
+        _ => DOCUMENT_MAX,
     }
 }

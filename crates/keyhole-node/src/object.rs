@@ -15,7 +15,7 @@ use crate::binding::Binding;
 use crate::egress::Reader;
 use crate::failure::{Failure, Result};
 use crate::http::{Connection, Response};
-use crate::limits::PUT_MAX;
+use crate::limits::{PUT_MAX, STRIDE};
 use crate::node::Node;
 use crate::object_head::ObjectHead;
 use crate::plan::{WriteKind, log_condition, match_condition};
@@ -44,7 +44,7 @@ impl<P: Platform> Node<P> {
         let name = request.name()?;
         let mut plan = self.plan_write(request, name, WriteKind::Put).await?;
         let decoder = request.decoder(plan.wanted(), PUT_MAX)?;
-        let body = self.receive(connection, request, decoder, plan.sealing()).await?;
+        let body = self.receive(connection, decoder, plan.sealing()).await?;
         self.record_if_sealed(request.account, name.bucket, name.key);
         let committed = self.commit(&mut plan, body).await?;
         let response = committed.describe(Response::new(200), plan.customer_key.as_ref());
@@ -81,7 +81,8 @@ impl<P: Platform> Node<P> {
             ReadResponse::Unmodified(response) => return Ok(response),
             ReadResponse::Bytes(response, range) => (response, range),
         };
-        let admitted = self.admission.read(range.end - range.start, &self.host).await?;
+        let len = range.end - range.start;
+        let admitted = self.admission.read(len, STRIDE, request.account.link()).await?;
         let OpenedObject { object, body, head, .. } = opened;
         let reader = Reader::new(self, &object.parts, head.data_key, range).with_body(body);
         Ok(response.object(reader, admitted))

@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
 use std::time::Duration;
 
 use keyhole_core::{CustomerKey, key_id};
@@ -10,6 +11,7 @@ use keyhole_s3::ops::Target;
 
 use crate::access::Caller;
 use crate::failure::{Cause, FaultKind};
+use crate::link::Link;
 
 /// A completed request, successful or not.
 #[derive(Clone, Debug)]
@@ -108,6 +110,8 @@ pub(crate) struct Account {
     /// Customer keys are accepted on this connection.
     pub(crate) is_secure: bool,
     pub(crate) caller: OnceCell<Caller>,
+    /// The connection's peer, for admission.
+    link: OnceCell<Rc<Link>>,
     pub(crate) target: OnceCell<Target>,
     /// Bytes of the response body sent.
     pub(crate) sent: Cell<u64>,
@@ -124,8 +128,14 @@ pub(crate) struct Account {
 }
 
 impl Account {
-    pub(crate) fn new(observer: &dyn Observer, is_secure: bool) -> Self {
-        Account { is_secure, wants_key_ids: observer.wants_key_ids(), ..Account::default() }
+    pub(crate) fn new(observer: &dyn Observer, is_secure: bool, link: Rc<Link>) -> Self {
+        let link = OnceCell::from(link);
+        Account { is_secure, wants_key_ids: observer.wants_key_ids(), link, ..Account::default() }
+    }
+
+    /// Returns the connection's peer.
+    pub(crate) fn link(&self) -> &Rc<Link> {
+        self.link.get().expect("an account of a request has a link")
     }
 
     /// Records the customer key of the request.

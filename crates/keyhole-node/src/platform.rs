@@ -72,6 +72,23 @@ pub trait Stream: 'static {
     /// end of the request.
     async fn close(&self);
 
+    /// Ends the pending operation: a receive returns `Ok(0)`, so that the request can still be
+    /// answered; a send fails.
+    fn interrupt(&self) {
+        self.abort();
+    }
+
+    /// Returns the bytes received and sent since the connection was opened, those included that the
+    /// system has accepted for sending.
+    fn transferred(&self) -> u64 {
+        0
+    }
+
+    /// Returns the accepted bytes that the peer has not received yet.
+    fn unsent(&self) -> u64 {
+        0
+    }
+
     /// Aborts the connection, so that the peer cannot mistake a truncated response for a complete
     /// one.
     fn abort(&self);

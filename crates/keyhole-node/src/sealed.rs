@@ -9,12 +9,13 @@ use std::ops::Range;
 
 use keyhole_core::body::{self, MultipartEtag};
 use keyhole_core::file::{BodyEntry, MEDIA_TYPE};
-use keyhole_log::limits::PARTS_MAX;
+use keyhole_log::limits::{BUFFER_LEN, INLINE_MAX, PARTS_MAX};
 use keyhole_log::{CompleteUpload, Content, CreateUpload, Etag, Object, Part, PutPart, UploadRef};
 use keyhole_s3::body::Wanted;
 use keyhole_s3::ops::{self, SEALED_HEADER};
 use keyhole_s3::{Error, ErrorCode};
 
+use crate::body_memory::BodyMemory;
 use crate::commit::NewObject;
 use crate::failure::Result;
 use crate::http::{Connection, Receiver, Response};
@@ -37,22 +38,24 @@ impl<P: Platform> Node<P> {
         let name = request.name()?;
         let mut plan = self.plan_write(request, name, WriteKind::SealedFile).await?;
         let mut receiver = Receiver::new(connection, request.decoder(Wanted::None, PUT_MAX)?);
-        let _admitted = self.admit_body(&mut receiver, request).await?;
+        let mut memory = BodyMemory::new(&self.admission, receiver.link());
         let file_len = receiver.len();
+        let front_memory = self.admission.record(INLINE_MAX as u64, &receiver.link()).await?;
         let front = Front::receive(&self.log, &mut receiver, file_len, name.bucket, name.key).await?;
+        drop(front_memory);
         // Part checksums, which a complete object does not need.
         skip(&self.log, &mut receiver, front.infos_len).await?;
         let size = front.size;
         let (etag, time_ms) = match front.entries[..] {
             [BodyEntry { part_number: 0, message_len, .. }] => {
-                let stored = receive_message(&self.log, &mut receiver, message_len).await?;
+                let stored = receive_message(&self.log, &mut receiver, Some(&mut memory), message_len).await?;
                 receiver.finish().await?;
                 let etag = Etag { digest: body::etag(&stored.salt), parts: 0 };
                 let content = Content::New(stored.content, stored.salt);
                 let object = NewObject { content, head: front.sealed_head, etag, size: stored.size, is_sealed: true };
                 (etag, self.commit_object(&mut plan, object).await?)
             }
-            _ => self.put_sealed_parts(receiver, plan, front).await?,
+            _ => self.put_sealed_parts(receiver, &mut memory, plan, front).await?,
         };
         let response = Response::new(200).header("ETag", quoted(&etag)).header(SEALED_HEADER, "1");
         Ok(self.with_expiration(response, name.bucket, name.key, size, time_ms))
@@ -62,6 +65,7 @@ impl<P: Platform> Node<P> {
     async fn put_sealed_parts(
         &self,
         receiver: Receiver<'_, P::Stream>,
+        memory: &mut BodyMemory<'_>,
         plan: WritePlan<'_>,
         front: Front,
     ) -> Result<(Etag, u64)> {
@@ -80,7 +84,7 @@ impl<P: Platform> Node<P> {
                 declared: None,
             })
             .await?;
-        let outcome = self.receive_parts(receiver, &plan, &id, front).await;
+        let outcome = self.receive_parts(receiver, memory, &plan, &id, front).await;
         if outcome.is_err() {
             // If this fails too, an uncompleted upload remains, and is listed as such.
             let _ = self.log.abort_upload(bucket, key, &id, self.host.now_ms()).await;
@@ -91,6 +95,7 @@ impl<P: Platform> Node<P> {
     async fn receive_parts(
         &self,
         mut receiver: Receiver<'_, P::Stream>,
+        memory: &mut BodyMemory<'_>,
         plan: &WritePlan<'_>,
         id: &UploadId,
         front: Front,
@@ -98,7 +103,7 @@ impl<P: Platform> Node<P> {
         let upload = self.log.upload(plan.name.bucket, plan.name.key, id)?.ok_or(ErrorCode::NoSuchUpload)?;
         let mut digest = MultipartEtag::new();
         for entry in &front.entries {
-            let stored = receive_message(&self.log, &mut receiver, entry.message_len).await?;
+            let stored = receive_message(&self.log, &mut receiver, Some(memory), entry.message_len).await?;
             digest.update(&body::etag(&stored.salt));
             self.put_sealed_part(&upload, entry.part_number as u16, stored).await?;
         }
@@ -166,7 +171,8 @@ impl<P: Platform> Node<P> {
         let response = sealed_response(&object, file.len, range.as_ref());
         let response = self.with_expiration(response, bucket, key, object.size, object.time_ms);
         file.wanted = range.unwrap_or(0..file.len);
-        let admitted = self.admission.read_sealed(file.wanted.end - file.wanted.start, &self.host).await?;
+        let len = file.wanted.end - file.wanted.start;
+        let admitted = self.admission.read(len, BUFFER_LEN, request.account.link()).await?;
         Ok(response.sealed_file(file, admitted))
     }
 

@@ -14,6 +14,7 @@ use keyhole_log::{Body, ChunkTags, Disk, Log, Object, Part};
 use keyhole_s3::{Error, ErrorCode};
 
 use crate::binding::check_etag;
+use crate::body_memory::BodyMemory;
 use crate::failure::{Failure, Result, damaged};
 use crate::ingest::Stored;
 use crate::part_checksums::part_checksums;
@@ -110,10 +111,12 @@ pub(crate) async fn skip<D: Disk>(log: &Log<D>, source: &mut impl BodySource<D::
     Ok(())
 }
 
-/// Receives a body's message into blocks, separating the tags from the ciphertext.
+/// Receives a body's message into blocks, separating the tags from the ciphertext. Reserves `memory`
+/// for each block, if there is a limit.
 pub(crate) async fn receive_message<D: Disk>(
     log: &Log<D>,
     source: &mut impl BodySource<D::Buf>,
+    mut memory: Option<&mut BodyMemory<'_>>,
     message_len: u64,
 ) -> Result<Stored> {
     let mut prefix = Vec::with_capacity(PREFIX_LEN);
@@ -126,6 +129,9 @@ pub(crate) async fn receive_message<D: Disk>(
     loop {
         let is_last = left <= (SEALED_BLOCK + TAG_LEN) as u64;
         let len = if is_last { left as usize } else { SEALED_BLOCK };
+        if let Some(memory) = &mut memory {
+            memory.reserve(source, &mut writer, len.min(BLOCK_DATA)).await?;
+        }
         let (filled, mut buf) = source.fill(log.disk().buffer_with_len(buffer_len(len)), 0..len).await;
         if filled? < len {
             return Err(malformed(FileError::Length).into());

@@ -1,5 +1,6 @@
 //! Serves connections: each request from its head to the end of its response.
 
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -11,8 +12,9 @@ use keyhole_s3::{Error, ErrorCode, form};
 
 use crate::access::Caller;
 use crate::failure::{Cause, Failure, Result};
-use crate::http::{Connection, Receiver, ReplyContext, Response};
-use crate::limits::XML_BODY_MAX;
+use crate::http::{Connection, Receiver, ReplyContext, Response, ResponseSource};
+use crate::limits::UNWANTED_BODY_MAX;
+use crate::link::Client;
 use crate::node::Node;
 use crate::observe::{Account, Exchange, Fault};
 use crate::platform::{Platform, Stream};
@@ -36,7 +38,7 @@ struct Ended {
 impl<P: Platform> Node<P> {
     /// Serves the requests of one connection in order until either side closes it.
     pub async fn serve(self: &Rc<Self>, stream: P::Stream) {
-        let mut connection = Connection::new(stream);
+        let mut connection = Connection::new(stream, self.host.clone());
         loop {
             match self.exchange(&mut connection).await {
                 Next::Request => {}
@@ -57,7 +59,9 @@ impl<P: Platform> Node<P> {
         let began = self.host.instant();
         let request_id = hex::encode_upper(self.host.random_array::<8>());
         let head_or_none = head.as_ref().ok();
-        let account = Account::new(&*self.config.observer, self.is_secure(connection, head_or_none));
+        let is_secure = self.is_secure(connection, head_or_none);
+        let account = Account::new(&*self.config.observer, is_secure, connection.link.clone());
+        connection.link.client.set(Client::of(None, self.client_address(connection, head_or_none)));
         let result = match &head {
             Ok(head) => {
                 let received = Received { head, request_id: &request_id, account: &account };
@@ -92,10 +96,7 @@ impl<P: Platform> Node<P> {
         ended: &Ended,
     ) {
         let peer = connection.stream.peer();
-        let client = match head {
-            Some(head) => self.config.proxies.client(head, peer),
-            None => peer.ip().to_canonical(),
-        };
+        let client = self.client_address(connection, head);
         let sealed_objects = account.take_sealed_objects();
         self.config.observer.finished(&Exchange {
             request_id: context.request_id,
@@ -121,6 +122,15 @@ impl<P: Platform> Node<P> {
         });
     }
 
+    /// Returns the address of the client: the peer's, or the one that a trusted proxy names.
+    pub(crate) fn client_address(&self, connection: &Connection<P::Stream>, head: Option<&RequestHead>) -> IpAddr {
+        let peer = connection.stream.peer();
+        match head {
+            Some(head) => self.config.proxies.client(head, peer),
+            None => peer.ip().to_canonical(),
+        }
+    }
+
     /// Sends the response.
     async fn respond(
         &self,
@@ -131,22 +141,26 @@ impl<P: Platform> Node<P> {
     ) -> Ended {
         let next = if context.persistence == Persistence::Close { Next::Close } else { Next::Request };
         let result = match result {
-            Ok(Response { head, source: Some(mut source) }) => {
+            Ok(Response { head, source: Some(source), .. }) => {
                 let head = context.with_cors(head);
-                match connection.send_source(&head, &mut *source, &**self.log.disk(), context, account).await {
+                let ResponseSource { mut bytes, admitted } = *source;
+                let disk = &**self.log.disk();
+                match connection.send_source(&head, &mut bytes, &admitted, disk, context, account).await {
                     Ok(()) => return Ended { status: head.status, error: None, next },
                     Err(failure) => Err(failure),
                 }
             }
-            Ok(Response { head, source: None }) => Ok(head),
+            Ok(Response { head, admitted, source: None }) => Ok((head, admitted)),
             Err(failure) => Err(failure),
         };
-        let (response, error) = match result {
-            Ok(response) => (response, None),
-            Err(Failure::Reply(error)) => (error.response(context.resource, context.request_id), Some(error.code)),
+        let (response, error, _admitted) = match result {
+            Ok((response, admitted)) => (response, None, admitted),
+            Err(Failure::Reply(error)) => {
+                (error.response(context.resource, context.request_id), Some(error.code), None)
+            }
             Err(Failure::Fault(error, cause)) => {
                 self.report_fault(context.request_id, context.resource, account.read_name(), &cause);
-                (error.response(context.resource, context.request_id), Some(error.code))
+                (error.response(context.resource, context.request_id), Some(error.code), None)
             }
             Err(Failure::Connection(error)) => {
                 let ReplyContext { request_id, resource, .. } = context;
@@ -193,6 +207,8 @@ impl<P: Platform> Node<P> {
         let (caller, signature) =
             self.authenticate(head).inspect_err(|_| self.record_refused_signature(account, head))?;
         let caller = account.caller.get_or_init(|| caller);
+        let link = account.link();
+        link.client.set(Client::of(caller.access_key(), self.client_address(connection, Some(head))));
         let hidden = |error| match caller {
             Caller::Key(_) => error,
             Caller::Anonymous => Error::new(ErrorCode::AccessDenied),
@@ -254,6 +270,21 @@ impl<P: Platform> Node<P> {
             _ => {}
         }
         self.receive_no_body(connection, request).await?;
+        if is_listing(&operation) {
+            let admitted = self.admission.listing(request.account.link()).await?;
+            return Ok(self.handle_bodyless(request, operation, is_sealed).await?.with_memory(admitted));
+        }
+        self.handle_bodyless(request, operation, is_sealed).await
+    }
+
+    /// Runs an operation without a request body.
+    async fn handle_bodyless(
+        &self,
+        request: &Request<'_>,
+        operation: Operation,
+        is_sealed: bool,
+    ) -> Result<Response<'_, P>> {
+        use Operation as Op;
         match operation {
             Op::GetObject => self.get_sealed(request).await,
             Op::HeadObject if is_sealed => self.head_sealed(request).await,
@@ -308,11 +339,25 @@ impl<P: Platform> Node<P> {
         self.config.proxies.is_secure(head, stream.is_secure(), || stream.peer())
     }
 
-    /// Reads and verifies the body of a request whose operation has none, because it may be signed.
-    /// Limited to [`XML_BODY_MAX`].
+    /// Receives and verifies the body of a request whose operation has none, because it may be
+    /// signed, and discards it. Limited to [`UNWANTED_BODY_MAX`].
     async fn receive_no_body(&self, connection: &mut Connection<P::Stream>, request: &Request<'_>) -> Result<()> {
-        let decoder = request.decoder(Wanted::None, XML_BODY_MAX)?;
-        Receiver::new(connection, decoder).read_document().await?;
-        Ok(())
+        let decoder = request.decoder(Wanted::None, UNWANTED_BODY_MAX)?;
+        Receiver::new(connection, decoder).discard().await
     }
+}
+
+/// Returns whether the response of an operation can be long and does not come from an object.
+fn is_listing(operation: &Operation) -> bool {
+    use Operation as Op;
+    matches!(
+        operation,
+        Op::ListObjects(_)
+            | Op::ListObjectsV2(_)
+            | Op::ListMultipartUploads(_)
+            | Op::ListParts { .. }
+            | Op::ListBuckets
+            | Op::GetObjectAttributes(_)
+            | Op::GetBucketLifecycle
+    )
 }

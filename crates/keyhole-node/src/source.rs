@@ -16,6 +16,12 @@ pub(crate) trait BodySource<B> {
         self.remaining()
     }
 
+    /// Waits for the beginning of the remaining bytes, so that a slow source gets no memory before it
+    /// has something to fill it with.
+    async fn warm(&mut self) -> Result<()> {
+        Ok(())
+    }
+
     /// Fills `buf[at]`, completely unless the body ends. Returns the number of bytes filled.
     async fn fill(&mut self, buf: B, at: Range<usize>) -> (Result<usize>, B);
 }

@@ -25,7 +25,7 @@ pub(super) struct Measured {
 
 /// Returns the bytes that an object or a part of this size counts towards a quota.
 pub(crate) fn quota_charge(size: u64, record: Location) -> u64 {
-    size + QUOTA_SHARE.max(u64::from(record.len()))
+    size.saturating_add(QUOTA_SHARE.max(u64::from(record.len())))
 }
 
 impl Index {

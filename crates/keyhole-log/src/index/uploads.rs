@@ -333,8 +333,8 @@ mod tests {
             assert_eq!(upload.parts(of, 1).map(|info| info.seq).collect::<Vec<_>>(), [8, 10]);
             assert_eq!(upload.attempts(of).count(), 6);
             // One with a known ETag replaces that attempt, another one the oldest.
-            assert!(upload.replaced_size(2, &[9; 16]).is_some() && upload.replaced_size(1, &[9; 16]).is_none());
-            assert!(upload.replaced_size(1, &[1; 16]).is_some());
+            assert!(upload.replaced_charge(2, &[9; 16]).is_some() && upload.replaced_charge(1, &[9; 16]).is_none());
+            assert!(upload.replaced_charge(1, &[1; 16]).is_some());
         }
     }
 }

@@ -1,20 +1,25 @@
 //! A connection and its input buffer; receives request heads.
 
 use std::io;
+use std::rc::Rc;
 
+use keyhole_s3::ErrorCode;
 use keyhole_s3::http::{self, RequestHead};
-use keyhole_s3::{Error, ErrorCode};
+use keyhole_s3::limits::HEAD_MAX;
 use zeroize::Zeroize;
 
 use crate::failure::{Failure, Result};
-use crate::limits::INBOX_LEN;
+use crate::host::Host;
+use crate::limits::{INBOX_LEN, INBOX_START};
+use crate::link::Link;
 use crate::platform::Stream;
 
 /// A connection and its input buffer.
 pub(crate) struct Connection<S> {
-    pub(crate) stream: S,
-    /// Received bytes that are not parsed yet. The capacity is [`INBOX_LEN`] and never grows.
-    /// Consumed bytes are wiped, because heads carry customer keys.
+    pub(crate) stream: Rc<S>,
+    /// The peer, for admission.
+    pub(crate) link: Rc<Link>,
+    /// Received bytes that are not parsed yet. The capacity grows to [`INBOX_LEN`] at most. Consumed bytes are wiped, because heads carry customer keys.
     pub(super) inbox: Vec<u8>,
     /// The current request's body is not completely received, so the next bytes are not a request.
     pub(super) body_pending: bool,
@@ -25,23 +30,26 @@ pub(crate) struct Connection<S> {
 }
 
 impl<S: Stream> Connection<S> {
-    pub(crate) fn new(stream: S) -> Self {
-        let inbox = Vec::with_capacity(INBOX_LEN);
-        Connection { stream, inbox, body_pending: false, continue_pending: false, received: 0 }
+    pub(crate) fn new(stream: S, host: Host) -> Self {
+        let stream = Rc::new(stream);
+        let link = Link::new(&stream, host);
+        let inbox = Vec::with_capacity(INBOX_START);
+        Connection { stream, link, inbox, body_pending: false, continue_pending: false, received: 0 }
     }
 
     /// Receives the next request head. Returns `None` if the peer closed the connection between two
     /// requests.
     pub(crate) async fn request_head(&mut self) -> Result<Option<RequestHead>> {
+        // A head that comes in small pieces is not parsed for each of them.
+        let mut progress = HeadProgress::default();
         loop {
-            if let Some((head, consumed)) = http::parse_head(&self.inbox)? {
+            if progress.may_be_whole(&self.inbox)
+                && let Some((head, consumed)) = http::parse_head(&self.inbox)?
+            {
                 self.consume(consumed);
                 self.body_pending = head.is_chunked || head.content_length.is_some_and(|len| len > 0);
                 self.continue_pending = head.expects_continue && self.body_pending;
                 return Ok(Some(head));
-            }
-            if self.inbox.len() == INBOX_LEN {
-                return Err(Failure::Reply(Error::new(ErrorCode::RequestHeaderSectionTooLarge)));
             }
             if self.receive_head().await.map_err(|error| self.too_slow(error))? == 0 {
                 if self.inbox.is_empty() {
@@ -76,10 +84,23 @@ impl<S: Stream> Connection<S> {
 
     /// Receives some bytes into the inbox.
     pub(super) async fn receive(&mut self) -> io::Result<usize> {
+        self.make_room();
         let inbox = std::mem::take(&mut self.inbox);
-        let (result, inbox) = self.stream.read_bytes(inbox).await;
+        let (result, inbox) = self.link.waiting(self.stream.read_bytes(inbox)).await;
         self.inbox = inbox;
         result
+    }
+
+    /// Grows the inbox if it is full.
+    fn make_room(&mut self) {
+        if self.inbox.len() < self.inbox.capacity() {
+            return;
+        }
+        let mut grown = Vec::with_capacity(INBOX_LEN);
+        grown.extend_from_slice(&self.inbox);
+        // Heads carry customer keys.
+        self.inbox.zeroize();
+        self.inbox = grown;
     }
 
     /// Receives bytes of a head. The first bytes of a request are refused while the node shuts
@@ -106,5 +127,54 @@ impl<S: Stream> Connection<S> {
     pub(super) fn consume_body(&mut self, len: usize) {
         self.received += len as u64;
         self.consume(len);
+    }
+}
+
+/// How much of a head has been looked at.
+#[derive(Default)]
+struct HeadProgress {
+    /// Bytes searched for the end of the head.
+    searched: usize,
+    /// Bytes parsed.
+    parsed: usize,
+}
+
+impl HeadProgress {
+    /// Returns whether the inbox may hold a whole head, or has grown so much since it was last
+    /// parsed that an error is worth looking for.
+    fn may_be_whole(&mut self, inbox: &[u8]) -> bool {
+        let new = &inbox[self.searched.saturating_sub(2).min(inbox.len())..];
+        self.searched = inbox.len();
+        let ends = new.windows(2).any(|pair| pair == b"\n\n") || new.windows(3).any(|three| three == b"\n\r\n");
+        if !ends && inbox.len() < (2 * self.parsed).min(HEAD_MAX) {
+            return false;
+        }
+        self.parsed = inbox.len();
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn head_is_parsed_when_its_end_arrives() {
+        for head in [&b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"[..], b"GET / HTTP/1.1\nHost: a\n\n"] {
+            for cut in 0..head.len() {
+                let mut progress = HeadProgress::default();
+                progress.may_be_whole(&head[..cut]);
+                assert!(progress.may_be_whole(head), "{cut}");
+            }
+        }
+    }
+
+    #[test]
+    fn head_that_comes_byte_by_byte_is_parsed_a_few_times() {
+        let long = vec![b'a'; HEAD_MAX];
+        let mut progress = HeadProgress::default();
+        let parses = (1..=HEAD_MAX).filter(|len| progress.may_be_whole(&long[..*len])).count();
+        assert!(parses <= 16, "{parses} parses");
+        assert_eq!(progress.parsed, HEAD_MAX, "a head that is too long is refused");
     }
 }

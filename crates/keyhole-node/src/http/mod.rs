@@ -7,5 +7,5 @@ mod send;
 
 pub(crate) use connection::Connection;
 pub(crate) use receiver::Receiver;
-pub(crate) use response::Response;
+pub(crate) use response::{Response, ResponseSource};
 pub(crate) use send::ReplyContext;

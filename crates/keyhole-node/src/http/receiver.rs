@@ -1,14 +1,16 @@
 //! The body of a request.
 
 use std::ops::Range;
+use std::rc::Rc;
 
 use keyhole_s3::ErrorCode;
 use keyhole_s3::body::{BodyDecoder, Digests, Step};
 use keyhole_s3::http;
 
 use super::Connection;
-use crate::failure::Result;
-use crate::limits::{WARM_LEN, XML_BODY_MAX};
+use crate::failure::{Failure, Result, too_slow};
+use crate::limits::WARM_LEN;
+use crate::link::Link;
 use crate::platform::Stream;
 use crate::source::BodySource;
 
@@ -43,11 +45,20 @@ impl<'c, S: Stream> Receiver<'c, S> {
     }
 
     /// Receives and verifies a small body (an XML document).
-    pub(crate) async fn read_document(mut self) -> Result<Vec<u8>> {
-        if self.len() > XML_BODY_MAX {
-            return Err(ErrorCode::EntityTooLarge.into());
-        }
-        let mut document = Vec::new();
+    pub(crate) async fn read_document(self) -> Result<Vec<u8>> {
+        // The decoder has checked the length.
+        let mut document = Vec::with_capacity(usize::try_from(self.len()).unwrap_or_default());
+        self.read_all(|piece| document.extend_from_slice(piece)).await?;
+        Ok(document)
+    }
+
+    /// Receives, verifies and discards the body.
+    pub(crate) async fn discard(self) -> Result<()> {
+        self.read_all(|_| {}).await
+    }
+
+    /// Receives and verifies the body through the inbox.
+    async fn read_all(mut self, mut take: impl FnMut(&[u8])) -> Result<()> {
         loop {
             match self.decoder.step(&self.connection.inbox)? {
                 Step::Skip(len) => self.connection.consume(len),
@@ -57,7 +68,7 @@ impl<'c, S: Stream> Receiver<'c, S> {
                         self.receive().await?;
                     }
                     let len = self.decoder.direct().min(self.connection.inbox.len() as u64) as usize;
-                    document.extend_from_slice(&self.connection.inbox[..len]);
+                    take(&self.connection.inbox[..len]);
                     self.decoder.payload(&self.connection.inbox[..len]);
                     self.connection.consume_body(len);
                 }
@@ -65,7 +76,7 @@ impl<'c, S: Stream> Receiver<'c, S> {
             }
         }
         self.finish().await?;
-        Ok(document)
+        Ok(())
     }
 
     /// Returns the unframed body bytes in the inbox that are not consumed yet.
@@ -96,9 +107,14 @@ impl<'c, S: Stream> Receiver<'c, S> {
     async fn receive(&mut self) -> Result<()> {
         self.invite().await?;
         match self.connection.receive().await.map_err(|error| self.connection.too_slow(error))? {
-            0 => Err(ErrorCode::IncompleteBody.into()),
+            0 => Err(self.cut_short()),
             _ => Ok(()),
         }
+    }
+
+    /// Returns the failure of a body that ends early.
+    fn cut_short(&self) -> Failure {
+        if self.connection.link.is_interrupted() { too_slow() } else { ErrorCode::IncompleteBody.into() }
     }
 
     /// Sends `100 Continue` if the client waits for it.
@@ -115,9 +131,10 @@ impl<'c, S: Stream> Receiver<'c, S> {
             return (Err(failure), buf);
         }
         let start = at.start;
-        let (result, buf) = self.connection.stream.read_block(buf, at).await;
+        let Connection { stream, link, .. } = &*self.connection;
+        let (result, buf) = link.waiting(stream.read_block(buf, at)).await;
         match result {
-            Ok(0) => (Err(ErrorCode::IncompleteBody.into()), buf),
+            Ok(0) => (Err(self.cut_short()), buf),
             Ok(len) => {
                 self.decoder.payload(&buf.as_ref()[start..start + len]);
                 self.connection.received += len as u64;
@@ -127,12 +144,9 @@ impl<'c, S: Stream> Receiver<'c, S> {
         }
     }
 
-    /// Waits for the beginning of a body of `content_length` bytes, framing included.
-    pub(crate) async fn warm(&mut self, content_length: u64) -> Result<()> {
-        while (self.connection.inbox.len() as u64) < content_length.min(WARM_LEN) {
-            self.receive().await?;
-        }
-        Ok(())
+    /// Returns the connection's peer.
+    pub(crate) fn link(&self) -> Rc<Link> {
+        self.connection.link.clone()
     }
 
     /// Moves payload that arrived with the framing from the inbox to `to`. Returns the number of
@@ -150,6 +164,13 @@ impl<'c, S: Stream> Receiver<'c, S> {
 impl<S: Stream> BodySource<S::Buf> for Receiver<'_, S> {
     fn remaining(&self) -> u64 {
         self.decoder.remaining()
+    }
+
+    async fn warm(&mut self) -> Result<()> {
+        while (self.connection.inbox.len() as u64) < self.decoder.remaining().min(WARM_LEN) {
+            self.receive().await?;
+        }
+        Ok(())
     }
 
     async fn fill(&mut self, mut buf: S::Buf, at: Range<usize>) -> (Result<usize>, S::Buf) {

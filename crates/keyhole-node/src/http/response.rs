@@ -13,18 +13,20 @@ use crate::source::{Piece, PieceSource};
 pub(crate) struct Response<'n, P: Platform> {
     /// The head, with the body unless there is a source.
     pub(crate) head: http::Response,
+    /// The memory of a long body in `head`.
+    pub(crate) admitted: Option<Admitted<'n>>,
     /// The source of the body, if it is sent piece by piece.
     pub(crate) source: Option<Box<ResponseSource<'n, P>>>,
 }
 
 /// A body that is read while it is sent.
 pub(crate) struct ResponseSource<'n, P: Platform> {
-    bytes: SourceBytes<'n, P>,
-    /// The memory for its pieces.
-    _admitted: Admitted<'n>,
+    pub(crate) bytes: SourceBytes<'n, P>,
+    /// The memory for a piece of it.
+    pub(crate) admitted: Admitted<'n>,
 }
 
-enum SourceBytes<'n, P: Platform> {
+pub(crate) enum SourceBytes<'n, P: Platform> {
     Object(Reader<'n, P>),
     SealedFile(SealedFile<'n, P::Disk>),
 }
@@ -32,12 +34,19 @@ enum SourceBytes<'n, P: Platform> {
 impl<'n, P: Platform> Response<'n, P> {
     /// Creates a response without a body.
     pub(crate) fn new(status: u16) -> Self {
-        Response { head: http::Response::new(status), source: None }
+        Response { head: http::Response::new(status), admitted: None, source: None }
     }
 
     /// Creates a response with an XML document.
     pub(crate) fn xml(status: u16, document: String) -> Self {
-        Response { head: http::Response::xml(status, document), source: None }
+        Response { head: http::Response::xml(status, document), admitted: None, source: None }
+    }
+
+    /// Adds the memory that was reserved for the body, and corrects it to the body's length.
+    pub(crate) fn with_memory(mut self, mut admitted: Admitted<'n>) -> Self {
+        admitted.set_len(self.head.body.capacity());
+        self.admitted = Some(admitted);
+        self
     }
 
     /// Adds a header field; see [`http::Response::header`].
@@ -68,28 +77,28 @@ impl<'n, P: Platform> Response<'n, P> {
     }
 
     fn with_source(mut self, bytes: SourceBytes<'n, P>, admitted: Admitted<'n>) -> Self {
-        self.source = Some(Box::new(ResponseSource { bytes, _admitted: admitted }));
+        self.source = Some(Box::new(ResponseSource { bytes, admitted }));
         self
     }
 }
 
-impl<P: Platform> PieceSource<Buf<P>> for ResponseSource<'_, P> {
+impl<P: Platform> PieceSource<Buf<P>> for SourceBytes<'_, P> {
     fn remaining(&self) -> u64 {
-        match &self.bytes {
+        match self {
             SourceBytes::Object(reader) => reader.remaining(),
             SourceBytes::SealedFile(file) => file.remaining(),
         }
     }
 
     fn piece_len(&self) -> usize {
-        match &self.bytes {
+        match self {
             SourceBytes::Object(reader) => reader.piece_len(),
             SourceBytes::SealedFile(file) => file.piece_len(),
         }
     }
 
     async fn next(&mut self, buf: Buf<P>) -> Result<Option<Piece<Buf<P>>>> {
-        match &mut self.bytes {
+        match self {
             SourceBytes::Object(reader) => reader.next(buf).await,
             SourceBytes::SealedFile(file) => file.next(buf).await,
         }

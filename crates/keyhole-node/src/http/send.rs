@@ -7,6 +7,7 @@ use keyhole_log::Disk;
 use keyhole_s3::http::{Persistence, Response};
 
 use super::Connection;
+use crate::admission::Admitted;
 use crate::failure::{Failure, Result, damaged};
 use crate::limits::COALESCE_MAX;
 use crate::observe::Account;
@@ -45,27 +46,33 @@ impl<S: Stream> Connection<S> {
         let length = (!bodyless).then(|| response.content_length.unwrap_or(response.body.len() as u64));
         let mut bytes = response.head_bytes(length, context.request_id, context.now_ms, context.persistence);
         if context.is_head || bodyless {
-            return self.stream.write_bytes(bytes).await.0;
+            return self.write(bytes).await;
         }
         let len = response.body.len();
         if len <= COALESCE_MAX {
             bytes.extend_from_slice(&response.body);
-            self.stream.write_bytes(bytes).await.0?;
+            self.write(bytes).await?;
         } else {
-            self.stream.write_bytes(bytes).await.0?;
-            self.stream.write_bytes(response.body).await.0?;
+            self.write(bytes).await?;
+            self.write(response.body).await?;
         }
         account.add_sent(len);
         Ok(())
     }
 
-    /// Sends a response with the body from `source`, reading one piece ahead. An error before the
-    /// first byte becomes an error response; after that, the connection has to be aborted. So does a
-    /// source that ends early; bytes beyond the announced length are never sent.
+    async fn write(&self, bytes: Vec<u8>) -> io::Result<()> {
+        self.link.waiting(self.stream.write_bytes(bytes)).await.0
+    }
+
+    /// Sends a response with the body from `source`, whose memory is `admitted`. Reads one piece
+    /// ahead while there is memory for it. An error before the first byte becomes an error response;
+    /// after that, the connection has to be aborted. So does a source that ends early; bytes beyond
+    /// the announced length are never sent.
     pub(crate) async fn send_source<D: Disk<Buf = S::Buf>>(
         &self,
         response: &Response,
         source: &mut impl PieceSource<S::Buf>,
+        admitted: &Admitted<'_>,
         disk: &D,
         context: &ReplyContext<'_>,
         account: &Account,
@@ -79,14 +86,14 @@ impl<S: Stream> Connection<S> {
             let piece = match next.take() {
                 Some(piece) if piece.at.len() as u64 <= left && (left == 0 || !piece.at.is_empty()) => piece,
                 // An empty part of an object with other parts has no piece.
-                None if left == 0 => return Ok(self.stream.write_bytes(head.unwrap_or_default()).await.0?),
+                None if left == 0 => return Ok(self.write(head.unwrap_or_default()).await?),
                 _ => return Err(wrong_length(is_first)),
             };
             left -= piece.at.len() as u64;
             if let Some(mut head) = head.take() {
                 if piece.at.len() <= COALESCE_MAX {
                     head.extend_from_slice(&piece.buf.as_ref()[piece.at.clone()]);
-                    self.stream.write_bytes(head).await.0?;
+                    self.write(head).await?;
                     account.add_sent(piece.at.len());
                     if left == 0 {
                         return Ok(());
@@ -94,18 +101,24 @@ impl<S: Stream> Connection<S> {
                     next = read_on(source, disk, account).await?;
                     continue;
                 }
-                self.stream.write_bytes(head).await.0?;
+                self.write(head).await?;
             }
             let len = piece.at.len();
-            let sending = self.stream.write_block(piece.buf, piece.at);
+            let sending = self.link.waiting(self.stream.write_block(piece.buf, piece.at));
             if left == 0 {
                 sending.await.0?;
                 account.add_sent(len);
                 return Ok(());
             }
-            let ((sent, _), read) = future::join(sending, read_on(source, disk, account)).await;
-            sent?;
-            next = read?;
+            if let Some(_ahead) = admitted.another() {
+                let ((sent, _), read) = future::join(sending, read_on(source, disk, account)).await;
+                sent?;
+                next = read?;
+            } else {
+                sending.await.0?;
+                next = read_on(source, disk, account).await?;
+            }
+            }
             account.add_sent(len);
         }
     }

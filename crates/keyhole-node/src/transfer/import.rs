@@ -156,14 +156,14 @@ impl<D: Disk> Importer<'_, D> {
         }
         let part_checksums = self.part_checksums(file, &front).await?;
         if front.is_whole() {
-            let stored = receive_message(self.log, file, front.entries[0].message_len).await?;
+            let stored = receive_message(self.log, file, None, front.entries[0].message_len).await?;
             let etag = Etag { digest: body::etag(&stored.salt), parts: 0 };
             return self.whole(stored, front.sealed_head, etag);
         }
         let upload = self.upload(&front.sealed_head, true).await?;
         let outcome = async {
             for BodyEntry { part_number, message_len, .. } in &front.entries {
-                let stored = receive_message(self.log, file, *message_len).await?;
+                let stored = receive_message(self.log, file, None, *message_len).await?;
                 let etag = body::etag(&stored.salt);
                 self.part(&upload, *part_number as u16, stored, etag).await?;
             }

@@ -3,6 +3,7 @@
 
 mod access;
 mod audit;
+mod bounds;
 mod buckets;
 mod checksums;
 mod conditional_deletes;

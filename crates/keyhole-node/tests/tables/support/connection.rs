@@ -17,11 +17,16 @@ impl<'n> Connection<'n> {
         Connection { node, pipe }
     }
 
+    /// Ends the client's direction.
+    pub(crate) fn end(&self) {
+        self.pipe.is_shut.set(true);
+        self.pipe.wake();
+    }
+
     /// Ends the client's direction and runs the node to the end of the connection. Returns how the
     /// node ended it.
     pub(crate) fn shut_down(&self) -> End {
-        self.pipe.is_shut.set(true);
-        self.pipe.wake();
+        self.end();
         self.node.run_until(|| self.pipe.end.get().is_some());
         self.pipe.end.get().expect("an end")
     }

@@ -281,6 +281,11 @@ impl MemoryNode {
         assert_eq!(stop, Stop::Done, "the node waits for more bytes");
     }
 
+    /// Runs the node until it waits for clients alone.
+    pub(crate) fn run_until_blocked(&self) {
+        assert_eq!(self.executor.borrow_mut().run(|| false, || false), Stop::Stalled);
+    }
+
     pub(crate) fn run<T: 'static>(&self, future: impl Future<Output = T> + 'static) -> T {
         let result = self.executor.borrow_mut().spawn(future);
         self.run_until(|| result.borrow().is_some());

@@ -113,6 +113,11 @@ impl Stream for MemoryStream {
         self.0.end.set(Some(End::Closed));
     }
 
+    fn interrupt(&self) {
+        self.0.is_shut.set(true);
+        self.0.wake();
+    }
+
     fn abort(&self) {
         self.0.end.set(Some(End::Aborted));
     }

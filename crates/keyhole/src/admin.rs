@@ -19,6 +19,7 @@ mod plot;
 mod tables;
 mod view;
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener as StdListener};
@@ -36,13 +37,13 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode, Version};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
-use tokio::task::{LocalSet, spawn_local};
+use tokio::task::{JoinHandle, LocalSet, spawn_local};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use crate::status::{Monitor, SAMPLE_EVERY};
 
-/// Limit of concurrent connections; further ones wait in the listener's backlog.
+/// Limit of concurrent connections; a further one takes the place of the oldest, so that health
+/// checks are answered although idle connections have taken all places.
 pub(crate) const CONNECTIONS_MAX: usize = 32;
 
 /// Timeout of a connection, from the accept until the reply is sent.
@@ -101,17 +102,20 @@ struct Site {
 type HttpReply = Response<Full<Bytes>>;
 
 async fn accept(listener: TcpListener, site: Rc<Site>) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let mut open: VecDeque<JoinHandle<()>> = VecDeque::with_capacity(CONNECTIONS_MAX);
     loop {
-        let Ok(place) = places.clone().acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, _)) => {
+                open.retain(|connection| !connection.is_finished());
+                if open.len() == CONNECTIONS_MAX
+                    && let Some(oldest) = open.pop_front()
+                {
+                    oldest.abort();
+                }
                 let site = site.clone();
-                spawn_local(async move {
-                    // A slow client must not hold a place that others need.
+                open.push_back(spawn_local(async move {
                     let _ = timeout(PATIENCE, serve(stream, site)).await;
-                    drop(place);
-                });
+                }));
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection on the admin listener");

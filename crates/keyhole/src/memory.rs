@@ -1,8 +1,8 @@
 //! The memory budget of the node.
 //!
 //! A fixed part is set [aside](ASIDE) for the process. Half of the rest is for the buffers of
-//! requests. The remainder is for the index, which grows with the number of objects, for
-//! connections, whose number is limited by a quarter of the rest, and for the system's page cache.
+//! requests, and an eighth for connections, whose number it limits. The remainder is for the index,
+//! which grows with the number of objects: when that is full, new objects are refused.
 
 mod available;
 
@@ -21,9 +21,9 @@ const ASIDE: u64 = 16 << 20;
 /// cleaner and checkpoints.
 pub(crate) const LOG_BUFFERS: usize = 4;
 
-/// Bytes of a connection: data received ahead, and what its request holds except the body. HTTPS
-/// may take three times as much while it sends or receives a lot.
-const CONNECTION: u64 = 96 * 1024;
+/// Bytes of a connection: its input buffer, its task, and what its request holds except what is
+/// admitted. HTTPS takes four times as much, and as many places.
+const CONNECTION: u64 = 32 * 1024;
 
 /// Minimum of connections per worker.
 const CONNECTIONS_MIN: u64 = 32;
@@ -83,7 +83,7 @@ impl Budget {
             return None;
         }
         let share = share(rest / 2 / workers as u64);
-        let connections = (rest / 4 / CONNECTION / workers as u64).clamp(CONNECTIONS_MIN, CONNECTIONS_MAX as u64);
+        let connections = (rest / 8 / CONNECTION / workers as u64).clamp(CONNECTIONS_MIN, CONNECTIONS_MAX as u64);
         Some(Budget {
             memory,
             buffers: workers as u64 * len(share),
@@ -99,15 +99,21 @@ impl Budget {
         Share { blocks: self.blocks, pages: self.pages }
     }
 
+    /// Returns the part of the memory that the index may take.
+    pub(crate) fn index(&self) -> u64 {
+        let connections = (self.workers * self.connections) as u64 * CONNECTION;
+        self.memory.saturating_sub(ASIDE + self.buffers + connections)
+    }
+
     /// Returns a warning for the operator if an index of `index` bytes exceeds its part of the
     /// memory.
     pub(crate) fn index_warning(&self, index: u64) -> Option<String> {
-        let room = self.memory.saturating_sub(ASIDE + self.buffers);
-        let needed = (ASIDE + self.buffers + index).next_multiple_of(1 << 20);
+        let room = self.index();
+        let needed = (self.memory - room + index).next_multiple_of(1 << 20);
         (index > room).then(|| {
             format!(
-                "the index takes {}, but a memory budget of {} leaves {} for it: set --memory to {} or more, or the \
-                 system may kill the node",
+                "the index takes {}, but a memory budget of {} leaves {} for it, and new objects are refused: \
+                 set --memory to {} or more, or delete objects",
                 show(index),
                 show(self.memory),
                 show(room),
@@ -161,13 +167,13 @@ mod tests {
     fn budget_is_divided() {
         // (memory in MiB, threads) -> (workers, blocks, pages, connections)
         for ((memory, threads), expected) in [
-            ((40, 4), (1, 7, 245, 64)),
-            ((64, 1), (1, 16, 1004, 128)),
-            ((64, 2), (2, 7, 245, 64)),
-            ((64, 64), (2, 7, 245, 64)),
-            ((96, 2), (2, 15, 237, 106)),
-            ((128, 4), (4, 9, 243, 74)),
-            ((256, 2), (2, 16, 1024, 320)),
+            ((40, 4), (1, 7, 245, 96)),
+            ((64, 1), (1, 16, 1004, 192)),
+            ((64, 2), (2, 7, 245, 96)),
+            ((64, 64), (2, 7, 245, 96)),
+            ((96, 2), (2, 15, 237, 160)),
+            ((128, 4), (4, 9, 243, 112)),
+            ((256, 2), (2, 16, 1024, 480)),
             ((1 << 20, 64), (64, 16, 1024, 1024)),
         ] {
             let budget = Budget::of(memory * MIB, threads).unwrap();
@@ -192,7 +198,8 @@ mod tests {
     #[test]
     fn oversized_index_causes_warning() {
         let budget = Budget::of(64 * MIB, 2).unwrap();
-        let room = 64 * MIB - ASIDE - budget.buffers;
+        let room = budget.index();
+        assert!(room >= 16 * MIB, "room for 100,000 objects of about 125 bytes: {room}");
         assert_eq!(budget.index_warning(room), None);
         let warning = budget.index_warning(room + 1).unwrap();
         assert!(warning.contains("set --memory to 65.0 MiB or more"), "{warning}");

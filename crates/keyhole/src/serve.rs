@@ -240,6 +240,7 @@ fn store_options(options: &ServeOptions, workers: usize) -> StoreOptions {
             SyncMode::Interval(_) | SyncMode::Never => keyhole_log::Durability::Deferred,
         },
         ring: options.ring,
+        max_objects: options.max_objects,
         read_only: options.read_only.then_some(store::ASKED_READ_ONLY),
         workers,
         ..StoreOptions::default()

@@ -17,7 +17,7 @@ use crate::cli::serve::SyncMode;
 use crate::engine::AnyEngine;
 use crate::env::System;
 use crate::medium::Medium;
-use crate::metrics::{self, Connected, Meter};
+use crate::metrics::{self, Meter};
 use crate::net::tls::Acceptor;
 use crate::net::{Accept, Connection, Connections, Listener, Socket};
 use crate::status::Monitor;
@@ -166,7 +166,8 @@ async fn accept_tls<D, A>(
     let serve = |stream| {
         let acceptor = acceptor.clone();
         let meter = meter.clone();
-        serve(node.clone(), meter.connection(metrics::ListenerKind::Https), async move {
+        let places = connections.take_tls_places();
+        serve(node.clone(), (meter.connection(metrics::ListenerKind::Https), places), async move {
             let accepted = acceptor.accept(stream).await;
             meter.handshake(accepted.is_some());
             accepted.map(Connection::Tls)
@@ -175,19 +176,16 @@ async fn accept_tls<D, A>(
     accept_all(listener, connections, serve).await;
 }
 
-/// Serves a connection once it is established. `connected` counts it from the accept until its end.
-async fn serve<D, P>(
-    node: WorkerNode<D, P>,
-    connected: Connected,
-    connection: impl Future<Output = Option<Connection<P>>>,
-) where
+/// Serves a connection once it is established. `counted` counts it from the accept until its end.
+async fn serve<D, P, C>(node: WorkerNode<D, P>, counted: C, connection: impl Future<Output = Option<Connection<P>>>)
+where
     D: Disk<Buf = Buffer>,
     P: Socket,
 {
     if let Some(connection) = connection.await {
         node.serve(connection).await;
     }
-    drop(connected);
+    drop(counted);
 }
 
 /// Accepts connections without end, and spawns a task for each.
@@ -197,7 +195,7 @@ where
     F: Future<Output = ()> + 'static,
 {
     loop {
-        connections.wait_for_room().await;
+        connections.make_room().await;
         match listener.accept(connections).await {
             Ok(stream) => {
                 spawn_local(serve(stream));

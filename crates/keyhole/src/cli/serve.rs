@@ -96,6 +96,12 @@ pub(crate) struct ServeOptions {
     #[arg(long, value_name = "always|interval:MS|never", default_value = "always", value_parser = parse_sync)]
     pub(crate) sync: SyncMode,
 
+    /// Limit of the number of objects and of open multipart uploads. Beyond it, new ones get 507
+    /// InsufficientStorage; reads, overwrites and deletions go on. Default: none but the memory for
+    /// the index (--memory).
+    #[arg(long, value_name = "N")]
+    pub(crate) max_objects: Option<u64>,
+
     /// When the store is full, delete the oldest objects to make room instead of refusing new ones.
     #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true",
         default_value_t = false, action = ArgAction::Set)]
@@ -131,7 +137,8 @@ pub(crate) struct ServeOptions {
     pub(crate) threads: Option<usize>,
 
     /// Memory budget, such as 64MiB, which determines buffers, threads and connections. The index
-    /// takes about 125 bytes per object and should use at most a quarter of the budget. Default:
+    /// takes about 125 bytes per object; when it has used up its part, about a quarter of a small
+    /// budget, new objects get 507 InsufficientStorage. Default:
     /// the memory of the machine or the limit of the control group.
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub(crate) memory: Option<u64>,

@@ -11,8 +11,8 @@ use tokio::net::TcpStream;
 
 use crate::buffer::Buffer;
 use crate::net::{
-    Accept, ConnectionState, Connections, LINGER, LINGER_BYTES, Listener, SharedListener, Socket, Supervised,
-    has_pending_bytes, in_time,
+    Accept, ConnectionState, Connections, LINGER, LINGER_BUFFER, LINGER_BYTES, Listener, SharedListener, Socket,
+    Supervised, has_pending_bytes, in_time, unsent,
 };
 
 pub(super) struct EpollListener(SharedListener);
@@ -161,7 +161,7 @@ impl Stream for EpollStream {
     async fn close(&self) {
         self.0.shut_down(Shutdown::Write);
         let discarding = async {
-            let mut buf = vec![0; 64 * 1024];
+            let mut buf = vec![0; LINGER_BUFFER];
             let mut left = LINGER_BYTES;
             while left > 0 {
                 match self.0.read(&mut buf).await {
@@ -171,6 +171,18 @@ impl Stream for EpollStream {
             }
         };
         in_time(LINGER, discarding, || self.0.cut_off()).await;
+    }
+
+    fn interrupt(&self) {
+        self.0.interrupt();
+    }
+
+    fn transferred(&self) -> u64 {
+        self.0.state.transferred()
+    }
+
+    fn unsent(&self) -> u64 {
+        unsent(&self.0.tcp)
     }
 
     fn abort(&self) {

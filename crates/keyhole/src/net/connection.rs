@@ -87,6 +87,27 @@ impl<P: Socket> Stream for Connection<P> {
         }
     }
 
+    fn interrupt(&self) {
+        match self {
+            Connection::Plain(stream) => stream.interrupt(),
+            Connection::Tls(stream) => stream.interrupt(),
+        }
+    }
+
+    fn transferred(&self) -> u64 {
+        match self {
+            Connection::Plain(stream) => stream.transferred(),
+            Connection::Tls(stream) => stream.transferred(),
+        }
+    }
+
+    fn unsent(&self) -> u64 {
+        match self {
+            Connection::Plain(stream) => stream.unsent(),
+            Connection::Tls(stream) => stream.unsent(),
+        }
+    }
+
     fn abort(&self) {
         match self {
             Connection::Plain(stream) => stream.abort(),

@@ -3,6 +3,7 @@
 use std::io;
 use std::mem::MaybeUninit;
 use std::ops::Range;
+use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use keyhole_node::Stream;
@@ -16,6 +17,9 @@ use crate::buffer::Buffer;
 pub(crate) const LINGER: Duration = Duration::from_secs(2);
 
 pub(crate) const LINGER_BYTES: usize = 64 << 20;
+
+/// Bytes that are drained at a time.
+pub(crate) const LINGER_BUFFER: usize = 8 * 1024;
 
 /// A plain connection of the operating system, without TLS.
 #[allow(async_fn_in_trait)]
@@ -51,6 +55,14 @@ pub(crate) trait Socket: Stream<Buf = Buffer> {
 pub(crate) fn has_pending_bytes(socket: &SockRef<'_>) -> bool {
     let mut byte = [MaybeUninit::uninit()];
     matches!(socket.recv_with_flags(&mut byte, libc::MSG_PEEK | libc::MSG_DONTWAIT), Ok(len) if len > 0)
+}
+
+/// Returns the bytes of the send queue that the peer has not acknowledged.
+pub(crate) fn unsent(socket: &impl AsRawFd) -> u64 {
+    let mut queued: libc::c_int = 0;
+    // SAFETY: the descriptor is open, and the call writes one integer.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &mut queued) };
+    if result == 0 { u64::try_from(queued).unwrap_or_default() } else { 0 }
 }
 
 /// Wipes and removes the bytes from `before` on if they do not count as received: they may contain

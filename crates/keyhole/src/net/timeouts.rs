@@ -9,10 +9,23 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
-/// Limit of concurrent connections of one worker, if the memory allows as many; further connections
-/// wait in the listeners' backlogs. (With two listeners the count can exceed the limit by one: both
-/// may be accepting when the last place is taken.)
+/// Limit of concurrent connections of one worker, if the memory allows as many. Beyond it, a new
+/// connection takes the place of the one that has kept the node waiting longest. (With two listeners
+/// the count can exceed the limit by one: both may be accepting when the last place is taken.)
 pub(crate) const CONNECTIONS_MAX: usize = 1024;
+
+/// Places that an HTTPS connection takes where memory limits their number: it receives into a buffer
+/// of its own.
+const PLACES_PER_TLS: usize = 4;
+
+/// Rate in bytes per second at which a peer keeps up with the node, when places run out.
+const RATE_CROWDED: u64 = 64 * 1024;
+
+/// Time that a peer must have kept the node waiting to lose its place.
+const OWED_MIN: Duration = Duration::from_millis(100);
+
+/// Interval at which a new connection looks for a place, while every open one keeps up.
+const PLACE_RETRY: Duration = Duration::from_millis(20);
 
 /// Time that a connection accepted just before shutdown has for its first request, which may be on
 /// its way.
@@ -60,6 +73,11 @@ pub(crate) trait Supervised {
         }
     }
 
+    /// Ends the pending operation. A peer that sends can still be answered.
+    fn interrupt(&self) {
+        self.shut_down(if self.state().is_reading.get() { Shutdown::Read } else { Shutdown::Both });
+    }
+
     /// Closes the connection in any state.
     fn cut_off(&self) {
         self.shut_down(Shutdown::Both);
@@ -103,6 +121,14 @@ pub(crate) struct ConnectionState {
     /// the last check of the rate.
     waited: Cell<u64>,
     moved: Cell<u64>,
+    /// Time at which the pending operation began.
+    pending_since: Cell<Option<Instant>>,
+    /// Time spent waiting for the peer in the current request, or for it, without the pending
+    /// operation, and bytes moved meanwhile.
+    waited_time: Cell<Duration>,
+    moved_in_request: Cell<u64>,
+    /// Bytes moved since the connection was opened.
+    transferred: Cell<u64>,
     /// The peer owes a request of which no byte has arrived.
     is_idle: Cell<bool>,
     /// No request has arrived yet.
@@ -133,6 +159,10 @@ impl Connections {
             is_reading: Cell::new(false),
             waited: Cell::new(0),
             moved: Cell::new(0),
+            pending_since: Cell::new(None),
+            waited_time: Cell::default(),
+            moved_in_request: Cell::new(0),
+            transferred: Cell::new(0),
             is_idle: Cell::new(false),
             is_new: Cell::new(true),
             is_refused: Cell::new(false),
@@ -182,9 +212,33 @@ impl Connections {
         let _ = timeout_at(Instant::now() + CUT_OFF, self.below(1)).await;
     }
 
-    /// Waits until another connection may be accepted.
-    pub(crate) async fn wait_for_room(&self) {
-        self.below(self.max).await;
+    /// Makes a place for a new connection: while there is none, closes the connection that has kept the
+    /// node waiting longest.
+    pub(crate) async fn make_room(&self) {
+        while self.count.get() >= self.max {
+            self.close_longest_waiting();
+            let _ = timeout_at(Instant::now() + PLACE_RETRY, self.below(self.max)).await;
+        }
+    }
+
+    /// Closes the connection whose peer owes the node the most time, if any owes some.
+    fn close_longest_waiting(&self) {
+        let open: Vec<_> = self.open.borrow().iter().filter_map(Weak::upgrade).collect();
+        let owed = open.iter().filter_map(|connection| {
+            let owed = connection.state().owed();
+            (owed >= OWED_MIN).then_some((owed, connection))
+        });
+        if let Some((owed, connection)) = owed.max_by_key(|(owed, _)| *owed) {
+            tracing::debug!(waited_ms = owed.as_millis() as u64, "a connection is closed: its place is needed");
+            connection.cut_off();
+        }
+    }
+
+    /// Takes the further places of an HTTPS connection, while the result lives.
+    pub(crate) fn take_tls_places(self: &Rc<Self>) -> ExtraPlaces {
+        let count = if self.max < CONNECTIONS_MAX { PLACES_PER_TLS - 1 } else { 0 };
+        self.count.set(self.count.get() + count);
+        ExtraPlaces { of: self.clone(), count }
     }
 
     async fn below(&self, limit: usize) {
@@ -209,6 +263,8 @@ impl ConnectionState {
             DrainPhase::Refusing => has_pending_bytes(),
         };
         self.is_idle.set(is_wanted);
+        self.waited_time.set(Duration::ZERO);
+        self.moved_in_request.set(0);
         is_wanted
     }
 
@@ -219,6 +275,8 @@ impl ConnectionState {
         self.is_new.set(false);
         self.waited.set(0);
         self.moved.set(0);
+        self.waited_time.set(Duration::ZERO);
+        self.moved_in_request.set(0);
         if self.is_refused.get() { Ok(0) } else { result }
     }
 
@@ -246,12 +304,37 @@ impl ConnectionState {
         operation: impl Future<Output = (io::Result<usize>, B)>,
     ) -> (io::Result<usize>, B) {
         self.since.set(self.of.ticks.get());
+        self.pending_since.set(Some(Instant::now()));
         let (result, buf) = operation.await;
         self.since.set(u64::MAX);
+        self.waited_time.set(self.waited_time());
+        self.pending_since.set(None);
         if let Ok(len) = result {
-            self.moved.set(self.moved.get() + len as u64);
+            for moved in [&self.moved, &self.moved_in_request, &self.transferred] {
+                moved.set(moved.get() + len as u64);
+            }
         }
         (timed_out(result, !self.is_late.replace(false)), buf)
+    }
+
+    /// Returns the time spent waiting for the peer, with the pending operation.
+    fn waited_time(&self) -> Duration {
+        self.waited_time.get() + self.pending_since.get().map(|since| since.elapsed()).unwrap_or_default()
+    }
+
+    /// Returns the time that the peer has kept the node waiting beyond what its bytes take at
+    /// [`RATE_CROWDED`]; zero if the node does not wait for it.
+    fn owed(&self) -> Duration {
+        if self.pending_since.get().is_none() {
+            return Duration::ZERO;
+        }
+        let allowed = Duration::from_secs_f64(self.moved_in_request.get() as f64 / RATE_CROWDED as f64);
+        self.waited_time().saturating_sub(allowed)
+    }
+
+    /// Returns the bytes moved since the connection was opened.
+    pub(crate) fn transferred(&self) -> u64 {
+        self.transferred.get()
     }
 
     /// As [`timed`](Self::timed), for a read.
@@ -309,6 +392,19 @@ impl Drop for ConnectionState {
     fn drop(&mut self) {
         self.of.count.set(self.of.count.get() - 1);
         // Both listeners may be waiting.
+        self.of.changed.notify_waiters();
+    }
+}
+
+/// Further places of a connection.
+pub(crate) struct ExtraPlaces {
+    of: Rc<Connections>,
+    count: usize,
+}
+
+impl Drop for ExtraPlaces {
+    fn drop(&mut self) {
+        self.of.count.set(self.of.count.get() - self.count);
         self.of.changed.notify_waiters();
     }
 }
@@ -398,6 +494,71 @@ mod tests {
         }
         open.request_begun(Ok(1)).unwrap();
         assert_eq!((0..RATE_TICKS).filter(|_| second(0)).count(), 1);
+    }
+
+    /// A connection that is registered, and remembers that it was cut off.
+    struct Registered {
+        state: ConnectionState,
+        is_cut_off: Cell<bool>,
+    }
+
+    impl Supervised for Registered {
+        fn state(&self) -> &ConnectionState {
+            &self.state
+        }
+
+        fn shut_down(&self, _: Shutdown) {
+            self.is_cut_off.set(true);
+        }
+    }
+
+    fn register(connections: &Rc<Connections>) -> Rc<Registered> {
+        let connection = Rc::new(Registered { state: connections.open(), is_cut_off: Cell::new(false) });
+        connections.register(Rc::downgrade(&connection) as Weak<dyn Supervised>);
+        connection
+    }
+
+    #[tokio::test]
+    async fn longest_waiting_connection_makes_room() {
+        let connections = Rc::new(Connections::new(3));
+        let [idle, slow, working] = [0; 3].map(|_| register(&connections));
+        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+        // One waits for a request, one for bytes that come at half of the rate, one for nothing.
+        assert!(idle.state.begin_request(|| true));
+        let mut waiting = Box::pin(idle.state.timed_read(pending::<(io::Result<usize>, ())>()));
+        assert!(waiting.as_mut().poll(&mut cx).is_pending());
+        let bytes = usize::try_from(RATE_CROWDED / 2).unwrap();
+        at_once(slow.state.timed_read(async { (Ok(bytes), ()) })).0.unwrap();
+        let mut receiving = Box::pin(slow.state.timed_read(pending::<(io::Result<usize>, ())>()));
+        assert!(receiving.as_mut().poll(&mut cx).is_pending());
+        connections.close_longest_waiting();
+        assert!(!idle.is_cut_off.get() && !slow.is_cut_off.get(), "they have just begun to wait");
+        for connection in [&idle, &slow] {
+            connection.state.pending_since.set(Instant::now().checked_sub(Duration::from_secs(10)));
+        }
+        assert!(slow.state.owed() < idle.state.owed() && working.state.owed().is_zero());
+        connections.close_longest_waiting();
+        assert_eq!([&idle, &slow, &working].map(|connection| connection.is_cut_off.get()), [true, false, false]);
+        // A place becomes free when the connection has ended.
+        let made = async {
+            connections.make_room().await;
+            connections.count()
+        };
+        let mut made = Box::pin(made);
+        assert!(made.as_mut().poll(&mut cx).is_pending());
+        drop((waiting, idle));
+        assert_eq!(made.await, 2);
+    }
+
+    #[test]
+    fn https_connection_takes_more_places_where_memory_is_short() {
+        for (max, expected) in [(CONNECTIONS_MAX - 1, PLACES_PER_TLS - 1), (CONNECTIONS_MAX, 0)] {
+            let connections = Rc::new(Connections::new(max));
+            let places = connections.take_tls_places();
+            assert_eq!(connections.count(), expected);
+            drop(places);
+            assert_eq!(connections.count(), 0);
+        }
     }
 
     fn at_once<T>(future: impl Future<Output = T>) -> T {

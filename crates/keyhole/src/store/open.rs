@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
-use keyhole_log::{OpenOptions as LogOptions, Recovery, Store};
+use keyhole_log::{IndexLimits, OpenOptions as LogOptions, Recovery, Store};
 
 use super::error::StoreError;
 use super::hold::hold;
@@ -39,6 +39,11 @@ pub(crate) fn open(location: &StoreLocation, options: &StoreOptions) -> Result<O
         // A new file already has the given capacity.
         capacity: options.capacity.filter(|_| !held.created),
         ring: options.ring,
+        // A ring makes room by dropping its oldest objects, which a full index cannot trigger.
+        index_limits: IndexLimits {
+            bytes: options.budget.filter(|_| !options.ring).map(|budget| budget.index()),
+            objects: options.max_objects,
+        },
         rebuild: false,
         read_only: held.read_only.as_deref().map(Arc::from),
     };

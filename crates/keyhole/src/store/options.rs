@@ -45,6 +45,8 @@ pub(crate) struct StoreOptions {
     pub(crate) patience: Duration,
     /// The memory budget that limits the index, if there is one.
     pub(crate) budget: Option<Budget>,
+    /// Limit of the number of objects and uploads.
+    pub(crate) max_objects: Option<u64>,
     /// Counts the bytes that recovery reads.
     pub(crate) read: Arc<AtomicU64>,
 }
@@ -61,6 +63,7 @@ impl Default for StoreOptions {
             workers: 1,
             patience: LOCK_PATIENCE,
             budget: None,
+            max_objects: None,
             read: Arc::default(),
         }
     }

@@ -13,8 +13,8 @@ use tokio_uring::net::{TcpListener, TcpStream};
 
 use crate::buffer::Buffer;
 use crate::net::{
-    Accept, ConnectionState, Connections, LINGER, LINGER_BYTES, Listener, SharedListener, Socket, Supervised,
-    has_pending_bytes, in_time,
+    Accept, ConnectionState, Connections, LINGER, LINGER_BUFFER, LINGER_BYTES, Listener, SharedListener, Socket,
+    Supervised, has_pending_bytes, in_time, unsent,
 };
 
 pub(super) enum UringListener {
@@ -173,11 +173,12 @@ impl Stream for UringStream {
             return;
         }
         let discarding = async {
-            let mut buf = Vec::with_capacity(64 * 1024);
+            let mut buf = Vec::with_capacity(LINGER_BUFFER);
             let mut left = LINGER_BYTES;
             while left > 0 {
                 buf.clear();
-                let (result, back) = self.0.tcp.read(buf).await;
+                // Timed, so that the place can be taken by another connection.
+                let (result, back) = self.0.read(buf).await;
                 buf = back;
                 match result {
                     Ok(len) if len > 0 => left = left.saturating_sub(len),
@@ -186,6 +187,18 @@ impl Stream for UringStream {
             }
         };
         in_time(LINGER, discarding, || self.0.cut_off()).await;
+    }
+
+    fn interrupt(&self) {
+        self.0.interrupt();
+    }
+
+    fn transferred(&self) -> u64 {
+        self.0.state.transferred()
+    }
+
+    fn unsent(&self) -> u64 {
+        unsent(&self.0.tcp)
     }
 
     fn abort(&self) {

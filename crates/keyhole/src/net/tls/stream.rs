@@ -212,6 +212,18 @@ impl<P: Socket> Stream for TlsStream<P> {
         self.plain.close().await;
     }
 
+    fn interrupt(&self) {
+        self.plain.interrupt();
+    }
+
+    fn transferred(&self) -> u64 {
+        self.plain.transferred()
+    }
+
+    fn unsent(&self) -> u64 {
+        self.plain.unsent()
+    }
+
     fn abort(&self) {
         self.plain.abort();
     }

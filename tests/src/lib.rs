@@ -15,6 +15,7 @@ pub mod data;
 pub mod device;
 pub mod faulty;
 pub mod form;
+pub mod hostile;
 pub mod http;
 pub mod load;
 pub mod manager;

@@ -13,6 +13,7 @@ mod errors;
 mod firmware;
 mod forms;
 mod guide;
+mod hostile;
 mod lifecycle;
 mod logs;
 mod media;

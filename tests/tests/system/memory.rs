@@ -204,33 +204,33 @@ fn start_with_long_replay_stays_within_memory_limit() {
     assert!(group.peak() <= LIMIT);
 }
 
+/// An upload that stops sending neither keeps memory from other requests nor makes them wait.
 #[test]
-fn request_waiting_long_for_memory_gets_slow_down() {
+fn stalled_upload_keeps_no_memory_from_others() {
     let node = Launch::default().with_credential().arg("--threads=2").arg("--memory=40MiB").start();
     assert!(node.log().contains("is enough for 1 of 2 threads"), "{}", node.log());
     node.make_bucket("bucket");
     let address = node.address();
     let signer = node.signer();
-    // Takes five blocks of seven, and stops sending.
+    // As many as there are blocks, each of which has sent a part of one.
     let holder = Request::new("PUT", "/bucket/held").payload("UNSIGNED-PAYLOAD").header("content-length", "6291456");
-    let holder = holder.signed(address, signer).body("the beginning");
-    let mut held = TcpStream::connect(address).unwrap();
-    std::io::Write::write_all(&mut held, (holder.head(address) + "the beginning").as_bytes()).unwrap();
+    let holder = holder.signed(address, signer);
+    let mut held = Vec::new();
+    for _ in 0..7 {
+        let mut tcp = TcpStream::connect(address).unwrap();
+        std::io::Write::write_all(&mut tcp, holder.head(address).as_bytes()).unwrap();
+        std::io::Write::write_all(&mut tcp, &[1; 100_000]).unwrap();
+        held.push(tcp);
+    }
     thread::sleep(std::time::Duration::from_millis(500));
 
-    let long = Request::new("PUT", "/bucket/long").headers(CustomerKey::random().headers()).body(vec![1; 5 << 20]);
     let begun = Instant::now();
-    thread::scope(|scope| {
-        let waiting = scope.spawn(|| node.send(&long));
-        // Short bodies have their own memory, and one block is free for the first client.
-        node.send(&Request::new("PUT", "/bucket/short").body("short")).expect(200);
-        let reply = waiting.join().unwrap().expect(503);
-        assert_eq!((reply.element("Code").unwrap(), reply.header("retry-after")), ("SlowDown".to_owned(), Some("1")));
-    });
-    let waited = begun.elapsed().as_secs();
-    assert!((24..30).contains(&waited), "{waited} s");
+    for (name, len) in [("long", 5 << 20), ("short", 5)] {
+        let put = Request::new("PUT", &format!("/bucket/{name}")).headers(CustomerKey::random().headers());
+        node.send(&put.body(vec![1; len])).expect(200);
+    }
+    println!("stored beside stalled uploads in {:.1?}", begun.elapsed());
     drop(held);
-    node.send(&long).expect(200);
 }
 
 #[test]

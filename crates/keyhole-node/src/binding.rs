@@ -8,6 +8,7 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::rc::Rc;
 
 use keyhole_core::head::HeadKind;
 use keyhole_core::{CustomerKey, DataKey, body, chunked};
@@ -20,6 +21,7 @@ use crate::egress::Reader;
 use crate::failure::{Result, damaged, not_authentic};
 use crate::http::Response;
 use crate::limits::{CHECKED_ENDS_MAX, STRIDE};
+use crate::link::Link;
 use crate::node::Node;
 use crate::object_head::ObjectHead;
 use crate::platform::Platform;
@@ -168,13 +170,13 @@ impl<P: Platform> Node<P> {
     ///
     /// # Errors
     /// The errors of reading the parts.
-    pub(crate) async fn check_ends(&self, object: &Object, data_key: Option<&DataKey>) -> Result<()> {
+    pub(crate) async fn check_ends(&self, object: &Object, data_key: Option<&DataKey>, link: &Rc<Link>) -> Result<()> {
         let Some(data_key) = data_key else { return Ok(()) };
         let manifest = bodies(&object.parts).and_then(|bodies| bodies.manifest());
         if manifest.is_some_and(|manifest| self.checked_ends.contains(&manifest)) {
             return Ok(());
         }
-        let _admitted = self.admission.read(STRIDE as u64, &self.host).await?;
+        let _admitted = self.admission.read(STRIDE as u64, STRIDE, link).await?;
         for part in &object.parts {
             let data_key = DataKey::new(*data_key.expose());
             let last = part.size.saturating_sub(1)..part.size;

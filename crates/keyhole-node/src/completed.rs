@@ -47,7 +47,7 @@ impl<P: Platform> Node<P> {
             // Without the key, the checksums cannot be read.
             (true, None) => (None, if object.bound { Binding::Bound } else { Binding::Unbound }),
             (_, key_of_object) => {
-                let opened = self.open_object(&object, *key_of_object, bucket, key).await;
+                let opened = self.open_object(&object, *key_of_object, bucket, key, request.account.link()).await;
                 let (head, binding) = opened.map_err(part_key_failure)?;
                 (Some(head), binding)
             }

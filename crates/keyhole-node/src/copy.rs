@@ -1,6 +1,8 @@
 //! CopyObject: shares the bodies if source and destination are both sealed or both plaintext,
 //! otherwise streams the bytes.
 
+use std::rc::Rc;
+
 use keyhole_core::head::{ChecksumAlgorithm, ChecksumType, Checksums};
 use keyhole_core::sse_c::SseCTarget;
 use keyhole_log::{Content, Disk, Etag, Object};
@@ -16,7 +18,8 @@ use crate::egress::{CopiedBody, Reader};
 use crate::failure::Result;
 use crate::http::Response;
 use crate::ingest::Ingested;
-use crate::limits::COPY_MAX;
+use crate::limits::{COPY_MAX, STRIDE};
+use crate::link::Link;
 use crate::node::Node;
 use crate::object::OpenedObject;
 use crate::object_head::ObjectHead;
@@ -38,7 +41,7 @@ impl<P: Platform> Node<P> {
         let binding = opened.binding;
         let algorithm = ops::copy_checksum(request.head)?;
         let copied = if plan.is_sealed() == opened.object.sealed {
-            self.copy_shared(&mut plan, opened, algorithm).await?
+            self.copy_shared(&mut plan, opened, algorithm, request.account.link()).await?
         } else {
             let memory = BodyMemory::of_copy(&self.admission, request.account.link().clone());
             self.copy_streamed(&mut plan, opened, algorithm, memory).await?
@@ -68,10 +71,11 @@ impl<P: Platform> Node<P> {
         plan: &mut WritePlan<'_>,
         opened: OpenedObject,
         algorithm: Option<ChecksumAlgorithm>,
+        link: &Rc<Link>,
     ) -> Result<Copied> {
         let OpenedObject { mut object, mut head, .. } = opened;
         if let Some(algorithm) = algorithm {
-            self.replace_checksums(&mut object, &mut head, algorithm).await?;
+            self.replace_checksums(&mut object, &mut head, algorithm, link).await?;
         }
         head.metadata = std::mem::take(&mut plan.metadata);
         let encoded = self.write_head(&head, plan.customer_key.as_ref(), plan.name.bucket, plan.name.key)?;
@@ -91,6 +95,7 @@ impl<P: Platform> Node<P> {
         object: &mut Object,
         head: &mut ObjectHead,
         algorithm: ChecksumAlgorithm,
+        link: &Rc<Link>,
     ) -> Result<()> {
         let known = match object_checksums(object, head).kind {
             ChecksumType::FullObject => head.checksums.get(algorithm).map(<[u8]>::to_vec),
@@ -98,7 +103,7 @@ impl<P: Platform> Node<P> {
         };
         let digest = match known {
             Some(digest) => digest,
-            None => self.digest(object, head, algorithm).await?,
+            None => self.digest(object, head, algorithm, link).await?,
         };
         head.checksums = Checksums::default();
         head.checksums.set(algorithm, &digest)?;
@@ -109,8 +114,14 @@ impl<P: Platform> Node<P> {
     }
 
     /// Computes the digest of an object's bytes. The head has its data key again on success.
-    async fn digest(&self, object: &Object, head: &mut ObjectHead, algorithm: ChecksumAlgorithm) -> Result<Vec<u8>> {
-        let _admitted = self.admission.copy(object.size, &self.host).await?;
+    async fn digest(
+        &self,
+        object: &Object,
+        head: &mut ObjectHead,
+        algorithm: ChecksumAlgorithm,
+        link: &Rc<Link>,
+    ) -> Result<Vec<u8>> {
+        let _admitted = self.admission.read(object.size, STRIDE, link).await?;
         let mut reader = Reader::new(self, &object.parts, head.data_key.take(), 0..object.size);
         let mut hasher = Hasher::new(algorithm);
         loop {
@@ -147,7 +158,7 @@ impl<P: Platform> Node<P> {
             };
         }
         let committed = self.commit(plan, Ingested { stored, digests, admitted: memory.written() }).await?;
-        let Committed { etag, time_ms, checksums } = committed;
+        let Committed { etag, time_ms, checksums, .. } = committed;
         Ok(Copied { etag, time_ms, checksums, kind: ChecksumType::FullObject })
     }
 }

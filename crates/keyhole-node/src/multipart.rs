@@ -7,7 +7,6 @@
 use keyhole_core::CustomerKey;
 use keyhole_core::body::MultipartEtag;
 use keyhole_core::head::{ChecksumAlgorithm, ChecksumType, Checksums, HeadKind};
-use keyhole_log::limits::PARTS_MAX;
 use keyhole_log::{CompleteUpload, Condition, CreateUpload, Etag, Part, PartInfo, UploadHead, UploadRef};
 use keyhole_s3::body::Digester;
 use keyhole_s3::checksum::{self, ObjectChecksums};

@@ -68,7 +68,8 @@ impl<P: Platform> Node<P> {
         }
         let customer_key = headers.key_for(object.sealed)?;
         request.account.record_key(customer_key.as_ref(), bucket);
-        let (head, binding) = self.open_object(&object, customer_key.as_ref(), bucket, key).await?;
+        let (head, binding) =
+            self.open_object(&object, customer_key.as_ref(), bucket, key, request.account.link()).await?;
         binding.require(ops::requires_binding(request.head)?)?;
         Ok(OpenedObject { object, body, head, binding, customer_key })
     }

@@ -1,5 +1,7 @@
 //! Object heads: encoding from request fields, and opening with the request's key.
 
+use std::rc::Rc;
+
 use keyhole_core::head::{
     self, ChecksumAlgorithm, ChecksumType, Checksums, Head, HeadError, HeadId, HeadKind, UserMetadata,
 };
@@ -10,6 +12,7 @@ use keyhole_s3::ops::Metadata;
 
 use crate::binding::{self, Binding, bodies};
 use crate::failure::{Failure, Result, damaged};
+use crate::link::Link;
 use crate::node::Node;
 use crate::platform::Platform;
 use crate::secret::Secret;
@@ -125,11 +128,12 @@ impl<P: Platform> Node<P> {
         customer_key: Option<&CustomerKey>,
         bucket: &str,
         key: &str,
+        link: &Rc<Link>,
     ) -> Result<(ObjectHead, Binding)> {
         let head = self.read_head(&object.head, customer_key, bucket, key)?;
         let binding = binding::check(object, &head, bucket, key)?;
         if binding == Binding::Unbound {
-            self.check_ends(object, head.data_key.as_ref()).await?;
+            self.check_ends(object, head.data_key.as_ref(), link).await?;
         }
         Ok((head, binding))
     }

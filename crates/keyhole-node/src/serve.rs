@@ -356,8 +356,10 @@ fn is_listing(operation: &Operation) -> bool {
             | Op::ListObjectsV2(_)
             | Op::ListMultipartUploads(_)
             | Op::ListParts { .. }
-            | Op::ListBuckets
+            | Op::ListObjectVersions(_)
+            | Op::ListBuckets(_)
             | Op::GetObjectAttributes(_)
+            | Op::GetBucketCors
             | Op::GetBucketLifecycle
     )
 }

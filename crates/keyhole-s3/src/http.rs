@@ -526,7 +526,9 @@ pub(crate) mod tests {
     fn http_1_0_has_its_own_rules() {
         let get = |version: &str, fields: &str| head(&format!("GET / HTTP/{version}{fields}"));
         let host = |version: &str, field: &str| {
-            parse_head(format!("GET / HTTP/{version}\r\n{field}\r\n").as_bytes()).map(|_| ()).map_err(|error| error.code)
+            parse_head(format!("GET / HTTP/{version}\r\n{field}\r\n").as_bytes())
+                .map(|_| ())
+                .map_err(|error| error.code)
         };
         assert_eq!((host("1.0", ""), host("1.1", "Host: h\r\n"), host("1.1", "Host:\r\n")), (Ok(()), Ok(()), Ok(())));
         assert_eq!(host("1.1", ""), Err(ErrorCode::InvalidRequest));

@@ -118,7 +118,6 @@ impl<S: Stream> Connection<S> {
                 sending.await.0?;
                 next = read_on(source, disk, account).await?;
             }
-            }
             account.add_sent(len);
         }
     }

@@ -209,6 +209,13 @@ impl Admission {
         self.claim(block.claim(), link).await
     }
 
+    /// Refuses one of the waiting requests. Returns whether there was one.
+    pub(crate) fn shed(&self) -> bool {
+        let is_shed = self.queue.borrow_mut().shed();
+        self.count();
+        is_shed
+    }
+
     fn try_claim(&self, claim: Claim, link: &Rc<Link>) -> Option<Admitted<'_>> {
         let id = self.queue.borrow_mut().take(claim, link)?;
         self.count();

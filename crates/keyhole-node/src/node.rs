@@ -68,6 +68,12 @@ impl<P: Platform> Node<P> {
         self.admission.gauge()
     }
 
+    /// Refuses one of the requests that wait for memory with 503 `SlowDown`, because its connection is
+    /// needed for another client. Returns whether there was one.
+    pub fn shed(&self) -> bool {
+        self.admission.shed()
+    }
+
     /// Records and reports the operation of a request.
     pub(crate) fn begin(&self, account: &Account, operation: &Operation) {
         account.operation.set(Some(operation.name()));

@@ -149,7 +149,7 @@ where
         let connected = meter.connection(metrics::ListenerKind::Http);
         serve(node.clone(), connected, async move { Some(Connection::Plain(stream)) })
     };
-    accept_all(listener, connections, serve).await;
+    accept_all(listener, connections, || node.shed(), serve).await;
 }
 
 /// Accepts from the TLS listener; pends without end if there is none.
@@ -173,7 +173,7 @@ async fn accept_tls<D, A>(
             accepted.map(Connection::Tls)
         })
     };
-    accept_all(listener, connections, serve).await;
+    accept_all(listener, connections, || node.shed(), serve).await;
 }
 
 /// Serves a connection once it is established. `counted` counts it from the accept until its end.
@@ -189,13 +189,18 @@ where
 }
 
 /// Accepts connections without end, and spawns a task for each.
-async fn accept_all<A, F>(listener: &A, connections: &Rc<Connections>, serve: impl Fn(A::Stream) -> F)
-where
+/// `shed` refuses a request that waits for memory.
+async fn accept_all<A, F>(
+    listener: &A,
+    connections: &Rc<Connections>,
+    shed: impl Fn() -> bool,
+    serve: impl Fn(A::Stream) -> F,
+) where
     A: Accept,
     F: Future<Output = ()> + 'static,
 {
     loop {
-        connections.make_room().await;
+        connections.make_room(&shed).await;
         match listener.accept(connections).await {
             Ok(stream) => {
                 spawn_local(serve(stream));

@@ -176,6 +176,18 @@ impl Queue {
         }
     }
 
+    /// Removes the waiting request that has the least claim to wait: of the client with the most
+    /// waiting requests the longest, and of those the newest. Returns whether there was one.
+    pub(super) fn shed(&mut self) -> bool {
+        let mut waiting: HashMap<Client, usize> = HashMap::new();
+        for waiter in &self.waiters {
+            *waiting.entry(waiter.client).or_default() += 1;
+        }
+        let rank = |waiter: &Waiter| (waiting.get(&waiter.client).copied(), waiter.claim.len, waiter.id);
+        let worst = self.waiters.iter().enumerate().max_by_key(|(_, waiter)| rank(waiter)).map(|(at, _)| at);
+        worst.map(|at| self.waiters.remove(at)).is_some()
+    }
+
     /// Lets a waiting request precede all others of its pool.
     pub(super) fn set_right_of_way(&mut self, id: u64) {
         if let Some(waiter) = self.waiters.iter_mut().find(|waiter| waiter.id == id) {

@@ -216,6 +216,22 @@ async fn requests_beyond_waiters_limit_are_refused() {
 }
 
 #[tokio::test]
+async fn longest_request_of_client_that_waits_most_is_shed() {
+    let admission = Admission::new(Share::MIN);
+    let (many, one) = (link("many"), link("one"));
+    let _held = take_all(&admission, &many);
+    assert!(!admission.shed(), "no request waits");
+    let mut single = Box::pin(admission.block(block(1 << 40), &one));
+    let mut short = Box::pin(admission.block(block(1), &many));
+    let mut long = Box::pin(admission.block(block(1 << 30), &many));
+    assert!([&mut single, &mut short, &mut long].into_iter().all(|waiting| now(waiting.as_mut()).is_none()));
+    assert!(admission.shed());
+    assert!(matches!(now(long.as_mut()), Some(Err(_))));
+    assert!(now(single.as_mut()).is_none() && now(short.as_mut()).is_none());
+    assert_eq!(admission.gauge().read().waiters, 2);
+}
+
+#[tokio::test]
 async fn free_memory_goes_to_client_that_holds_least() {
     let admission = Admission::new(Share::MIN);
     let (greedy, modest) = (link("greedy"), link("modest"));

@@ -22,7 +22,7 @@ const PLACES_PER_TLS: usize = 4;
 const RATE_CROWDED: u64 = 64 * 1024;
 
 /// Time that a peer must have kept the node waiting to lose its place.
-const OWED_MIN: Duration = Duration::from_millis(100);
+const OWED_MIN: Duration = Duration::from_millis(200);
 
 /// Interval at which a new connection looks for a place, while every open one keeps up.
 const PLACE_RETRY: Duration = Duration::from_millis(20);
@@ -213,16 +213,18 @@ impl Connections {
     }
 
     /// Makes a place for a new connection: while there is none, closes the connection that has kept the
-    /// node waiting longest.
-    pub(crate) async fn make_room(&self) {
+    /// node waiting longest; if there is none, `shed` ends a request that waits for the node.
+    pub(crate) async fn make_room(&self, shed: impl Fn() -> bool) {
         while self.count.get() >= self.max {
-            self.close_longest_waiting();
+            if !self.close_longest_waiting() {
+                shed();
+            }
             let _ = timeout_at(Instant::now() + PLACE_RETRY, self.below(self.max)).await;
         }
     }
 
-    /// Closes the connection whose peer owes the node the most time, if any owes some.
-    fn close_longest_waiting(&self) {
+    /// Closes the connection whose peer owes the node the most time. Returns whether any owes some.
+    fn close_longest_waiting(&self) -> bool {
         let open: Vec<_> = self.open.borrow().iter().filter_map(Weak::upgrade).collect();
         let owed = open.iter().filter_map(|connection| {
             let owed = connection.state().owed();
@@ -231,7 +233,9 @@ impl Connections {
         if let Some((owed, connection)) = owed.max_by_key(|(owed, _)| *owed) {
             tracing::debug!(waited_ms = owed.as_millis() as u64, "a connection is closed: its place is needed");
             connection.cut_off();
+            return true;
         }
+        false
     }
 
     /// Takes the further places of an HTTPS connection, while the result lives.
@@ -531,17 +535,17 @@ mod tests {
         at_once(slow.state.timed_read(async { (Ok(bytes), ()) })).0.unwrap();
         let mut receiving = Box::pin(slow.state.timed_read(pending::<(io::Result<usize>, ())>()));
         assert!(receiving.as_mut().poll(&mut cx).is_pending());
-        connections.close_longest_waiting();
+        assert!(!connections.close_longest_waiting());
         assert!(!idle.is_cut_off.get() && !slow.is_cut_off.get(), "they have just begun to wait");
         for connection in [&idle, &slow] {
             connection.state.pending_since.set(Instant::now().checked_sub(Duration::from_secs(10)));
         }
         assert!(slow.state.owed() < idle.state.owed() && working.state.owed().is_zero());
-        connections.close_longest_waiting();
+        assert!(connections.close_longest_waiting());
         assert_eq!([&idle, &slow, &working].map(|connection| connection.is_cut_off.get()), [true, false, false]);
         // A place becomes free when the connection has ended.
         let made = async {
-            connections.make_room().await;
+            connections.make_room(|| false).await;
             connections.count()
         };
         let mut made = Box::pin(made);

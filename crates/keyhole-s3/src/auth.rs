@@ -158,7 +158,7 @@ pub fn authenticate(
         }
         (Some(header), Some(_)) => {
             let scheme = header.split(' ').next().unwrap_or_default();
-            return Err(multiple_mechanisms().with_field("ArgumentValue", scheme));
+            return Err(multiple_mechanisms().with_echo("ArgumentValue", scheme));
         }
     };
     let secret =

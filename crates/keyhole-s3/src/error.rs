@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use crate::echo::{echoed, without_keys};
+
 macro_rules! codes {
     ($($name:ident $status:literal $message:literal,)*) => {
         /// An S3 error code.
@@ -120,16 +122,24 @@ impl Error {
         Error { code, message: Cow::Borrowed(code.message()), fields: Vec::new(), headers: Vec::new() }
     }
 
-    /// Replaces the message.
+    /// Replaces the message. Text in it that has the shape of a key is redacted.
     pub fn with_message(mut self, message: impl Into<Cow<'static, str>>) -> Self {
-        self.message = message.into();
+        self.message = match message.into() {
+            Cow::Owned(text) => Cow::Owned(without_keys(&text).into_owned()),
+            message => message,
+        };
         self
     }
 
-    /// Adds an element to the error document.
-    pub fn with_field(mut self, name: &'static str, value: impl Into<String>) -> Self {
-        self.fields.push((name, value.into()));
+    /// Adds an element to the error document. Text in it that has the shape of a key is redacted.
+    pub fn with_field(mut self, name: &'static str, value: impl AsRef<str>) -> Self {
+        self.fields.push((name, without_keys(value.as_ref()).into_owned()));
         self
+    }
+
+    /// Adds an element with a value of the client, which is cut: it could be a key.
+    pub fn with_echo(self, name: &'static str, value: impl AsRef<str>) -> Self {
+        self.with_field(name, echoed(value.as_ref()))
     }
 
     /// Adds a response header.
@@ -139,15 +149,11 @@ impl Error {
     }
 
     /// Creates an [`ErrorCode::InvalidArgument`] for a parameter or a header.
-    pub fn invalid_argument(
-        name: &'static str,
-        value: impl Into<String>,
-        message: impl Into<Cow<'static, str>>,
-    ) -> Self {
+    pub fn invalid_argument(name: &'static str, value: impl AsRef<str>, message: impl Into<Cow<'static, str>>) -> Self {
         Error::new(ErrorCode::InvalidArgument)
             .with_message(message)
             .with_field("ArgumentName", name)
-            .with_field("ArgumentValue", value)
+            .with_echo("ArgumentValue", value)
     }
 }
 

@@ -36,6 +36,7 @@
 pub mod auth;
 pub mod body;
 pub mod checksum;
+mod echo;
 mod error;
 pub mod form;
 pub mod http;

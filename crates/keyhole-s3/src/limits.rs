@@ -7,8 +7,8 @@ pub const HEAD_MAX: usize = 16 * 1024;
 /// Maximum header fields of a request.
 pub const HEADERS_MAX: usize = 128;
 
-/// Maximum characters of a client's text that an error repeats.
-pub const ECHO_MAX: usize = 64;
+/// Maximum characters of a header's name that an error repeats.
+pub const NAME_ECHO_MAX: usize = 64;
 
 /// Maximum parameters of a query. A presigned GET has six of the signature, six that override
 /// response headers, and a few of its own; clients add some that they alone know.
@@ -114,6 +114,18 @@ pub const XML_CORS_ELEMENTS_MAX: usize = 64 * CORS_RULES_MAX;
 
 /// Maximum elements of any other document: the `Tagging` of a bucket has 152.
 pub const XML_ELEMENTS_MAX: usize = 1024;
+
+/// Maximum bytes of a client's value that an error shows whole: fewer than a key has in any encoding.
+pub const ECHO_MAX: usize = 31;
+
+/// Characters that an error shows of a longer value.
+pub const ECHO_SHOWN: usize = 8;
+
+/// Maximum bytes of a message, or of one element, of an error: enough for a bucket's name and a
+/// header's.
+pub const ERROR_TEXT_MAX: usize = 512;
+
+const _: () = assert!(ECHO_MAX < keyhole_core::limits::KEY_LEN);
 
 /// Maximum signing keys cached per worker, one for each credential and day.
 pub const SIGNING_KEYS_MAX: usize = 16;

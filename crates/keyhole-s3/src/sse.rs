@@ -77,7 +77,7 @@ impl<'h> RequestSseC<'h> {
                 return Err(Error::new(ErrorCode::NotImplemented).with_message(message));
             }
             let message = "Server Side Encryption with Customer provided key is incompatible with the encryption method specified";
-            return Err(argument(message).with_field("ArgumentValue", value));
+            return Err(argument(message).with_echo("ArgumentValue", value));
         }
         headers.for_write().map_err(|error| described(error, &headers))
     }
@@ -257,7 +257,7 @@ fn described(error: SseCError, headers: &SseCHeaders<'_>) -> Error {
         ),
         SseCError::Algorithm => Error::new(ErrorCode::InvalidEncryptionAlgorithmError)
             .with_field("ArgumentName", MANAGED_HEADER)
-            .with_field("ArgumentValue", String::from_utf8_lossy(headers.algorithm.unwrap_or_default())),
+            .with_echo("ArgumentValue", String::from_utf8_lossy(headers.algorithm.unwrap_or_default())),
         SseCError::Key => argument("The secret key was invalid for the specified algorithm."),
         SseCError::KeyMd5 => argument("The calculated MD5 hash of the key did not match the hash that was provided."),
         SseCError::WrongKey => wrong_key(),

@@ -9,6 +9,7 @@ mod checksums;
 mod conditional_deletes;
 mod conditions;
 mod cors;
+mod echo;
 mod errors;
 mod guard;
 mod lifecycle;

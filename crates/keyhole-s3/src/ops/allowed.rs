@@ -10,7 +10,7 @@
 
 use super::{BINDING_HEADER, Operation, SEALED_HEADER};
 use crate::http::{Headers, RequestHead};
-use crate::limits::ECHO_MAX;
+use crate::limits::NAME_ECHO_MAX;
 use crate::{Error, ErrorCode, checksum, sse, xml};
 
 /// The prefix of the headers of S3.
@@ -263,7 +263,7 @@ fn refusal(name: &str) -> Error {
 
 /// Shortens a name for an error.
 pub(super) fn echo(name: &str) -> String {
-    name.chars().take(ECHO_MAX).collect()
+    name.chars().take(NAME_ECHO_MAX).collect()
 }
 
 #[cfg(test)]
@@ -341,9 +341,9 @@ mod tests {
         ] {
             assert_eq!(check(line, header), Err(code), "{line} {header}");
         }
-        let long = head(&format!("GET / HTTP/1.1\nx-amz-{}: 1", "a".repeat(2 * ECHO_MAX)));
+        let long = head(&format!("GET / HTTP/1.1\nx-amz-{}: 1", "a-".repeat(NAME_ECHO_MAX)));
         let error = check_headers(&long, &Operation::HeadBucket).unwrap_err();
-        assert!(error.fields.iter().all(|(_, value)| value.len() == ECHO_MAX), "{error:?}");
+        assert!(error.fields.iter().all(|(_, value)| value.len() == NAME_ECHO_MAX), "{error:?}");
     }
 
     #[test]

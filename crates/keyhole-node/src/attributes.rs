@@ -88,7 +88,7 @@ impl<P: Platform> Node<P> {
         let mut part_checksums = part_checksums(&object.part_checksums).skip(wanted.start);
         let checksums = object.parts[wanted].iter().map(|part| {
             let checksums = part_checksums.next().ok_or_else(|| damaged("an object lacks the checksums of a part"))?;
-            self.decode_part_checksums(checksums, part, head.data_key.as_ref())
+            self.decode_part_checksums(checksums, part, head.data_key.as_deref())
         });
         checksums.collect()
     }

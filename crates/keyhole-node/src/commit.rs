@@ -45,7 +45,7 @@ impl<P: Platform> Node<P> {
         let time_ms = match &plan.target {
             WriteTarget::Part { upload, number } => {
                 let part = NewPart { upload, number: *number, etag: digest };
-                self.commit_part(part, plan.data_key.as_ref(), stored, &checksums).await?
+                self.commit_part(part, plan.data_key.as_deref(), stored, &checksums).await?
             }
             WriteTarget::Object => self.commit_body(plan, stored, etag, checksums).await?,
         };
@@ -67,7 +67,7 @@ impl<P: Platform> Node<P> {
             checksums,
             ..ObjectHead::default()
         };
-        let head = self.write_head(&head, plan.customer_key.as_ref(), plan.name.bucket, plan.name.key)?;
+        let head = self.write_head(&head, plan.customer_key.as_deref(), plan.name.bucket, plan.name.key)?;
         let content = Content::New(stored.content, stored.salt);
         let is_sealed = plan.is_sealed();
         self.commit_object(plan, NewObject { content, head, etag, size: stored.size, is_sealed }).await

@@ -50,7 +50,7 @@ impl<P: Platform> Node<P> {
         let checksums = ObjectChecksums { checksums: &copied.checksums, kind: copied.kind, parts: etag.parts };
         let response = Response::xml(200, xml::copy_object_result(&etag.to_string(), time_ms, &checksums));
         let response = self.with_expiration(response, name.bucket, name.key, size, time_ms);
-        Ok(binding.describe(response.headers(sse_c_headers(plan.customer_key.as_ref()))))
+        Ok(binding.describe(response.headers(sse_c_headers(plan.customer_key.as_deref()))))
     }
 
     /// Locates the source of a copy and checks the copy's conditions.
@@ -78,7 +78,7 @@ impl<P: Platform> Node<P> {
             self.replace_checksums(&mut object, &mut head, algorithm, link).await?;
         }
         head.metadata = std::mem::take(&mut plan.metadata);
-        let encoded = self.write_head(&head, plan.customer_key.as_ref(), plan.name.bucket, plan.name.key)?;
+        let encoded = self.write_head(&head, plan.customer_key.as_deref(), plan.name.bucket, plan.name.key)?;
         let etag = object.etag;
         let kind = object_checksums(&object, &head).kind;
         let size = object.size;

@@ -19,10 +19,10 @@ use crate::source::{BodySource, Piece, PieceSource};
 /// Reads a range of an object as verified plaintext.
 pub(crate) struct Reader<'n, P: Platform> {
     node: &'n Node<P>,
-    data_key: Option<DataKey>,
+    data_key: Option<Box<DataKey>>,
     /// The parts in the range, last first, each with its wanted bytes.
     parts: Vec<(Part, Range<u64>)>,
-    current: Option<Current<<P::Engine as Engine>::Aead>>,
+    current: Option<Box<Current<<P::Engine as Engine>::Aead>>>,
     /// The first body, if it has been read already.
     first: Option<Body>,
     remaining: u64,
@@ -41,7 +41,7 @@ struct Current<A> {
 impl<'n, P: Platform> Reader<'n, P> {
     /// Creates a reader for `range` of the object with the bodies `parts`; a sealed object needs
     /// its data key.
-    pub(crate) fn new(node: &'n Node<P>, parts: &[Part], data_key: Option<DataKey>, range: Range<u64>) -> Self {
+    pub(crate) fn new(node: &'n Node<P>, parts: &[Part], data_key: Option<Box<DataKey>>, range: Range<u64>) -> Self {
         let mut touched = Vec::new();
         let mut start = 0;
         for part in parts {
@@ -121,7 +121,7 @@ impl<'n, P: Platform> Reader<'n, P> {
         Ok(Some(Piece { buf, at: at.start - front..at.end - front }))
     }
 
-    async fn open(&mut self, part: &Part, wanted: Range<u64>) -> Result<Current<<P::Engine as Engine>::Aead>> {
+    async fn open(&mut self, part: &Part, wanted: Range<u64>) -> Result<Box<Current<<P::Engine as Engine>::Aead>>> {
         let body = match self.first.take() {
             Some(body) => body,
             None => self.node.log.body(part).await?,
@@ -142,7 +142,7 @@ impl<'n, P: Platform> Reader<'n, P> {
                 Some(Opener::new(&self.node.engine, data_key.expose(), prefix, &[&context])?)
             }
         };
-        Ok(Current { body, block: None, opener, wanted })
+        Ok(Box::new(Current { body, block: None, opener, wanted }))
     }
 }
 

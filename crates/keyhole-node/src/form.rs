@@ -86,7 +86,7 @@ impl<P: Platform> Node<P> {
         let committed = self.commit(&mut plan, Ingested { stored, digests, admitted }).await?;
         let response = self.form_response(&success, &head.path, name, &committed.etag);
         let response = self.with_expiration(response, bucket, &key, committed.size, committed.time_ms);
-        Ok(committed.describe_stored(response, plan.customer_key.as_ref()))
+        Ok(committed.describe_stored(response, plan.customer_key.as_deref()))
     }
 
     /// Builds the response to a successful form upload.

@@ -58,11 +58,11 @@ impl<P: Platform> Node<P> {
         request: &Request<'_>,
         bucket: &str,
         policy: &Policy,
-    ) -> Result<Option<CustomerKey>> {
+    ) -> Result<Option<Box<CustomerKey>>> {
         let sse_c = request.sse_c();
         policy.check_kind(sse_c.has_headers(SseCTarget::Object))?;
         let key = sse_c.write_key()?;
-        request.account.record_key(key.as_ref(), bucket);
+        request.account.record_key(key.as_deref(), bucket);
         match &key {
             Some(key) => policy.check_key(key, bucket)?,
             // The guard takes it as the key of the object that is overwritten.
@@ -131,7 +131,7 @@ impl<P: Platform> Node<P> {
     ) -> Result<bool> {
         let old = request.sse_c().read_headers(SseCTarget::CopySource)?;
         let old = if old.is_absent() { None } else { old.key_for(true)? };
-        Ok(object.sealed && key.into_iter().chain(&old).any(|key| self.opens(object, key, name)))
+        Ok(object.sealed && key.into_iter().chain(old.as_deref()).any(|key| self.opens(object, key, name)))
     }
 
     fn opens(&self, object: &Object, key: &CustomerKey, name: ObjectName<'_>) -> bool {

@@ -88,14 +88,14 @@ impl<P: Platform> Node<P> {
     ) -> Result<Response<'_, P>> {
         let (bucket, key) = request.object()?;
         let customer_key = request.sse_c().write_key()?;
-        request.account.record_key(customer_key.as_ref(), bucket);
+        request.account.record_key(customer_key.as_deref(), bucket);
         let upload = self.log.upload(bucket, key, id)?.ok_or(ErrorCode::NoSuchUpload)?;
         let head = match (upload.sealed, &customer_key) {
             (false, Some(_)) => return Err(sse::part_mismatch().into()),
             (true, None) if upload.declared.is_some() => return Err(sse::key_required().into()),
             // The response needs nothing from the head.
             (true, None) => ObjectHead::default(),
-            (..) => self.upload_head(&upload, customer_key.as_ref()).await?,
+            (..) => self.upload_head(&upload, customer_key.as_deref()).await?,
         };
         let mut found = self.log.parts(&upload, marker, max + 1)?;
         let truncated = found.len() > max;
@@ -106,7 +106,7 @@ impl<P: Platform> Node<P> {
                 None => Checksums::default(),
                 Some(_) => {
                     let checksums = self.log.part_checksums(part).await?;
-                    self.decode_part_checksums(&checksums, &part.part, head.data_key.as_ref())?
+                    self.decode_part_checksums(&checksums, &part.part, head.data_key.as_deref())?
                 }
             };
             parts.push(xml::PartEntry {

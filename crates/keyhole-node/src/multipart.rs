@@ -47,7 +47,7 @@ impl<P: Platform> Node<P> {
         let metadata = std::mem::take(&mut plan.metadata);
         let kind = HeadKind::Upload;
         let head = ObjectHead { kind, data_key: plan.data_key.take(), metadata, declared, ..ObjectHead::default() };
-        let customer_key = plan.customer_key.as_ref();
+        let customer_key = plan.customer_key.as_deref();
         let id: UploadId = self.host.random_array();
         let time_ms = self.host.now_ms();
         self.log
@@ -97,7 +97,7 @@ impl<P: Platform> Node<P> {
         decoder.compute(ops::checksum_of_part(declared(&plan.target), decoder.checksum_algorithm())?);
         let body = self.receive(connection, decoder, plan.sealing()).await?;
         let committed = self.commit(&mut plan, body).await?;
-        Ok(committed.describe(Response::new(200), plan.customer_key.as_ref()))
+        Ok(committed.describe(Response::new(200), plan.customer_key.as_deref()))
     }
 
     /// Handles UploadPartCopy: re-encrypts the bytes under the upload's data key.
@@ -135,7 +135,7 @@ impl<P: Platform> Node<P> {
         let committed = self.commit(&mut plan, ingested).await?;
         let binding = opened.binding;
         let document = xml::copy_part_result(&committed.etag.to_string(), committed.time_ms, &committed.checksums);
-        let response = Response::xml(200, document).headers(sse_c_headers(plan.customer_key.as_ref()));
+        let response = Response::xml(200, document).headers(sse_c_headers(plan.customer_key.as_deref()));
         Ok(binding.describe(response))
     }
 
@@ -149,7 +149,7 @@ impl<P: Platform> Node<P> {
     ) -> Result<Response<'_, P>> {
         let name = request.name()?;
         let customer_key = request.sse_c().write_key()?;
-        let customer_key = customer_key.as_ref();
+        let customer_key = customer_key.as_deref();
         request.account.record_key(customer_key, name.bucket);
         let condition = write_condition(request)?;
         let completion = Completion::new(request.head)?;
@@ -292,7 +292,7 @@ impl<P: Platform> Node<P> {
         let mut kept = PartChecksums::new(head.declared);
         for (named, part) in completed.iter().zip(chosen) {
             let encoded = self.log.part_checksums(part).await?;
-            let stored = self.decode_part_checksums(&encoded, &part.part, head.data_key.as_ref())?;
+            let stored = self.decode_part_checksums(&encoded, &part.part, head.data_key.as_deref())?;
             kept.push(&encoded);
             for (algorithm, digest) in named.checksums.iter() {
                 if stored.get(algorithm).is_some_and(|stored| stored != digest) {

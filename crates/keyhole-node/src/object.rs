@@ -31,7 +31,7 @@ pub(crate) struct OpenedObject {
     pub(crate) body: Option<Body>,
     pub(crate) head: ObjectHead,
     pub(crate) binding: Binding,
-    pub(crate) customer_key: Option<CustomerKey>,
+    pub(crate) customer_key: Option<Box<CustomerKey>>,
 }
 
 impl<P: Platform> Node<P> {
@@ -47,7 +47,7 @@ impl<P: Platform> Node<P> {
         let body = self.receive(connection, decoder, plan.sealing()).await?;
         self.record_if_sealed(request.account, name.bucket, name.key);
         let committed = self.commit(&mut plan, body).await?;
-        let response = committed.describe(Response::new(200), plan.customer_key.as_ref());
+        let response = committed.describe(Response::new(200), plan.customer_key.as_deref());
         Ok(self.with_expiration(response, name.bucket, name.key, committed.size, committed.time_ms))
     }
 
@@ -67,9 +67,9 @@ impl<P: Platform> Node<P> {
             request.account.record_sealed();
         }
         let customer_key = headers.key_for(object.sealed)?;
-        request.account.record_key(customer_key.as_ref(), bucket);
+        request.account.record_key(customer_key.as_deref(), bucket);
         let (head, binding) =
-            self.open_object(&object, customer_key.as_ref(), bucket, key, request.account.link()).await?;
+            self.open_object(&object, customer_key.as_deref(), bucket, key, request.account.link()).await?;
         binding.require(ops::requires_binding(request.head)?)?;
         Ok(OpenedObject { object, body, head, binding, customer_key })
     }
@@ -120,7 +120,7 @@ impl<P: Platform> Node<P> {
         let (bucket, key) = request.object()?;
         let mut response = binding.describe(range_response(object, object.size, range.as_ref()));
         response = self.with_expiration(response, bucket, key, object.size, object.time_ms);
-        response = response.headers(sse_c_headers(customer_key.as_ref()));
+        response = response.headers(sse_c_headers(customer_key.as_deref()));
         response = response.headers(ops::metadata_headers(&head.metadata, options));
         if part.is_some() && object.etag.parts > 0 {
             response = response.header("x-amz-mp-parts-count", object.etag.parts.to_string());

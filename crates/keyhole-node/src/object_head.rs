@@ -26,7 +26,7 @@ pub(crate) struct ObjectHead {
     /// The domain that the head is sealed in.
     pub(crate) kind: HeadKind,
     /// Present exactly in the heads of sealed objects.
-    pub(crate) data_key: Option<DataKey>,
+    pub(crate) data_key: Option<Box<DataKey>>,
     pub(crate) plaintext_length: Option<u64>,
     pub(crate) metadata: Metadata,
     pub(crate) checksums: Checksums,
@@ -40,7 +40,7 @@ impl ObjectHead {
         let user: Vec<(&str, &[u8])> =
             self.metadata.user.iter().map(|(name, value)| (name.as_str(), value.as_slice())).collect();
         f(&Head {
-            data_key: self.data_key.as_ref().map(DataKey::expose),
+            data_key: self.data_key.as_deref().map(DataKey::expose),
             plaintext_length: self.plaintext_length,
             fields: std::array::from_fn(|i| self.metadata.fields[i].as_deref()),
             user_metadata: UserMetadata::new(&user),
@@ -53,7 +53,7 @@ impl ObjectHead {
     fn from_borrowed(head: &Head<'_>) -> ObjectHead {
         ObjectHead {
             kind: HeadKind::default(),
-            data_key: head.data_key.map(|key| DataKey::new(*key)),
+            data_key: head.data_key.map(|key| Box::new(DataKey::new(*key))),
             plaintext_length: head.plaintext_length,
             metadata: Metadata {
                 fields: std::array::from_fn(|i| head.fields[i].map(<[u8]>::to_vec)),
@@ -67,9 +67,10 @@ impl ObjectHead {
 }
 
 impl<P: Platform> Node<P> {
-    /// Generates a data key.
-    pub(crate) fn data_key(&self) -> DataKey {
-        DataKey::new(self.host.random_array())
+    /// Generates a data key, in a box like all keys that outlive a call: a moved future copies only
+    /// the pointer.
+    pub(crate) fn data_key(&self) -> Box<DataKey> {
+        Box::new(DataKey::new(self.host.random_array()))
     }
 
     /// Encodes a head for storage, sealed for `bucket` and `key` if there is a customer key.

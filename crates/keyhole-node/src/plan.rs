@@ -54,9 +54,9 @@ pub(crate) struct WritePlan<'r> {
     pub(crate) name: ObjectName<'r>,
     pub(crate) target: WriteTarget,
     pub(crate) policy: Policy,
-    pub(crate) customer_key: Option<CustomerKey>,
+    pub(crate) customer_key: Option<Box<CustomerKey>>,
     /// Present exactly if there is a customer key.
-    pub(crate) data_key: Option<DataKey>,
+    pub(crate) data_key: Option<Box<DataKey>>,
     pub(crate) metadata: Metadata,
     /// The encoded tags.
     pub(crate) tags: Vec<u8>,
@@ -75,7 +75,7 @@ impl WritePlan<'_> {
             WriteTarget::Object => 0,
             WriteTarget::Part { number, .. } => u32::from(number),
         };
-        self.data_key.as_ref().map(|data_key| Sealing { data_key, part_number })
+        self.data_key.as_deref().map(|data_key| Sealing { data_key, part_number })
     }
 
     /// Returns the digests that the ETag needs.
@@ -130,7 +130,7 @@ impl<P: Platform> Node<P> {
     /// Applies the rekeying guard to a plan.
     pub(crate) async fn guard_plan(&self, request: &Request<'_>, plan: &mut WritePlan<'_>) -> Result<()> {
         let WritePlan { name, policy, customer_key, guarded, .. } = plan;
-        let key = customer_key.as_ref();
+        let key = customer_key.as_deref();
         *guarded = self.guard(request, *name, policy, key, key.is_some(), guarded.condition).await?;
         Ok(())
     }
@@ -172,7 +172,7 @@ impl<P: Platform> Node<P> {
 }
 
 /// Refuses a customer key beside a sealed object file.
-fn refuse_key(request: &Request<'_>, policy: &Policy) -> Result<Option<CustomerKey>> {
+fn refuse_key(request: &Request<'_>, policy: &Policy) -> Result<Option<Box<CustomerKey>>> {
     policy.check_sealed_transfer()?;
     if request.sse_c().write_key()?.is_some() {
         return Err(key_beside_sealed_file().into());

@@ -1,8 +1,20 @@
-//! Zeroizing byte buffers.
+//! Zeroizing byte buffers, and the stack.
 
+use std::hint::black_box;
 use std::ops::{Deref, DerefMut};
 
 use zeroize::Zeroize;
+
+/// Bytes of stack that a request uses at most below the frame of the connection. Frames of a build
+/// without optimisation have no slots in common.
+const STACK_WIPED: usize = if cfg!(debug_assertions) { 512 * 1024 } else { 128 * 1024 };
+
+/// Wipes the stack below the caller. Moves and calls leave copies of keys there, in places that no
+/// destructor knows.
+#[inline(never)]
+pub(crate) fn wipe_stack() {
+    black_box(&mut [0_u8; STACK_WIPED]);
+}
 
 /// Bytes of fixed length, wiped on drop in one pass: `Zeroizing<Vec<u8>>` wipes byte by byte, which
 /// takes longer than decrypting the same length.

@@ -19,12 +19,19 @@ use crate::node::Node;
 use crate::observe::{Account, Exchange, Fault};
 use crate::platform::{Platform, Stream};
 use crate::request::{Received, Request};
+use crate::secret::wipe_stack;
 
 /// The action on the connection after an exchange.
 enum Next {
     Request,
     Close,
     Abort,
+}
+
+/// Returns whether a request may have brought a customer key, also under a wrong name.
+fn may_carry_key(head: &RequestHead) -> bool {
+    let is_suspect = |name: &str| name.contains("encryption") || name.contains("key");
+    form::is_form(head) || head.headers.iter().any(|(name, _)| is_suspect(name))
 }
 
 /// The end of an exchange.
@@ -42,7 +49,10 @@ impl<P: Platform> Node<P> {
         loop {
             match self.exchange(&mut connection).await {
                 Next::Request => {}
-                Next::Close => return connection.stream.close().await,
+                Next::Close => {
+                    connection.discard_inbox();
+                    return connection.stream.close().await;
+                }
                 Next::Abort => return connection.stream.abort(),
             }
         }
@@ -82,6 +92,9 @@ impl<P: Platform> Node<P> {
         };
         let ended = self.respond(connection, result, &context, &account).await;
         self.report(connection, head_or_none, &context, &account, began, &ended);
+        if ended.error.is_some() || account.concerns_sealed() || head_or_none.is_none_or(may_carry_key) {
+            wipe_stack();
+        }
         ended.next
     }
 

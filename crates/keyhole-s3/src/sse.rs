@@ -68,7 +68,7 @@ impl<'h> RequestSseC<'h> {
     /// # Errors
     /// An insecure connection, managed keys, both kinds at once, a missing header, or an invalid
     /// algorithm, key or MD5.
-    pub fn write_key(&self) -> Result<Option<CustomerKey>, Error> {
+    pub fn write_key(&self) -> Result<Option<Box<CustomerKey>>, Error> {
         let headers = self.headers(SseCTarget::Object)?;
         if let Some(value) = managed(self.head) {
             if headers.is_absent() {
@@ -79,7 +79,7 @@ impl<'h> RequestSseC<'h> {
             let message = "Server Side Encryption with Customer provided key is incompatible with the encryption method specified";
             return Err(argument(message).with_echo("ArgumentValue", value));
         }
-        headers.for_write().map_err(|error| described(error, &headers))
+        headers.for_write().map(boxed).map_err(|error| described(error, &headers))
     }
 
     /// Rejects a copy-source key without a copy source on a plaintext write. It may be the key to
@@ -138,7 +138,7 @@ impl ReadKeyHeaders<'_> {
     ///
     /// # Errors
     /// A missing or unexpected key, then invalid headers.
-    pub fn key_for(&self, sealed: bool) -> Result<Option<CustomerKey>, Error> {
+    pub fn key_for(&self, sealed: bool) -> Result<Option<Box<CustomerKey>>, Error> {
         match (sealed, self.0.is_absent()) {
             (true, true) => Err(Error::new(ErrorCode::InvalidRequest).with_message(
                 "The object was stored using a form of Server Side Encryption. \
@@ -146,9 +146,14 @@ impl ReadKeyHeaders<'_> {
             )),
             (false, false) => Err(Error::new(ErrorCode::InvalidRequest)
                 .with_message("The encryption parameters are not applicable to this object.")),
-            _ => self.0.for_read().map_err(|error| described(error, &self.0)),
+            _ => self.0.for_read().map(boxed).map_err(|error| described(error, &self.0)),
         }
     }
+}
+
+/// Boxes a key, so that its owners move a pointer and leave no copies behind.
+fn boxed(key: Option<CustomerKey>) -> Option<Box<CustomerKey>> {
+    key.map(Box::new)
 }
 
 /// Returns the error for a key that does not open the object.

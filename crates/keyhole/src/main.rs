@@ -35,12 +35,17 @@ mod store;
 mod transfer;
 mod uring;
 mod watchdog;
+mod wiping;
 mod worker;
 
 use std::process::ExitCode;
 
 use cli::Command;
 use commands::CommandError;
+
+/// Wipes freed memory, which may have held keys.
+#[global_allocator]
+static ALLOCATOR: wiping::WipingAllocator = wiping::WipingAllocator;
 
 fn main() -> ExitCode {
     let (cli, sources) = config::parse();

@@ -19,7 +19,8 @@ pub(crate) struct Connection<S> {
     pub(crate) stream: Rc<S>,
     /// The peer, for admission.
     pub(crate) link: Rc<Link>,
-    /// Received bytes that are not parsed yet. The capacity grows to [`INBOX_LEN`] at most. Consumed bytes are wiped, because heads carry customer keys.
+    /// Received bytes that are not parsed yet. The capacity grows to [`INBOX_LEN`] at most. Consumed
+    /// bytes are wiped, because heads carry customer keys.
     pub(super) inbox: Vec<u8>,
     /// The current request's body is not completely received, so the next bytes are not a request.
     pub(super) body_pending: bool,
@@ -115,6 +116,13 @@ impl<S: Stream> Connection<S> {
         result
     }
 
+    /// Wipes the inbox of a connection that serves no further request: a malformed head or the rest
+    /// of a refused body may be a key or plaintext, and closing takes its time.
+    pub(crate) fn discard_inbox(&mut self) {
+        self.inbox.as_mut_slice().zeroize();
+        self.inbox.clear();
+    }
+
     /// Consumes `len` bytes from the front of the inbox and wipes the freed space.
     pub(super) fn consume(&mut self, len: usize) {
         let rest = self.inbox.len() - len;
@@ -127,6 +135,12 @@ impl<S: Stream> Connection<S> {
     pub(super) fn consume_body(&mut self, len: usize) {
         self.received += len as u64;
         self.consume(len);
+    }
+}
+
+impl<S> Drop for Connection<S> {
+    fn drop(&mut self) {
+        self.inbox.as_mut_slice().zeroize();
     }
 }
 

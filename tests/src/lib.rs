@@ -22,6 +22,7 @@ pub mod manager;
 pub mod mounted;
 pub mod node;
 pub mod object_file;
+pub mod scan;
 pub mod sigv4;
 pub mod tls;
 

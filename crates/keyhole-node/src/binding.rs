@@ -178,7 +178,7 @@ impl<P: Platform> Node<P> {
         }
         let _admitted = self.admission.read(STRIDE as u64, STRIDE, link).await?;
         for part in &object.parts {
-            let data_key = DataKey::new(*data_key.expose());
+            let data_key = Box::new(DataKey::new(*data_key.expose()));
             let last = part.size.saturating_sub(1)..part.size;
             let mut reader = Reader::new(self, std::slice::from_ref(part), Some(data_key), last);
             reader.next(self.log.disk().buffer_with_len(reader.piece_len())).await?;

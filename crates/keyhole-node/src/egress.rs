@@ -65,7 +65,7 @@ impl<'n, P: Platform> Reader<'n, P> {
     }
 
     /// Ends the read and returns the data key.
-    pub(crate) fn into_data_key(self) -> Option<DataKey> {
+    pub(crate) fn into_data_key(self) -> Option<Box<DataKey>> {
         self.data_key
     }
 

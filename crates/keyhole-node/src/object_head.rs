@@ -134,7 +134,7 @@ impl<P: Platform> Node<P> {
         let head = self.read_head(&object.head, customer_key, bucket, key)?;
         let binding = binding::check(object, &head, bucket, key)?;
         if binding == Binding::Unbound {
-            self.check_ends(object, head.data_key.as_ref(), link).await?;
+            self.check_ends(object, head.data_key.as_deref(), link).await?;
         }
         Ok((head, binding))
     }

@@ -18,6 +18,7 @@ mod lifecycle;
 mod logs;
 mod media;
 mod memory;
+mod memory_scan;
 mod model;
 mod object_keys;
 mod objects;

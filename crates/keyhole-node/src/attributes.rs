@@ -52,7 +52,7 @@ impl<P: Platform> Node<P> {
         };
         let response = Response::xml(200, xml::object_attributes(&attributes));
         let response = response.header("Last-Modified", time::http_date(object.time_ms));
-        Ok(opened.binding.describe(response))
+        Ok(response.headers(opened.binding.header()))
     }
 
     /// Returns the requested page of parts, or `None` if the parts have no checksums.

@@ -63,7 +63,8 @@ impl<P: Platform> Node<P> {
         let checksums = ObjectChecksums { checksums: &checksums, kind, parts: object.etag.parts };
         let document = xml::complete_result(bucket, key, &object.etag.to_string(), &checksums);
         let response = Response::xml(200, document);
-        Ok(binding.describe(self.with_expiration(response, bucket, key, object.size, object.time_ms)))
+        let response = self.with_expiration(response, bucket, key, object.size, object.time_ms);
+        Ok(response.headers(binding.header()))
     }
 
     /// Compares the part checksums that the client names with the kept ones.

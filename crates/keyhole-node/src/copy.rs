@@ -50,7 +50,7 @@ impl<P: Platform> Node<P> {
         let checksums = ObjectChecksums { checksums: &copied.checksums, kind: copied.kind, parts: etag.parts };
         let response = Response::xml(200, xml::copy_object_result(&etag.to_string(), time_ms, &checksums));
         let response = self.with_expiration(response, name.bucket, name.key, size, time_ms);
-        Ok(binding.describe(response.headers(sse_c_headers(plan.customer_key.as_deref()))))
+        Ok(response.headers(sse_c_headers(plan.customer_key.as_deref())).headers(binding.header()))
     }
 
     /// Locates the source of a copy and checks the copy's conditions.

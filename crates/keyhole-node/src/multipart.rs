@@ -15,6 +15,7 @@ use keyhole_s3::xml::CompletedPart;
 use keyhole_s3::{Error, ErrorCode, sse, xml};
 
 use crate::binding::{self, Binding};
+use crate::bodies::manifest;
 use crate::body_memory::BodyMemory;
 use crate::egress::{CopiedBody, Reader};
 use crate::failure::{Failure, Result};
@@ -22,7 +23,7 @@ use crate::http::{Connection, Response};
 use crate::ingest::Ingested;
 use crate::limits::{COMPLETE_TRIES, OBJECT_MAX, PART_MIN, PUT_MAX};
 use crate::node::Node;
-use crate::object_head::{ObjectHead, manifest, part_key_failure};
+use crate::object_head::{ObjectHead, part_key_failure};
 use crate::part_checksums::PartChecksums;
 use crate::plan::{UploadId, WriteKind, WriteTarget, write_condition};
 use crate::platform::Platform;
@@ -136,7 +137,7 @@ impl<P: Platform> Node<P> {
         let binding = opened.binding;
         let document = xml::copy_part_result(&committed.etag.to_string(), committed.time_ms, &committed.checksums);
         let response = Response::xml(200, document).headers(sse_c_headers(plan.customer_key.as_deref()));
-        Ok(binding.describe(response))
+        Ok(response.headers(binding.header()))
     }
 
     /// Handles CompleteMultipartUpload. A repeated completion succeeds as long as the object is the
@@ -239,7 +240,7 @@ impl<P: Platform> Node<P> {
         let checksums = ObjectChecksums { checksums: &assembled.checksums, kind: assembled.kind, parts: etag.parts };
         let document = xml::complete_result(name.bucket, name.key, &etag.to_string(), &checksums);
         let response = self.with_expiration(Response::xml(200, document), name.bucket, name.key, size, time_ms);
-        Ok(binding.describe(response))
+        Ok(response.headers(binding.header()))
     }
 
     /// Writes the head of the object that an upload becomes. `stored` is the upload's own head.

@@ -13,7 +13,7 @@ use keyhole_s3::ops::{HostNames, Operation};
 
 use crate::access::AccessTable;
 use crate::admission::{Admission, Admitted, Gauge, Share};
-use crate::binding::CheckedEnds;
+use crate::checked_ends::CheckedEnds;
 use crate::failure::Result;
 use crate::host::Host;
 use crate::http::{Connection, Receiver};

@@ -118,7 +118,7 @@ impl<P: Platform> Node<P> {
             None => ops::range(request.head, object.size, &object.etag, object.time_ms)?,
         };
         let (bucket, key) = request.object()?;
-        let mut response = binding.describe(range_response(object, object.size, range.as_ref()));
+        let mut response = range_response(object, object.size, range.as_ref()).headers(binding.header());
         response = self.with_expiration(response, bucket, key, object.size, object.time_ms);
         response = response.headers(sse_c_headers(customer_key.as_deref()));
         response = response.headers(ops::metadata_headers(&head.metadata, options));

@@ -1,18 +1,13 @@
 //! Object heads: encoding from request fields, and opening with the request's key.
 
-use std::rc::Rc;
-
 use keyhole_core::head::{
     self, ChecksumAlgorithm, ChecksumType, Checksums, Head, HeadError, HeadId, HeadKind, UserMetadata,
 };
 use keyhole_core::limits::{HEAD_MAX, SALT_LEN, SEALED_HEAD_MAX};
 use keyhole_core::{CustomerKey, DataKey};
-use keyhole_log::{Object, Part};
 use keyhole_s3::ops::Metadata;
 
-use crate::binding::{self, Binding, bodies};
 use crate::failure::{Failure, Result, damaged};
-use crate::link::Link;
 use crate::node::Node;
 use crate::platform::Platform;
 use crate::secret::Secret;
@@ -120,30 +115,6 @@ impl<P: Platform> Node<P> {
         let (kind, head) = head::open_stored_head(&self.engine, customer_key, bucket, key, &mut bytes)?;
         Ok(ObjectHead { kind, ..ObjectHead::from_borrowed(&head) })
     }
-
-    /// Opens the head of a stored object and checks how it binds the object's bodies. Afterwards
-    /// the size of the object and those of its parts can be relied on.
-    pub(crate) async fn open_object(
-        &self,
-        object: &Object,
-        customer_key: Option<&CustomerKey>,
-        bucket: &str,
-        key: &str,
-        link: &Rc<Link>,
-    ) -> Result<(ObjectHead, Binding)> {
-        let head = self.read_head(&object.head, customer_key, bucket, key)?;
-        let binding = binding::check(object, &head, bucket, key)?;
-        if binding == Binding::Unbound {
-            self.check_ends(object, head.data_key.as_deref(), link).await?;
-        }
-        Ok((head, binding))
-    }
-}
-
-/// Returns the manifest of a multipart object.
-pub(crate) fn manifest(parts: &[Part]) -> Result<[u8; 32]> {
-    let manifest = bodies(parts).and_then(|bodies| bodies.manifest());
-    Ok(manifest.ok_or(keyhole_s3::ErrorCode::EntityTooLarge)?)
 }
 
 /// Maps a failure to open an upload's head to the error for a part with another key than the

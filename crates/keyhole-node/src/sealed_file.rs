@@ -13,7 +13,7 @@ use keyhole_log::limits::{BLOCK_DATA, CHUNK_TAGS_MAX, CHUNKS_MAX, buffer_len};
 use keyhole_log::{Body, ChunkTags, Disk, Log, Object, Part};
 use keyhole_s3::{Error, ErrorCode};
 
-use crate::binding::check_etag;
+use crate::bodies::check_etag;
 use crate::body_memory::BodyMemory;
 use crate::failure::{Failure, Result, damaged};
 use crate::ingest::Stored;

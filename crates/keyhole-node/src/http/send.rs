@@ -153,7 +153,9 @@ mod tests {
     use std::collections::VecDeque;
     use std::net::SocketAddr;
     use std::ops::Range;
+    use std::pin::Pin;
     use std::rc::Rc;
+    use std::time::{Duration, Instant};
 
     use futures_util::FutureExt;
     use keyhole_sim::disk::{Buffer, Faults, Medium, SimDisk};
@@ -161,6 +163,8 @@ mod tests {
     use keyhole_sim::random::Random;
 
     use super::*;
+    use crate::admission::{Admission, Share};
+    use crate::host::{Host, Services};
     use crate::observe::{Exchange, Observer};
 
     /// Collects the sent bytes.
@@ -221,6 +225,26 @@ mod tests {
         }
     }
 
+    struct Stopped;
+
+    impl Services for Stopped {
+        fn now_ms(&self) -> u64 {
+            0
+        }
+
+        fn instant(&self) -> Instant {
+            Instant::now()
+        }
+
+        fn sleep(&self, _time: Duration) -> Pin<Box<dyn Future<Output = ()>>> {
+            Box::pin(std::future::pending())
+        }
+
+        fn random(&self, _bytes: &mut [u8]) {
+            unreachable!("sending uses no random bytes")
+        }
+    }
+
     struct Unobserved;
 
     impl Observer for Unobserved {
@@ -232,12 +256,17 @@ mod tests {
     fn send(announced: u64, lens: &[usize]) -> (bool, bool, Option<usize>) {
         let clock = Rc::new(Clock::default());
         let disk = SimDisk::new(&Medium::new(&clock, Random::new(1), Faults::none()));
-        let connection = Connection::new(Sent::default());
-        let context = ReplyContext { request_id: "id", resource: "/", now_ms: 0, keep_alive: true, is_head: false };
-        let account = Account::new(&Unobserved, true);
+        let connection = Connection::new(Sent::default(), Host::new(Stopped));
+        let persistence = Persistence::Implied;
+        let context =
+            ReplyContext { request_id: "id", resource: "/", now_ms: 0, persistence, is_head: false, cors: Vec::new() };
+        let account = Account::new(&Unobserved, true, connection.link.clone());
+        let admission = Admission::new(Share::MIN);
+        let reading = admission.read(announced, 1 << 20, &connection.link);
+        let admitted = reading.now_or_never().expect("nothing waits").ok().expect("there is room");
         let mut source = Pieces { announced, lens: lens.iter().copied().collect() };
         let response = Response::new(200);
-        let sending = connection.send_source(&response, &mut source, &disk, &context, &account);
+        let sending = connection.send_source(&response, &mut source, &admitted, &disk, &context, &account);
         let result = sending.now_or_never().expect("nothing waits");
         let sent = connection.stream.0.borrow();
         let head = sent.windows(4).position(|end| end == b"\r\n\r\n").map(|end| end + 4);

@@ -550,7 +550,8 @@ mod tests {
         };
         let mut made = Box::pin(made);
         assert!(made.as_mut().poll(&mut cx).is_pending());
-        drop((waiting, idle));
+        drop(waiting);
+        drop(idle);
         assert_eq!(made.await, 2);
     }
 

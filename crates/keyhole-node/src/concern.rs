@@ -1,9 +1,9 @@
 //! Which requests concern sealed data, for the audit log: decided by the objects and uploads that a
 //! request names, not by the headers that it has.
 //!
-//! What a request seals is recorded where its key is read. This module records what was sealed
-//! before: when a request is known, whether its signature is valid or not, and again before a write
-//! or deletion takes effect, because the object may have been replaced in the meantime.
+//! A request that seals is recorded where its key is read. This module records objects that were
+//! sealed before: when a request is known, whether its signature is valid or not, and again before a
+//! write or deletion takes effect, because the object may have been replaced in the meantime.
 
 use keyhole_core::sse_c::SseCTarget;
 use keyhole_s3::auth;
@@ -53,7 +53,7 @@ impl<P: Platform> Node<P> {
             account.record_sealed();
         }
         let Ok((target, operation)) = ops::route(head, &self.config.host_names) else { return };
-        self.begin(account, &operation);
+        account.claimed_operation.set(Some(operation.name()));
         self.record_concern(account, account.target.get_or_init(|| target), &operation);
     }
 }

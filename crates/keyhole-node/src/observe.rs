@@ -30,6 +30,8 @@ pub struct Exchange<'a> {
     pub resource: &'a str,
     /// The S3 operation, if it was determined.
     pub operation: Option<&'static str>,
+    /// The operation that a request with a refused signature names.
+    pub claimed_operation: Option<&'static str>,
     /// The bucket, if it was determined.
     pub bucket: Option<&'a str>,
     /// The key, if it was determined.
@@ -107,6 +109,7 @@ pub trait Observer: Send + Sync {
 #[derive(Default)]
 pub(crate) struct Account {
     pub(crate) operation: Cell<Option<&'static str>>,
+    pub(crate) claimed_operation: Cell<Option<&'static str>>,
     /// Customer keys are accepted on this connection.
     pub(crate) is_secure: bool,
     pub(crate) caller: OnceCell<Caller>,

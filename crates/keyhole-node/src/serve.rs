@@ -119,6 +119,7 @@ impl<P: Platform> Node<P> {
             method: head.map_or("-", |head| &head.method),
             resource: context.resource,
             operation: account.operation.get(),
+            claimed_operation: account.claimed_operation.get(),
             bucket: account.bucket(),
             key: account.key(),
             access_key: account.caller.get().and_then(Caller::access_key),
@@ -241,6 +242,10 @@ impl<P: Platform> Node<P> {
             account.record_sealed();
         }
         self.authorize(&request, &operation, is_sealed)?;
+        if operation == Operation::PostObject {
+            // A signed form: forms authenticate by their policy document alone.
+            return Err(auth::multiple_mechanisms().into());
+        }
         ops::check_headers(head, &operation)?;
         // Box the futures of all but the hottest operations: a connection's task is as large as the
         // largest future stored in line.
@@ -278,8 +283,6 @@ impl<P: Platform> Node<P> {
             Op::PutBucketLifecycle => return Box::pin(self.put_bucket_lifecycle(connection, request)).await,
             Op::PutBucketCors => return Box::pin(self.put_bucket_cors(connection, request)).await,
             Op::PutBucketTagging => return Box::pin(self.put_bucket_tagging(connection, request)).await,
-            // A signed POST form: forms authenticate by their policy document alone.
-            Op::PostObject => return Err(auth::multiple_mechanisms().into()),
             _ => {}
         }
         self.receive_no_body(connection, request).await?;

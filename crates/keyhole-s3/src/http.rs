@@ -226,10 +226,8 @@ pub fn parse_head(bytes: &[u8]) -> Result<Option<(RequestHead, usize)>, Error> {
             .any(|value| value.split(',').any(|item| item.trim().eq_ignore_ascii_case(token)))
     };
     let is_http_1_0 = request.version != Some(1);
-    let keep_alive = match is_http_1_0 {
-        false => !has_token("connection", "close"),
-        true => has_token("connection", "keep-alive"),
-    };
+    let keep_alive =
+        if is_http_1_0 { has_token("connection", "keep-alive") } else { !has_token("connection", "close") };
     // HTTP/1.0 has no interim responses (RFC 9110 §10.1.1).
     let expects_continue = !is_http_1_0 && has_token("expect", "100-continue");
     let method = request.method.unwrap_or_default().to_owned();

@@ -309,6 +309,7 @@ mod tests {
             method: "GET",
             resource: "/b/k",
             operation,
+            claimed_operation: None,
             bucket: Some("b"),
             key: Some("k"),
             access_key: None,

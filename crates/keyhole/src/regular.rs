@@ -12,7 +12,7 @@ pub(crate) const FLAGS: i32 = libc::O_NONBLOCK | libc::O_NOCTTY;
 /// Opens a regular file for reading. Follows symbolic links.
 ///
 /// # Errors
-/// Those of the system; `InvalidInput`, naming its kind, if it is another kind of file.
+/// The system's errors; `InvalidInput`, naming its kind, if it is another kind of file.
 pub(crate) fn open(path: &Path) -> io::Result<File> {
     open_with(OpenOptions::new().read(true), path)
 }
@@ -20,10 +20,10 @@ pub(crate) fn open(path: &Path) -> io::Result<File> {
 /// Opens a regular file with these options. Follows symbolic links.
 ///
 /// # Errors
-/// Those of [`open`].
+/// The errors of [`open`].
 pub(crate) fn open_with(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
     match options.custom_flags(FLAGS).open(path) {
-        // A socket, or a FIFO that nobody reads.
+        // A socket, or a FIFO without a reader.
         Err(error) if error.raw_os_error() == Some(libc::ENXIO) => {
             Err(path.metadata().map_or(error, |metadata| other_kind(metadata.file_type())))
         }
@@ -34,7 +34,7 @@ pub(crate) fn open_with(options: &mut OpenOptions, path: &Path) -> io::Result<Fi
 /// Reads a whole file, up to `len_max` bytes.
 ///
 /// # Errors
-/// Those of [`open`]; `InvalidData` for a longer file.
+/// The errors of [`open`]; `InvalidData` for a longer file.
 pub(crate) fn read(path: &Path, len_max: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     open(path)?.take(len_max + 1).read_to_end(&mut bytes)?;
@@ -47,7 +47,7 @@ pub(crate) fn read(path: &Path, len_max: u64) -> io::Result<Vec<u8>> {
 /// Reads a whole file as text, up to `len_max` bytes.
 ///
 /// # Errors
-/// Those of [`read`]; `InvalidData` for a file that is not UTF-8.
+/// The errors of [`read`]; `InvalidData` for a file that is not UTF-8.
 pub(crate) fn read_to_string(path: &Path, len_max: u64) -> io::Result<String> {
     String::from_utf8(read(path, len_max)?).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }

@@ -94,8 +94,9 @@ fn requests_without_customer_keys_about_sealed_objects_are_audited() {
     let mut node = Launch::default().with_credential().arg("--audit-log").arg(&audit).start();
     node.make_bucket("bucket");
     let key = CustomerKey::random();
-    let put = |name: &str| drop(node.send(&object("PUT", name).headers(key.headers()).body("x")).expect(200));
-    ["one", "two", "three"].map(put);
+    for name in ["one", "two", "three"] {
+        node.send(&object("PUT", name).headers(key.headers()).body("x")).expect(200);
+    }
     let tags = "<Tagging><TagSet><Tag><Key>k</Key><Value>v</Value></Tag></TagSet></Tagging>";
     node.send(&object("PUT", "one").query("tagging", "").body(tags)).expect(200);
     node.send(&object("PUT", "one").body("plaintext")).expect(200);

@@ -1,5 +1,5 @@
-//! What the audit log and the metrics are told: which requests concern sealed objects, which
-//! signatures were refused, and which objects cannot be read.
+//! Events for the audit log and the metrics: requests about sealed objects, refused signatures, and
+//! unreadable objects.
 
 use keyhole_node::{FaultKind, Right, SealedObject};
 use keyhole_s3::ErrorCode;
@@ -159,7 +159,8 @@ fn object_that_does_not_authenticate_is_told_once_for_each_read() {
     // The fault shows after the response has begun.
     let get = node.signed(&node.signer(), &keyed("GET", "long", &key));
     let mut connection = node.connect();
-    assert!(get.exchange(&mut connection, &get.head(crate::support::address())).is_err());
+    let cut = get.exchange(&mut connection, &get.head(crate::support::address()));
+    assert!(cut.map_or(true, |response| response.body.len() < 400_000));
     assert_eq!(node.faults().last(), Some(&(FaultKind::NotAuthentic, Some("long".to_owned()))));
     let event = assert_told(&node, "GetObject", "long");
     assert_eq!((event.status, event.error), (0, Some(ErrorCode::InvalidRequest)));

@@ -190,7 +190,7 @@ fn versions_of_a_bucket_without_versions_are_null() {
     }
     assert_error(&node.send(&Request::new("GET", "/absent").query("versions", "")), 404, "NoSuchBucket");
 
-    // A tool empties the bucket by the versions that it was told.
+    // A tool deletes the listed versions, and then the bucket.
     for key in seen {
         node.send(&object("DELETE", &key).query("versionId", "null")).expect(204);
     }

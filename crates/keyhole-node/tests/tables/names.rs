@@ -265,6 +265,26 @@ fn no_field_of_a_form_is_ignored_in_silence() {
 }
 
 #[test]
+fn form_has_its_headers_in_fields() {
+    let node = MemoryNode::new();
+    let mut prober = Prober::new(&node, "PostObject");
+    let rows = rows();
+    let is_telemetry = |name: &str| rows.iter().any(|row| row.place == "everywhere" && row.covers("header", name, ""));
+    for name in headers().into_iter().filter(|name| name.starts_with("x-amz-") || name.starts_with("if-")) {
+        let value = &header_values(name)[0];
+        let outcome = prober.probe(name, |world, _| world.form_request(world.form()).header(name, value.clone()));
+        if is_telemetry(name) {
+            assert_eq!(outcome, prober.baseline, "{name}");
+            continue;
+        }
+        assert_eq!(outcome.status, 400, "{name}: {outcome:?}");
+        let outcome = prober.probe(name, |world, _| world.form_request(world.form()).query(name, value));
+        let is_ignored = outcome == prober.baseline && !name.starts_with("x-amz-");
+        assert!(outcome.status == 400 || is_ignored, "?{name}: {outcome:?}");
+    }
+}
+
+#[test]
 fn no_parameter_of_the_model_is_ignored_in_silence() {
     let mut silent = Silent::default();
     let known: BTreeSet<&str> = all_names("parameter").into_iter().chain(all_names("subresource")).collect();

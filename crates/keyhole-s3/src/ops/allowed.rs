@@ -187,10 +187,7 @@ fn check_each(headers: &Headers, operation: &str, is_read: bool) -> Result<(), E
 /// # Errors
 /// `InvalidRequest`.
 pub(crate) fn check_form_headers(headers: &Headers) -> Result<(), Error> {
-    let is_misplaced = |name: &&str| {
-        let is_without_effect = ALLOWED.iter().any(|(allowed, _, rule)| allowed == name && matches!(rule, NoEffect));
-        (has_meaning(name) && !is_without_effect) || sse::refuse_misspelt(name).is_err()
-    };
+    let is_misplaced = |name: &&str| (has_meaning(name) && !is_telemetry(name)) || sse::refuse_misspelt(name).is_err();
     match headers.iter().map(|(name, _)| name).find(is_misplaced) {
         None => Ok(()),
         Some(name) => Err(Error::new(ErrorCode::InvalidRequest)

@@ -94,7 +94,7 @@ fn matches_header(pattern: &str, name: &str) -> bool {
     }
 }
 
-/// What a cross-origin request asks for.
+/// The origin, method and headers of a cross-origin request.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct CorsRequest<'a> {
     origin: &'a str,
@@ -123,8 +123,8 @@ impl<'a> CorsRequest<'a> {
         Ok(CorsRequest { origin, method, headers })
     }
 
-    /// Returns what a request other than a preflight asks for. `None` if it comes from no other
-    /// origin, or no rule can allow it.
+    /// Parses a request other than a preflight. `None` without `Origin`, and for a request that no
+    /// rule can allow.
     pub fn actual(head: &'a RequestHead) -> Option<Self> {
         let origin = head.headers.text("origin")?;
         Some(CorsRequest { origin, method: CorsMethod::of(&head.method)?, headers: requested_headers(head)? })

@@ -183,6 +183,7 @@ impl Checkpoint {
                 22
             }
             8 | 10 | 11 => 9 + string(9),
+            12 | 13 => 13 + u32_at(item, 9) as usize,
             1 | 9 => 9,
             other => panic!("an item {other} of a checkpoint"),
         }

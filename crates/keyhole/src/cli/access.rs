@@ -105,7 +105,7 @@ fn parse_note(text: &str) -> Result<String, String> {
 /// # Errors
 /// The end is beyond all dates.
 pub(crate) fn end_of(span: Span) -> Result<Timestamp, jiff::Error> {
-    let end = Timestamp::now().to_zoned(TimeZone::UTC).checked_add(span)?.timestamp();
+    let end = Timestamp::now().to_zoned_datetime(TimeZone::UTC).checked_add(span)?.timestamp();
     Ok(access::rounded_end(end))
 }
 
@@ -113,7 +113,7 @@ pub(crate) fn end_of(span: Span) -> Result<Timestamp, jiff::Error> {
 fn parse_keep(text: &str) -> Result<Span, String> {
     let wrong = |_| format!("invalid time span {text:?}: expected 12h, 7d or 90d, for example");
     let span: Span = text.parse().map_err(wrong)?;
-    let now = Timestamp::now().to_zoned(TimeZone::UTC);
+    let now = Timestamp::now().to_zoned_datetime(TimeZone::UTC);
     let then = now.checked_add(span).map_err(wrong)?;
     if then > now { Ok(span) } else { Err(format!("time span {text:?} does not end in the future")) }
 }

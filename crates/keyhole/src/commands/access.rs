@@ -1,7 +1,7 @@
 //! `keyhole access`: manages access keys and their grants.
 
 use std::io::Read;
-use std::path::PathBuf;
+use std::path::Path;
 
 use comfy_table::Table;
 use comfy_table::presets::NOTHING;
@@ -77,7 +77,7 @@ fn add(options: &AddOptions) -> Result<()> {
     show_new(&entry, options.json)
 }
 
-fn read_secret(path: &PathBuf) -> Result<Zeroizing<String>> {
+fn read_secret(path: &Path) -> Result<Zeroizing<String>> {
     let failed = |error| CommandError::io(format_args!("cannot read {}", path.display()), error);
     let mut text = Zeroizing::new(String::new());
     let mut reader: Box<dyn Read> = if path.as_os_str() == "-" {

@@ -170,6 +170,7 @@ mod tests {
                 method: "GET",
                 resource: "/",
                 operation: Some("GetObject"),
+                claimed_operation: None,
                 bucket: None,
                 key: None,
                 access_key: None,

@@ -388,7 +388,7 @@ pub(crate) mod tests {
         for bad in [
             BucketEntry { created_ms: TIME_MAX_MS + 1, ..bucket.clone() },
             BucketEntry { policy: Base64::encode_string(&[9, 9]), ..bucket.clone() },
-            BucketEntry { lifecycle: Base64::encode_string(&[255, 255, 255]), ..bucket.clone() },
+            BucketEntry { lifecycle: Base64::encode_string(&[255, 255, 255]), ..bucket },
         ] {
             assert!(bad.settings().is_err(), "{bad:?}");
         }

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::io;
 
-use keyhole_log::{BucketSettings, Condition, Disk, Error, Log, Object};
+use keyhole_log::{BucketSettings, Condition, Disk, Error, ListObjects, Log, Object};
 use keyhole_node::Services;
 use keyhole_node::transfer::{Description, Import, ImportError, ImportSource};
 use tokio::task::JoinSet;
@@ -104,7 +104,7 @@ async fn receive_bucket<D: Disk>(
             let origin = if made.contains(&bucket.bucket) {
                 Origin::ThisImport
             } else if log.bucket(&bucket.bucket).is_some_and(|there| there.time_ms == bucket.created_ms) {
-                Origin::SameTime
+                if is_empty(log, &bucket.bucket) { Origin::SameTimeEmpty } else { Origin::SameTime }
             } else {
                 Origin::Other
             };
@@ -124,6 +124,11 @@ async fn receive_bucket<D: Disk>(
     }
 }
 
+fn is_empty<D: Disk>(log: &Log<D>, bucket: &str) -> bool {
+    let first = ListObjects { limit: 1, ..ListObjects::default() };
+    log.list_objects(bucket, &first).is_ok_and(|listing| listing.entries.is_empty())
+}
+
 /// Returns whether the bucket lacks settings of the export that need consent.
 fn is_narrowed<D: Disk>(log: &Log<D>, bucket: &BucketEntry, full: &BucketSettings, step: SettingsStep) -> bool {
     let settings = log.bucket_settings(&bucket.bucket).map(|(settings, _)| settings);
@@ -136,6 +141,8 @@ enum Origin {
     ThisImport,
     /// Possibly an earlier run of this import: the bucket has the creation time of the exported one.
     SameTime,
+    /// The same, and the bucket has no objects: the earlier run may have ended before the settings.
+    SameTimeEmpty,
     Other,
 }
 
@@ -174,7 +181,8 @@ fn settle(
     let unbounded = BucketSettings { quota: None, ..full.clone() };
     let is_ours = match origin {
         Origin::ThisImport => true,
-        Origin::SameTime => *settings == unbounded || settings == full,
+        Origin::SameTimeEmpty if *settings == BucketSettings::default() => true,
+        Origin::SameTime | Origin::SameTimeEmpty => *settings == unbounded || settings == full,
         Origin::Other => false,
     };
     if !is_ours && *settings == wanted {
@@ -337,8 +345,10 @@ mod tests {
         for existing in ALL {
             let first = SettingsStep { is_last: false, existing, settings: SettingsChoice::All };
             let last = SettingsStep { is_last: true, ..first };
-            assert_eq!(set(&fresh, &full, Origin::ThisImport, first).unwrap(), unbounded);
-            for origin in [Origin::ThisImport, Origin::SameTime] {
+            for origin in [Origin::ThisImport, Origin::SameTimeEmpty] {
+                assert_eq!(set(&fresh, &full, origin, first).unwrap(), unbounded);
+            }
+            for origin in [Origin::ThisImport, Origin::SameTime, Origin::SameTimeEmpty] {
                 assert_eq!(set(&unbounded, &full, origin, last).unwrap(), full);
                 assert_eq!(set(&full, &full, origin, first).unwrap(), unbounded);
                 assert!(matches!(set(&unbounded, &full, origin, first), Err(Unchanged::Equal)));
@@ -361,6 +371,7 @@ mod tests {
             (&unbounded, Origin::Other),
             (&other, Origin::Other),
             (&other, Origin::SameTime),
+            (&other, Origin::SameTimeEmpty),
         ] {
             let step = |existing| SettingsStep { is_last: true, existing, settings: SettingsChoice::All };
             for existing in [Existing::Fail, Existing::Skip] {

@@ -210,7 +210,7 @@ mod tests {
         symlink(outside.join("ab"), top.join("objects/ab")).unwrap();
         symlink("../cd/file", top.join("objects/cd/link")).unwrap();
         symlink(&outside, top.join(MANIFEST)).unwrap();
-        let kind = rustix::fs::FileType::Fifo;
+        let kind = FileType::Fifo;
         rustix::fs::mknodat(rustix::fs::CWD, top.join("objects/cd/fifo"), kind, 0o600.into(), 0).unwrap();
         // The path of the top itself may be a link.
         symlink(&top, home.path().join("here")).unwrap();

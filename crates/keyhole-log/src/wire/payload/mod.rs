@@ -2,6 +2,7 @@
 //! [`RecordPayload::parse`].
 
 mod body;
+pub(crate) mod kind;
 mod object;
 mod settings;
 
@@ -18,36 +19,6 @@ use crate::limits::{
 };
 use crate::types::BucketSettings;
 use body::RUN_LEN;
-
-/// Kinds of records, as stored on disk.
-pub(crate) mod kind {
-    pub(crate) const BUCKET_CREATE: u8 = 1;
-    pub(crate) const BUCKET_DELETE: u8 = 2;
-    pub(crate) const BODY: u8 = 3;
-    pub(crate) const OBJECT_PUT: u8 = 4;
-    pub(crate) const TOMBSTONE: u8 = 5;
-    pub(crate) const UPLOAD_CREATE: u8 = 6;
-    pub(crate) const PART_PUT: u8 = 7;
-    pub(crate) const UPLOAD_ABORT: u8 = 8;
-    /// Nothing follows in this segment. No payload.
-    pub(crate) const SEGMENT_END: u8 = 9;
-    /// Carries only its header, which states how far the segment is durable. No payload.
-    pub(crate) const MARK: u8 = 10;
-    /// Items of a checkpoint.
-    pub(crate) const CHECKPOINT_ITEMS: u8 = 11;
-    /// End of a checkpoint.
-    pub(crate) const CHECKPOINT: u8 = 12;
-    /// Settings without a policy.
-    pub(crate) const BUCKET_SETTINGS: u8 = 13;
-    /// Settings with a policy.
-    pub(crate) const BUCKET_POLICY: u8 = 14;
-    /// Settings with a lifecycle, with or without a policy.
-    pub(crate) const BUCKET_LIFECYCLE: u8 = 15;
-    /// Settings with CORS rules or tags, and everything else.
-    pub(crate) const BUCKET_DOCUMENTS: u8 = 16;
-    /// Creation of a bucket with tags.
-    pub(crate) const BUCKET_CREATE_TAGGED: u8 = 17;
-}
 
 /// The longest body record has the most runs; the longest other record is an object of the most
 /// parts. A body shares a batch with its object only, and each record is read into one buffer.

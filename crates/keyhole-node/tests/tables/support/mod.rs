@@ -83,7 +83,7 @@ impl Observer for Events {
         let mut collected = self.0.lock().unwrap();
         collected.requests.push((exchange.status, exchange.operation));
         collected.audit.push(AuditEvent {
-            operation: exchange.operation,
+            operation: exchange.operation.or(exchange.claimed_operation),
             key: exchange.key.map(str::to_owned),
             is_sealed: exchange.sse_c,
             is_unauthenticated: exchange.is_unauthenticated,

@@ -210,7 +210,7 @@ mod tests {
     fn file_length_is_bounded() {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("long");
-        let file = File::create(&path).unwrap();
+        let file = fs::File::create(&path).unwrap();
         file.set_len(FILE_MAX).unwrap();
         assert_eq!(read(&path, "--option").unwrap().len() as u64, FILE_MAX);
         file.set_len(FILE_MAX + 1).unwrap();

@@ -263,7 +263,7 @@ mod tests {
         let account = Account::new(&Unobserved, true, connection.link.clone());
         let admission = Admission::new(Share::MIN);
         let reading = admission.read(announced, 1 << 20, &connection.link);
-        let admitted = reading.now_or_never().expect("nothing waits").ok().expect("there is room");
+        let Some(Ok(admitted)) = reading.now_or_never() else { panic!("there is room") };
         let mut source = Pieces { announced, lens: lens.iter().copied().collect() };
         let response = Response::new(200);
         let sending = connection.send_source(&response, &mut source, &admitted, &disk, &context, &account);

@@ -77,7 +77,7 @@ fn checksums_are_verified_stored_and_returned() {
             node.send(&read("GET", &headers)).expect(404);
         }
         let unknown = put().body(BODY).header("x-amz-checksum-sha256x", "AAAA");
-        assert_error(&node.send(&unknown), 400, "InvalidRequest");
+        assert_error(&node.send(&unknown), 501, "NotImplemented");
     }
 }
 

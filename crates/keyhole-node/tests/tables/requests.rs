@@ -72,13 +72,13 @@ fn malformed_head_is_answered_and_ends_the_connection() {
 fn host_is_required_since_http_1_1() {
     let node = MemoryNode::new();
     for (head, status, persistence) in [
-        ("GET / HTTP/1.1\r\n\r\n", 400, None),
+        ("GET / HTTP/1.1\r\n\r\n", 400, Some("close")),
         ("GET / HTTP/1.1\r\nConnection: close\r\n\r\n", 400, Some("close")),
-        ("PUT /bucket/o HTTP/1.1\r\nContent-Length: 0\r\n\r\n", 400, None),
+        ("PUT /bucket/o HTTP/1.1\r\nContent-Length: 0\r\n\r\n", 400, Some("close")),
         ("GET / HTTP/1.1\r\nHost: h\r\n\r\n", 403, None),
         ("GET / HTTP/1.0\r\n\r\n", 403, Some("close")),
         ("GET / HTTP/1.0\r\nHost: h\r\nConnection: keep-alive\r\n\r\n", 403, Some("keep-alive")),
-        ("OPTIONS / HTTP/1.0\r\n\r\n", 403, Some("close")),
+        ("OPTIONS / HTTP/1.0\r\n\r\n", 400, Some("close")),
     ] {
         let mut connection = node.connect();
         connection.write_all(head.as_bytes()).unwrap();

@@ -61,7 +61,7 @@ pub fn parse_create_bucket(document: &[u8]) -> Result<CreateBucketRequest, Error
                 return Err(Error::new(ErrorCode::NotImplemented)
                     .with_message("This node has no directory buckets. Leave Location and Bucket out."));
             }
-            ["CreateBucketConfiguration", "Tags"] if !has_tags => has_tags = true,
+            ["CreateBucketConfiguration", "Tags"] if !has_tags && text.trim().is_empty() => has_tags = true,
             ["CreateBucketConfiguration", "Tags", rest @ ..] if !rest.is_empty() && !has_tags => {
                 reader.take(rest, text)?;
             }
@@ -82,7 +82,7 @@ pub fn parse_bucket_tagging(document: &[u8]) -> Result<Tags, Error> {
     walk(document, |path, text| {
         match path {
             ["Tagging"] => {}
-            ["Tagging", "TagSet"] if !has_set => has_set = true,
+            ["Tagging", "TagSet"] if !has_set && text.trim().is_empty() => has_set = true,
             ["Tagging", "TagSet", rest @ ..] if !rest.is_empty() && !has_set => reader.take(rest, text)?,
             _ => return Err(malformed()),
         }

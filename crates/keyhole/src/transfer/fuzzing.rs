@@ -32,11 +32,8 @@ fn object_entry(object: &ObjectEntry) {
 pub(crate) fn manifest(data: &[u8]) {
     let mut lines = Lines::new(data);
     let mut count = 0;
-    loop {
-        match lines.next().expect("memory is readable") {
-            ManifestItem::Line(_) | ManifestItem::Bad(_) => count += 1,
-            ManifestItem::Torn | ManifestItem::End => break,
-        }
+    while let ManifestItem::Line(_) | ManifestItem::Bad(_) = lines.next().expect("memory is readable") {
+        count += 1;
     }
     assert!(count <= data.len());
     let _ = std::str::from_utf8(data).map(|path| (is_piece(path), FileName::parse(path)));

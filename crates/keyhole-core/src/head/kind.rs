@@ -41,11 +41,11 @@ pub struct HeadId<'a> {
     pub key: &'a str,
 }
 
-/// Seals a head like [`seal_head`], as an object's or an upload's.
+/// Seals a head like [`seal_head`](super::seal_head), as an object's or an upload's.
 ///
 /// # Errors
-/// Those of [`seal_head`], and [`HeadError::Kind`] if the head of an upload has a plaintext length,
-/// checksums or a manifest.
+/// Those of [`seal_head`](super::seal_head), and [`HeadError::Kind`] if the head of an upload has a
+/// plaintext length, checksums or a manifest.
 pub fn seal_head_of<E: Engine>(
     engine: &E,
     customer_key: &CustomerKey,
@@ -71,10 +71,10 @@ fn check_kind(kind: HeadKind, head: &Head<'_>) -> Result<(), HeadError> {
     }
 }
 
-/// Opens a sealed head like [`open_head`], as an object's or an upload's.
+/// Opens a sealed head like [`open_head`](super::open_head), as an object's or an upload's.
 ///
 /// # Errors
-/// Those of [`open_head`]. A head of the other kind is not authentic.
+/// Those of [`open_head`](super::open_head). A head of the other kind is not authentic.
 pub fn open_head_of<'a, E: Engine>(
     engine: &E,
     customer_key: &CustomerKey,
@@ -91,7 +91,7 @@ pub fn open_head_of<'a, E: Engine>(
 /// Opens the head that is stored with an object or an upload, of either kind, and returns its kind.
 ///
 /// # Errors
-/// Those of [`open_head`].
+/// Those of [`open_head`](super::open_head).
 pub fn open_stored_head<'a, E: Engine>(
     engine: &E,
     customer_key: &CustomerKey,

@@ -3,26 +3,18 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::entry::{Key, ObjectEntry};
+use super::entry::{Key, ObjectEntry, Properties};
 use super::location::Location;
 use super::uploads::{Upload, Uploads};
 use crate::sabotage::{self, Sabotage};
 use crate::sorted::{Place, SortedMap};
-use crate::types::{BucketInfo, BucketSettings, BucketUsage, Etag, UploadRef};
+use crate::types::{BucketInfo, BucketSettings, BucketUsage, UploadRef};
 
 /// The outcome of a write for its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outcome {
     Absent,
     Present(Properties),
-}
-
-/// The properties of an object that conditions refer to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Properties {
-    pub(crate) etag: Etag,
-    pub(crate) size: u64,
-    pub(crate) time_ms: u64,
 }
 
 /// In-flight writes of a name.

@@ -2,10 +2,17 @@
 
 use std::borrow::Borrow;
 
-use super::bucket::Properties;
 use super::location::{Location, Shares};
 use crate::types::{BodyId, Etag, Part};
 use crate::wire::payload::ObjectPut;
+
+/// The properties of an object that conditions refer to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Properties {
+    pub(crate) etag: Etag,
+    pub(crate) size: u64,
+    pub(crate) time_ms: u64,
+}
 
 /// An object key, ordered by its bytes and searchable by bytes.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

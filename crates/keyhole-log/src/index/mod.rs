@@ -10,6 +10,7 @@
 //!
 //! An object takes an [`ObjectEntry`] and a [`BodyEntry`], whose sizes are asserted, and its key.
 
+mod admit;
 mod apply;
 mod bucket;
 mod capture;
@@ -24,12 +25,12 @@ mod uploads;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-pub(crate) use bucket::{Bucket, Outcome, Properties};
+pub(crate) use bucket::{Bucket, Outcome};
 pub(crate) use capture::{Capture, Loader};
 pub(crate) use effect::Effect;
 #[cfg(test)]
 pub(crate) use effect::Put;
-pub(crate) use entry::{Bodies, BodyEntry, ObjectEntry};
+pub(crate) use entry::{Bodies, BodyEntry, ObjectEntry, Properties};
 pub(crate) use location::{Live, Location, Shares};
 pub use recount::LiveMismatch;
 pub use room::IndexLimits;

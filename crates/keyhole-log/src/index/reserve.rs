@@ -1,9 +1,10 @@
 //! Reservations: admission of a write before it is written.
 
 use super::Index;
-use super::bucket::{Bucket, Outcome, Properties};
+use super::bucket::{Bucket, Outcome};
 use super::effect::Effect;
 use super::entry::Key;
+use super::entry::Properties;
 use super::uploads::Upload;
 use crate::Error;
 use crate::limits::QUOTA_SHARE;

@@ -16,11 +16,15 @@ const KEY_HEX_LEN: usize = 64;
 
 /// Returns a client's value for an error: whole up to [`ECHO_MAX`] bytes, otherwise its beginning.
 pub(crate) fn echoed(value: &str) -> String {
-    if value.len() <= ECHO_MAX {
-        return value.to_owned();
+    if value.len() <= ECHO_MAX { value.to_owned() } else { beginning(value).into_owned() }
+}
+
+/// Returns the first [`ECHO_SHOWN`] characters of a value that could be a part of a key.
+pub(crate) fn beginning(value: &str) -> Cow<'_, str> {
+    match value.char_indices().nth(ECHO_SHOWN) {
+        None => Cow::Borrowed(value),
+        Some((end, _)) => Cow::Owned(format!("{}...", &value[..end])),
     }
-    let shown: String = value.chars().take(ECHO_SHOWN).collect();
-    shown + "..."
 }
 
 /// Returns a text of an error with everything replaced that has the shape of a key, and cut to

@@ -23,10 +23,11 @@ impl Index {
         let Some(max) = self.limits.bytes else { return Ok(()) };
         let growth = key_len as u64 + INDEX_PER_NAME;
         let measured = &self.measured;
-        if measured.bytes + measured.grown + growth > max {
+        // After recovery the index has never been measured.
+        if measured.bytes == 0 || measured.bytes + measured.grown + growth > max {
             let bodies = self.body_count();
             let has_shrunk = names + bodies + (names + bodies) / INDEX_REMEASURE < self.measured.names;
-            if self.measured.grown > 0 || has_shrunk {
+            if self.measured.bytes == 0 || self.measured.grown > 0 || has_shrunk {
                 self.measured = Measured { bytes: self.allocated(), grown: 0, names: names + bodies };
             }
             if self.measured.bytes + growth > max {

@@ -1,6 +1,6 @@
 //! Multipart uploads.
 
-use keyhole_log::limits::{PART_ATTEMPTS_MAX, PARTS_MAX};
+use keyhole_log::limits::{PART_ATTEMPTS_MAX, PARTS_MAX, QUOTA_SHARE};
 use keyhole_log::{
     BucketSettings, CompleteUpload, Condition, Content, CreateUpload, Disk, Error, ListUploads, ListedUpload, Log,
     Object, Part, PutObject, PutPart, SegmentState, UploadRef,
@@ -155,7 +155,8 @@ fn quota_counts_kept_attempts() {
     store.run(async {
         log.create_bucket("bucket", 1).await.unwrap();
         let change = |settings: &mut BucketSettings| {
-            settings.quota = Some(25);
+            // The upload and two attempts.
+            settings.quota = Some(25 + 3 * QUOTA_SHARE);
             Ok::<(), Error>(())
         };
         log.change_bucket("bucket", 1, change).await.unwrap();

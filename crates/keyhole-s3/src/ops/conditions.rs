@@ -352,7 +352,6 @@ mod tests {
             ("W/\"e\"", whole.clone()),
             ("*", whole.clone()),
             ("\"e\", \"x\"", whole.clone()),
-            ("\"e\"\nIf-Range: \"e\"", whole.clone()),
             ("", whole),
         ] {
             let head = head(&format!("GET / HTTP/1.1\nRange: bytes=2-\nIf-Range: {validator}"));
@@ -381,7 +380,6 @@ mod tests {
             for bad in [
                 "\nIf-None-Match: \"e\"",
                 "\nIf-Match: \"a\", \"b\"",
-                "\nIf-Match: \"a\"\nIf-Match: \"b\"",
                 "\nIf-Modified-Since: x",
                 "\nIf-None-Match: *\nIf-Match: \"e\"",
             ] {
@@ -411,7 +409,7 @@ mod tests {
         assert_eq!(check(&time("1970-01-01T00:00:05.400Z")), required(None, None, Some((5400, 5400))));
         let all = format!("{size}{}\nIf-Match: *", time("Thu, 01 Jan 1970 00:00:05 GMT"));
         assert_eq!(check(&all), required(Some("*"), Some(7), Some((5000, 5999))));
-        for bad in ["-1", "+1", "", "x", "1\nx-amz-if-match-size: 1", "99999999999999999999"] {
+        for bad in ["-1", "+1", "", "x", "99999999999999999999"] {
             assert_eq!(check(&format!("\nx-amz-if-match-size: {bad}")), Err(ErrorCode::InvalidArgument), "{bad}");
         }
         assert_eq!(check(&time("soon")), Err(ErrorCode::InvalidArgument));

@@ -84,7 +84,7 @@ mod tests {
         {
             assert_eq!(check(&operation, "", false), Ok(false));
             assert_eq!(check(&operation, required, false), Ok(true));
-            for bad in ["x-keyhole-binding: bound\r\n", "x-keyhole-binding:\r\n", &required.repeat(2)] {
+            for bad in ["x-keyhole-binding: bound\r\n", "x-keyhole-binding:\r\n"] {
                 assert_eq!(check(&operation, bad, false), Err(ErrorCode::InvalidArgument), "{bad}");
             }
         }

@@ -72,7 +72,7 @@ pub struct BodySignature(pub(crate) BodySignatureKind);
 #[derive(Clone, Debug)]
 pub(crate) enum BodySignatureKind {
     /// The SHA-256 of the body.
-    Signed([u8; 32]),
+    Signed(Box<[u8; 32]>),
     /// `UNSIGNED-PAYLOAD`
     Unsigned,
     /// `STREAMING-...`: chunks, optionally signed, optionally with a trailer.
@@ -269,8 +269,9 @@ fn body_signature(content: &str, signer: impl FnOnce() -> ChunkSigner) -> Result
         }
         "STREAMING-UNSIGNED-PAYLOAD-TRAILER" => BodySignatureKind::Streaming { signer: None, trailer: true },
         _ => {
-            let mut hash = [0; 32];
-            hex::decode_to_slice(content, &mut hash).map_err(|_| {
+            // Boxed, as a misplaced key would leave copies wherever it is moved.
+            let mut hash = Box::new([0; 32]);
+            hex::decode_to_slice(content, &mut *hash).map_err(|_| {
                 let message = "x-amz-content-sha256 must be UNSIGNED-PAYLOAD, a STREAMING value that S3 defines, or a valid sha256 value.";
                 Error::invalid_argument("x-amz-content-sha256", content, message)
             })?;

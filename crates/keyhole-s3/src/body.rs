@@ -102,7 +102,7 @@ pub struct BodyDecoder {
     has_trailer: bool,
     /// The SHA-256 of the body, or of the current chunk.
     sha256: Option<Sha256>,
-    expected_sha256: Option<[u8; 32]>,
+    expected_sha256: Option<Box<[u8; 32]>>,
     digester: Digester,
 }
 
@@ -406,7 +406,7 @@ impl BodyDecoder {
             return Err(Error::new(ErrorCode::IncompleteBody));
         }
         if let (Some(sha256), Some(expected)) = (self.sha256, self.expected_sha256)
-            && <[u8; 32]>::from(sha256.finalize()) != expected
+            && <[u8; 32]>::from(sha256.finalize()) != *expected
         {
             return Err(Error::new(ErrorCode::XAmzContentSHA256Mismatch));
         }

@@ -3,8 +3,8 @@
 use super::Cursor;
 use super::part::{PART_LEN, encode_part, parse_part};
 use crate::limits::{
-    BUCKET_MAX, BUCKET_TAGS_MAX, CORS_MAX, LIFECYCLE_MAX, POLICY_MAX, RUNS_MAX, SEGMENT_LEN_MIN, batch_max,
-    checkpoint_record,
+    BUCKET_MAX, BUCKET_TAGS_MAX, CORS_MAX, LIFECYCLE_MAX, POLICY_MAX, RUNS_MAX, SEGMENT_LEN_MIN, SEGMENTS_MAX,
+    batch_max, checkpoint_record,
 };
 use crate::types::{BodyId, BucketSettings, Part};
 
@@ -148,8 +148,9 @@ impl SegmentItem {
         out.extend(self.prev.to_le_bytes());
     }
 
+    /// Parses an item. No store has a segment beyond [`SEGMENTS_MAX`], whatever its capacity was.
     fn parse(c: &mut Cursor<'_>) -> Option<Self> {
-        let number = c.u32()?;
+        let number = c.u32().filter(|number| u64::from(*number) < SEGMENTS_MAX)?;
         let [use_] = c.array()?;
         let use_ = SegmentUse::parse(use_)?;
         Some(SegmentItem { number, use_, generation: c.u64()?, written: c.u32()?, prev: c.u32()? })
@@ -386,6 +387,19 @@ pub(crate) struct CheckpointEnd {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn segment_beyond_the_last_possible_one_is_malformed() {
+        let parse = |number: u64| {
+            let item =
+                SegmentItem { number: number as u32, use_: SegmentUse::Blank, generation: 1, written: 0, prev: 0 };
+            let mut items = Vec::new();
+            Item::Segment(item).encode(&mut items);
+            let record = CheckpointItems { until: 1, index: 0, items: &items };
+            record.items().all(|item| item.is_some())
+        };
+        assert!(parse(SEGMENTS_MAX - 1) && !parse(SEGMENTS_MAX));
+    }
 
     #[test]
     fn checkpoint_items_round_trip() {

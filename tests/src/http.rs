@@ -292,6 +292,16 @@ fn connect(to: SocketAddr) -> TcpStream {
     tcp
 }
 
+/// Reads some bytes. A process that is stopped and continued has its reads interrupted.
+fn read_some(connection: &mut impl Read, buf: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match connection.read(buf) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
 /// Sends raw bytes and reads the response as to a request without a body.
 pub fn exchange(to: SocketAddr, bytes: &[u8]) -> Response {
     let mut tcp = connect(to);
@@ -321,7 +331,7 @@ pub fn read_reply(tcp: &mut impl Read, method: &str, mut sink: impl FnMut(&[u8])
                 break (status, headers, received.split_off(len));
             }
             httparse::Status::Partial => {
-                let len = tcp.read(&mut buf)?;
+                let len = read_some(tcp, &mut buf)?;
                 if len == 0 {
                     return Err(io::ErrorKind::UnexpectedEof.into());
                 }
@@ -342,7 +352,7 @@ pub fn read_reply(tcp: &mut impl Read, method: &str, mut sink: impl FnMut(&[u8])
     let mut so_far = take(&rest);
     rest.clear();
     while expected.is_none_or(|expected| so_far < expected) {
-        match tcp.read(&mut buf) {
+        match read_some(tcp, &mut buf) {
             Ok(0) => break,
             Ok(len) => so_far = take(&buf[..len]),
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => break,

@@ -177,7 +177,7 @@ fn forbidden(head: &RequestHead, message: &'static str, resource: &str) -> Error
 /// let document = b"<CORSConfiguration><CORSRule><AllowedOrigin>https://*.example</AllowedOrigin>\
 ///     <AllowedMethod>GET</AllowedMethod></CORSRule></CORSConfiguration>";
 /// let cors = keyhole_s3::xml::parse_cors(document)?;
-/// let head = b"GET /bucket/key HTTP/1.1\r\nOrigin: https://app.example\r\n\r\n";
+/// let head = b"GET /bucket/key HTTP/1.1\r\nHost: node\r\nOrigin: https://app.example\r\n\r\n";
 /// let (head, _) = parse_head(head)?.expect("a complete head");
 /// let request = CorsRequest::actual(&head).expect("an origin");
 /// let headers = cors.response_headers(&request).expect("a rule that allows it");

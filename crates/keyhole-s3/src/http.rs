@@ -175,6 +175,12 @@ pub(crate) fn is_own(name: &str) -> bool {
     name.starts_with("x-amz-") || name.starts_with("x-keyhole-")
 }
 
+/// Returns whether all characters of a text are those of a token (RFC 9110 §5.6.2), as in the names
+/// of headers.
+pub(crate) fn is_token(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
+}
+
 /// Parses a request head at the front of `bytes`. Returns it with its length, or `None` if more
 /// bytes are needed.
 ///

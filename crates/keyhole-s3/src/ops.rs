@@ -5,6 +5,7 @@ mod attributes;
 mod completion;
 mod conditions;
 mod cors;
+mod encoding;
 mod hoisted;
 mod host;
 mod lifecycle;

@@ -2,6 +2,7 @@
 //! settings, and the response headers of the requests that they allow. The XML document is handled
 //! in [`xml`](crate::xml).
 
+use super::encoding::{decode_rules, encode_rules, push_text, take, take_text};
 use crate::http::RequestHead;
 use crate::limits::{CORS_REQUEST_HEADERS_MAX, CORS_RULES_MAX};
 use crate::{Error, ErrorCode};
@@ -190,7 +191,6 @@ pub struct Cors {
     pub rules: Vec<CorsRule>,
 }
 
-const VERSION: u8 = 1;
 const NO_MAX_AGE: u32 = u32::MAX;
 
 impl Cors {
@@ -230,42 +230,25 @@ impl Cors {
     /// the origins, headers and exposed headers, each list with its length in 2 bytes. A text has
     /// its length in 2 bytes before it. Integers are little-endian.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        if self.is_empty() {
-            return bytes;
-        }
-        bytes.push(VERSION);
-        for rule in &self.rules {
-            bytes.extend_from_slice(&rule.max_age_s.unwrap_or(NO_MAX_AGE).to_le_bytes());
-            bytes.push(rule.methods.len() as u8);
-            bytes.extend(rule.methods.iter().map(|method| *method as u8));
-            push_text(&mut bytes, &rule.id);
-            for texts in [&rule.origins, &rule.headers, &rule.expose] {
-                bytes.extend_from_slice(&(texts.len() as u16).to_le_bytes());
-                texts.iter().for_each(|text| push_text(&mut bytes, text));
-            }
-        }
-        bytes
+        encode_rules(&self.rules, encode_rule)
     }
 
     /// Decodes the output of [`to_bytes`](Self::to_bytes). Returns `None` if the encoding is
     /// unknown.
     pub fn from_bytes(bytes: &[u8]) -> Option<Cors> {
-        let mut cors = Cors::default();
-        let Some((&version, mut rest)) = bytes.split_first() else { return Some(cors) };
-        if version != VERSION || rest.is_empty() {
-            return None;
-        }
-        while !rest.is_empty() && cors.rules.len() < CORS_RULES_MAX {
-            cors.rules.push(take_rule(&mut rest)?);
-        }
-        rest.is_empty().then_some(cors)
+        decode_rules(bytes, CORS_RULES_MAX, take_rule).map(|rules| Cors { rules })
     }
 }
 
-fn push_text(bytes: &mut Vec<u8>, text: &str) {
-    bytes.extend_from_slice(&(text.len() as u16).to_le_bytes());
-    bytes.extend_from_slice(text.as_bytes());
+fn encode_rule(rule: &CorsRule, bytes: &mut Vec<u8>) {
+    bytes.extend_from_slice(&rule.max_age_s.unwrap_or(NO_MAX_AGE).to_le_bytes());
+    bytes.push(rule.methods.len() as u8);
+    bytes.extend(rule.methods.iter().map(|method| *method as u8));
+    push_text(bytes, &rule.id);
+    for texts in [&rule.origins, &rule.headers, &rule.expose] {
+        bytes.extend_from_slice(&(texts.len() as u16).to_le_bytes());
+        texts.iter().for_each(|text| push_text(bytes, text));
+    }
 }
 
 fn take_rule(bytes: &mut &[u8]) -> Option<CorsRule> {
@@ -284,22 +267,9 @@ fn take_rule(bytes: &mut &[u8]) -> Option<CorsRule> {
     is_rule.then_some(CorsRule { id, origins, methods, headers, expose, max_age_s })
 }
 
-fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
-    let (taken, rest) = bytes.split_first_chunk()?;
-    *bytes = rest;
-    Some(*taken)
-}
-
 fn take_texts(bytes: &mut &[u8]) -> Option<Vec<String>> {
     let count = u16::from_le_bytes(take(bytes)?);
     (0..count).map(|_| take_text(bytes)).collect()
-}
-
-fn take_text(bytes: &mut &[u8]) -> Option<String> {
-    let len = u16::from_le_bytes(take(bytes)?);
-    let (text, rest) = bytes.split_at_checked(len.into())?;
-    *bytes = rest;
-    String::from_utf8(text.to_vec()).ok()
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //! where the signature covers them; S3 applies them as headers.
 
 use super::allowed::{echo, is_telemetry};
-use crate::http::{Headers, RequestHead};
+use crate::http::{Headers, RequestHead, is_token};
 use crate::{Error, ErrorCode, sse};
 
 /// The parameters of a signature, which are not headers.
@@ -76,11 +76,6 @@ pub fn hoist(head: &RequestHead) -> Result<Option<Box<RequestHead>>, Error> {
         found.push((name, value));
     }
     Ok((!found.is_empty()).then(|| Box::new(with_headers(head, &found))))
-}
-
-/// Returns whether a name is a token (RFC 9110 §5.6.2), as all header names are.
-fn is_token(name: &str) -> bool {
-    name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
 }
 
 /// Rejects customer keys in the query, however they are spelt.

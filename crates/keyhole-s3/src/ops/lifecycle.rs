@@ -5,6 +5,7 @@ use std::fmt;
 
 use percent_encoding::utf8_percent_encode;
 
+use super::encoding::{decode_rules, encode_rules, push_text, take, take_text};
 use crate::limits::{RULE_DAYS_MAX, RULE_ID_MAX, RULE_PREFIX_MAX, RULE_VERSIONS_MAX, RULES_MAX};
 use crate::query::ENCODED;
 use crate::time::http_date;
@@ -133,8 +134,6 @@ impl fmt::Display for Due<'_> {
     }
 }
 
-const VERSION: u8 = 1;
-
 /// The flags of a rule.
 mod flag {
     pub(super) const ENABLED: u8 = 1;
@@ -188,27 +187,13 @@ impl Lifecycle {
     /// bytes (ms since 1970), days for uploads in 4 bytes, the lower and the upper limit in 8
     /// bytes, days and number of noncurrent versions in 4 bytes. Integers are little-endian.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        if self.is_empty() {
-            return bytes;
-        }
-        bytes.push(VERSION);
-        self.rules.iter().for_each(|rule| rule.encode(&mut bytes));
-        bytes
+        encode_rules(&self.rules, Rule::encode)
     }
 
     /// Decodes the output of [`to_bytes`](Self::to_bytes). Returns `None` if the encoding is
     /// unknown.
     pub fn from_bytes(bytes: &[u8]) -> Option<Lifecycle> {
-        let mut lifecycle = Lifecycle::default();
-        let Some((&version, mut rest)) = bytes.split_first() else { return Some(lifecycle) };
-        if version != VERSION || rest.is_empty() {
-            return None;
-        }
-        while !rest.is_empty() && lifecycle.rules.len() < RULES_MAX {
-            lifecycle.rules.push(take_rule(&mut rest)?);
-        }
-        rest.is_empty().then_some(lifecycle)
+        decode_rules(bytes, RULES_MAX, take_rule).map(|rules| Lifecycle { rules })
     }
 }
 
@@ -244,8 +229,7 @@ impl Rule {
         bytes.push(self.flags());
         bytes.extend(Some(self.more_flags()).filter(|more| *more != 0));
         for text in [&*self.id, self.prefix.as_deref().unwrap_or_default()] {
-            bytes.extend_from_slice(&(text.len() as u16).to_le_bytes());
-            bytes.extend_from_slice(text.as_bytes());
+            push_text(bytes, text);
         }
         match self.expiration {
             None => {}
@@ -320,19 +304,6 @@ fn take_rule(bytes: &mut &[u8]) -> Option<Rule> {
 /// Takes bytes if there are any, as flags say. Returns `None` if they are missing.
 fn take_if<const N: usize>(is_there: bool, bytes: &mut &[u8]) -> Option<Option<[u8; N]>> {
     if is_there { take(bytes).map(Some) } else { Some(None) }
-}
-
-fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
-    let (taken, rest) = bytes.split_first_chunk()?;
-    *bytes = rest;
-    Some(*taken)
-}
-
-fn take_text(bytes: &mut &[u8]) -> Option<String> {
-    let len = u16::from_le_bytes(take(bytes)?);
-    let (text, rest) = bytes.split_at_checked(len.into())?;
-    *bytes = rest;
-    String::from_utf8(text.to_vec()).ok()
 }
 
 #[cfg(test)]

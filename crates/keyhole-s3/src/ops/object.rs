@@ -7,7 +7,7 @@ use percent_encoding::percent_decode_str;
 
 use super::names::{check_bucket, check_key};
 use crate::checksum;
-use crate::http::RequestHead;
+use crate::http::{RequestHead, is_token};
 use crate::limits::USER_METADATA_MAX;
 use crate::{Error, ErrorCode};
 
@@ -83,11 +83,6 @@ fn without_aws_chunked(value: &[u8]) -> Option<Vec<u8>> {
         .filter(|coding| !coding.is_empty() && !coding.eq_ignore_ascii_case(b"aws-chunked"))
         .collect();
     if codings.is_empty() { None } else { Some(codings.join(&b","[..])) }
-}
-
-/// Returns whether a text is a token (RFC 9110 §5.6.2).
-fn is_token(text: &str) -> bool {
-    text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
 }
 
 fn checked(value: Vec<u8>) -> Result<Vec<u8>, Error> {

@@ -235,7 +235,7 @@ fn subresource(query: &Query) -> Result<Option<&str>, Error> {
         if name == "versionId" && query.get(name) == Some("null") {
             continue;
         }
-        if name == "versionId" || MISSING.contains(&name) && !KNOWN.contains(&name) {
+        if name == "versionId" || MISSING.contains(&name) {
             return Err(Error::new(ErrorCode::NotImplemented)
                 .with_message(format!("The parameter {name:?} implies functionality that is not implemented.")));
         }

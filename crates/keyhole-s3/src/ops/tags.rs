@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use percent_encoding::percent_decode;
 
 use super::Directive;
+use super::encoding::{push_text, take_text};
 use crate::http::RequestHead;
 use crate::limits::{BUCKET_TAGS_MAX, TAG_KEY_MAX, TAG_VALUE_MAX, TAGS_MAX};
 use crate::{Error, ErrorCode};
@@ -83,8 +84,7 @@ impl Tags {
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
         for text in self.iter().flat_map(|(key, value)| [key, value]) {
-            bytes.extend_from_slice(&(text.len() as u16).to_le_bytes());
-            bytes.extend_from_slice(text.as_bytes());
+            push_text(&mut bytes, text);
         }
         bytes
     }
@@ -110,13 +110,6 @@ impl Tags {
         }
         Some(tags)
     }
-}
-
-fn take_text(bytes: &mut &[u8]) -> Option<String> {
-    let (len, rest) = bytes.split_first_chunk()?;
-    let (text, rest) = rest.split_at_checked(u16::from_le_bytes(*len).into())?;
-    *bytes = rest;
-    String::from_utf8(text.to_vec()).ok()
 }
 
 /// Returns whether a tag may contain `c`: letters, numbers and white space of any script, and `+ -

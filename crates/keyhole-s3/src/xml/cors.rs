@@ -2,6 +2,7 @@
 
 use super::read::{malformed, walk};
 use super::write::Document;
+use crate::http::is_token;
 use crate::limits::{CORS_DOCUMENT_MAX, CORS_RULE_ID_MAX, CORS_RULES_MAX};
 use crate::ops::{Cors, CorsMethod, CorsRule};
 use crate::{Error, ErrorCode};
@@ -32,8 +33,7 @@ fn exposed(text: &str) -> Result<String, Error> {
         );
         return Err(invalid(message));
     }
-    let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'+-.^_`|~".contains(&byte);
-    if text.is_empty() || !text.bytes().all(is_token) {
+    if text.is_empty() || !is_token(text) {
         return Err(invalid(format!("ExposeHeader \"{text}\" is not the name of a header.")));
     }
     Ok(text.to_owned())

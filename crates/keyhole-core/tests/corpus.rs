@@ -1,23 +1,12 @@
 //! Replays the fuzz corpora.
 
+#[path = "../fuzz/src/replay.rs"]
+mod replay;
 #[allow(unreachable_pub, dead_code)]
 #[path = "../fuzz/src/lib.rs"]
 mod targets;
 
-fn replay(name: &str, target: fn(&[u8])) {
-    let directory = format!("{}/fuzz/corpus/{name}", env!("CARGO_MANIFEST_DIR"));
-    let mut count = 0;
-    for entry in std::fs::read_dir(&directory).unwrap() {
-        let path = entry.unwrap().path();
-        println!("{}", path.display());
-        let data = std::fs::read(&path).unwrap();
-        target(&data);
-        // Also replay every truncation of up to 300 bytes.
-        (0..data.len().min(300)).for_each(|len| target(&data[..len]));
-        count += 1;
-    }
-    assert!(count > 0, "{directory} is empty");
-}
+use replay::replay;
 
 #[test]
 fn headers_corpus_passes() {

@@ -1,6 +1,10 @@
 //! Fuzz targets for all that is parsed from an object file. Each makes the checksums of its input
 //! right, as they would hide the parsers otherwise.
 
+#[cfg(test)]
+#[path = "../../../keyhole-core/fuzz/src/replay.rs"]
+mod replay;
+
 use super::block::{self, BlockIdentity, Footer};
 use super::checkpoint::CheckpointItems;
 use super::payload::RecordPayload;
@@ -129,20 +133,7 @@ pub fn block(data: &[u8]) {
 
 #[cfg(test)]
 mod tests {
-    /// Replays the inputs of a target, and their truncations.
-    fn replay(name: &str, target: fn(&[u8])) {
-        let directory = format!("{}/fuzz/corpus/{name}", env!("CARGO_MANIFEST_DIR"));
-        let mut count = 0;
-        for entry in std::fs::read_dir(&directory).unwrap() {
-            let path = entry.unwrap().path();
-            println!("{}", path.display());
-            let data = std::fs::read(&path).unwrap();
-            target(&data);
-            (0..data.len().min(300)).for_each(|len| target(&data[..len]));
-            count += 1;
-        }
-        assert!(count > 0, "{directory} is empty");
-    }
+    use super::replay::replay;
 
     #[test]
     fn record_corpus_passes() {

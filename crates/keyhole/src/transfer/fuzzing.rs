@@ -1,5 +1,9 @@
 //! Fuzz targets for the manifest of an export.
 
+#[cfg(test)]
+#[path = "../../../keyhole-core/fuzz/src/replay.rs"]
+mod replay;
+
 use super::entry::{FileName, ObjectEntry};
 use super::manifest::{Line, Lines, ManifestItem, check, is_piece};
 
@@ -41,20 +45,7 @@ pub(crate) fn manifest(data: &[u8]) {
 
 #[cfg(test)]
 mod tests {
-    /// Replays the inputs of a target, and their truncations.
-    fn replay(name: &str, target: fn(&[u8])) {
-        let directory = format!("{}/fuzz/corpus/{name}", env!("CARGO_MANIFEST_DIR"));
-        let mut count = 0;
-        for entry in std::fs::read_dir(&directory).unwrap() {
-            let path = entry.unwrap().path();
-            println!("{}", path.display());
-            let data = std::fs::read(&path).unwrap();
-            target(&data);
-            (0..data.len().min(300)).for_each(|len| target(&data[..len]));
-            count += 1;
-        }
-        assert!(count > 0, "{directory} is empty");
-    }
+    use super::replay::replay;
 
     #[test]
     fn manifest_line_corpus_passes() {

@@ -22,6 +22,8 @@ pub(super) type Headers = Vec<Option<(Header, u32)>>;
 pub(super) struct Base {
     /// Whether there is a checkpoint.
     pub(super) exists: bool,
+    /// Whether a newer checkpoint was completed and cannot be read.
+    pub(super) is_previous: bool,
     /// Records with lower numbers are in the index, except pending ones.
     pub(super) until: u64,
     pub(super) pending: BTreeSet<u64>,
@@ -97,6 +99,7 @@ pub(super) async fn load<D: Disk>(
         }
         return Err(Damage::error("every checkpoint (keyhole check --repair makes a new one)", ends[0].offset()));
     };
+    base.is_previous = newest > 0;
     base.index.keep_checkpoint(records);
     // The previous checkpoint is kept as well, if it is readable.
     if let Some(&at) = ends.get(newest + 1).filter(|at| **at != Location::LOST) {
@@ -196,7 +199,8 @@ impl<D: Disk> CheckpointReader<'_, D> {
         let segments = loader.segments.into_iter().map(|segment| (segment.number, segment)).collect();
         let index = loader.index;
         let pending = loader.pending;
-        Ok((Base { exists: true, until, pending, watermark, floor, segments, ends, index, bad: Vec::new() }, records))
+        let base = Base { exists: true, until, pending, watermark, floor, segments, ends, index, ..Base::default() };
+        Ok((base, records))
     }
 }
 

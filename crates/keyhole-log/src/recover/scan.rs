@@ -156,7 +156,13 @@ impl Scanned {
         }
         let Some(item) = item else { return Plan::Headless };
         let same = header.as_ref().is_some_and(|(header, _)| header.generation == item.generation);
-        let (used, kind) = match item.use_ {
+        let use_ = match item.use_ {
+            // The newer checkpoint freed it. Condemned again, it would be missing until two more
+            // checkpoints, for which there may be no other segment.
+            SegmentUse::Condemned if base.is_previous => SegmentUse::Blank,
+            use_ => use_,
+        };
+        let (used, kind) = match use_ {
             // Its bytes are leftovers, or it has been begun since and lost its header.
             SegmentUse::Blank => {
                 let allocated = header.is_some();

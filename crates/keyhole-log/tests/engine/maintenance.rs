@@ -6,10 +6,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use keyhole_log::limits::{BLOCK_DATA, LIFECYCLE_MAX, QUOTA_SHARE, SEGMENTS_START};
-use keyhole_log::{BucketSettings, Condition, Error, OpenOptions, SegmentState};
+use keyhole_log::{BucketSettings, Condition, Error, Log, OpenOptions, SegmentState};
 
 use crate::support::store::{CAPACITY, SEGMENT_LEN, Store, format, get, keys, options, put};
-use crate::support::{Crash, Medium, Random};
+use crate::support::{Crash, Medium, MemDisk, Random};
 
 fn fresh(seed: u64, segments: u64, options: OpenOptions) -> (Rc<RefCell<Medium>>, Store) {
     let medium = Medium::new(seed);
@@ -204,6 +204,13 @@ fn readers_keep_their_data_while_segments_are_cleaned() {
     });
 }
 
+/// Returns the offset of the end record that a field of the superblock points to: units of 8 bytes
+/// above 17 bits of length.
+fn checkpoint_end(medium: &Rc<RefCell<Medium>>, at: usize) -> usize {
+    let raw = u64::from_le_bytes(medium.borrow_mut().bytes()[at..at + 8].try_into().unwrap());
+    (raw >> 17) as usize * 8
+}
+
 /// With the newest checkpoint damaged, recovery uses the previous one and reports the damage.
 #[test]
 fn damaged_checkpoint_is_replaced_by_the_previous_one() {
@@ -223,13 +230,8 @@ fn damaged_checkpoint_is_replaced_by_the_previous_one() {
     });
     drop((log, store));
     medium.borrow_mut().crash(Crash::Lost);
-    // The superblock has their end locations: units of 8 bytes above 17 bits of length.
-    let pointer = |medium: &Rc<RefCell<Medium>>, at: usize| {
-        let raw = u64::from_le_bytes(medium.borrow_mut().bytes()[at..at + 8].try_into().unwrap());
-        (raw >> 17) as usize * 8
-    };
-    let newest = pointer(&medium, 64);
-    let before = pointer(&medium, 72);
+    let newest = checkpoint_end(&medium, 64);
+    let before = checkpoint_end(&medium, 72);
     assert!(newest > before && before > 0);
     medium.borrow_mut().bytes()[newest + 90] ^= 1;
     medium.borrow_mut().reload();
@@ -248,13 +250,46 @@ fn damaged_checkpoint_is_replaced_by_the_previous_one() {
     // With both damaged, opening fails unless a rebuild is requested.
     medium.borrow_mut().crash(Crash::Lost);
     for at in [64, 72] {
-        let end = pointer(&medium, at);
+        let end = checkpoint_end(&medium, at);
         medium.borrow_mut().bytes()[end + 90] ^= 1;
     }
     medium.borrow_mut().reload();
     let refused = Store::open_with(&medium, options(1)).err().unwrap();
     assert!(matches!(&refused, Error::Damaged(_)) && refused.to_string().contains("--repair"), "{refused}");
     let mut store = Store::open_with(&medium, OpenOptions { rebuild: true, ..options(1) }).unwrap();
+    check(&mut store, &model);
+}
+
+/// Segments that were freed by a checkpoint that is damaged now are blank, not condemned again: the
+/// next checkpoints may need them.
+#[test]
+fn damaged_checkpoint_leaves_freed_segments_blank() {
+    let count = |log: &Log<MemDisk>, state| log.store().stats().segments.iter().filter(|s| s.state == state).count();
+    let (medium, mut store) = fresh(7, 31, options(1));
+    let log = store.log();
+    let mut model = BTreeMap::new();
+    store.run(async {
+        for i in 0..8u64 {
+            put(&log, &format!("k{i:03}"), i, 700_000).await.unwrap();
+        }
+        for i in 0..7u64 {
+            assert!(log.delete_object("bucket", &format!("k{i:03}"), 1, Condition::None).await.unwrap());
+        }
+        model.insert("k007".into(), 7);
+        log.compact().await.unwrap();
+    });
+    let blank = count(&log, SegmentState::Blank);
+    assert!(blank > 3 && count(&log, SegmentState::Condemned) == 0, "{blank} blank segments");
+    drop((log, store));
+    medium.borrow_mut().crash(Crash::Lost);
+    let newest = checkpoint_end(&medium, 64);
+    medium.borrow_mut().bytes()[newest + 90] ^= 1;
+    medium.borrow_mut().reload();
+    let mut store = Store::open(&medium, 1);
+    assert!(store.recovery.damaged.iter().any(|damage| damage.what == "a checkpoint"), "{:?}", store.recovery);
+    let log = store.log();
+    assert_eq!((count(&log, SegmentState::Blank), count(&log, SegmentState::Condemned)), (blank, 0));
+    drop(log);
     check(&mut store, &model);
 }
 

@@ -200,6 +200,8 @@ async fn accept_all<A, F>(
     F: Future<Output = ()> + 'static,
 {
     loop {
+        // Lets the connections be served that were accepted before.
+        tokio::task::consume_budget().await;
         connections.make_room(&shed).await;
         match listener.accept(connections).await {
             Ok(stream) => {

@@ -55,6 +55,10 @@ impl Supervised for EpollConnection {
     fn shut_down(&self, how: Shutdown) {
         let _ = SockRef::from(&self.tcp).shutdown(how);
     }
+
+    fn unsent(&self) -> u64 {
+        unsent(&self.tcp)
+    }
 }
 
 impl EpollConnection {
@@ -182,7 +186,7 @@ impl Stream for EpollStream {
     }
 
     fn unsent(&self) -> u64 {
-        unsent(&self.0.tcp)
+        self.0.unsent()
     }
 
     fn abort(&self) {

@@ -22,10 +22,14 @@ const PLACES_PER_TLS: usize = 4;
 const RATE_CROWDED: u64 = 64 * 1024;
 
 /// Time that a peer must have kept the node waiting to lose its place.
-const OWED_MIN: Duration = Duration::from_millis(200);
+const OWED_MIN: Duration = Duration::from_millis(20);
 
 /// Interval at which a new connection looks for a place, while every open one keeps up.
-const PLACE_RETRY: Duration = Duration::from_millis(20);
+const PLACE_RETRY: Duration = Duration::from_millis(5);
+
+/// Share of the places by which connections that were cut off for others, and have not ended yet,
+/// may exceed the limit.
+const LEAVING_SHARE: usize = 8;
 
 /// Time that a connection accepted just before shutdown has for its first request, which may be on
 /// its way.
@@ -82,6 +86,19 @@ pub(crate) trait Supervised {
     fn cut_off(&self) {
         self.shut_down(Shutdown::Both);
     }
+
+    /// Returns the bytes sent that the peer has not received yet.
+    fn unsent(&self) -> u64;
+
+    /// Returns the time that the peer has kept the node waiting beyond what its bytes take at
+    /// [`RATE_CROWDED`]; zero if the node does not wait for it.
+    fn owed(&self) -> Duration {
+        let state = self.state();
+        let since = state.pending_since.get().filter(|_| !state.is_leaving.get());
+        // What a peer sends counts at once, what it is sent only when it has received it.
+        let unsent = || if state.is_reading.get() { 0 } else { self.unsent() };
+        since.map_or(Duration::ZERO, |_| state.owed(unsent()))
+    }
 }
 
 /// The stage of the node's shutdown.
@@ -102,6 +119,8 @@ pub(crate) struct Connections {
     max: usize,
     open: RefCell<Vec<Weak<dyn Supervised>>>,
     count: Cell<usize>,
+    /// Those among them that were cut off for others.
+    leaving: Cell<usize>,
     phase: Cell<DrainPhase>,
     changed: Notify,
     /// Ticks since the worker started.
@@ -136,6 +155,8 @@ pub(crate) struct ConnectionState {
     /// The connection was closed while idle: bytes that arrive anyway may be cut off and are not a
     /// request.
     is_refused: Cell<bool>,
+    /// The connection was cut off, and its place is another's.
+    is_leaving: Cell<bool>,
 }
 
 impl Connections {
@@ -166,6 +187,7 @@ impl Connections {
             is_idle: Cell::new(false),
             is_new: Cell::new(true),
             is_refused: Cell::new(false),
+            is_leaving: Cell::new(false),
         }
     }
 
@@ -212,30 +234,35 @@ impl Connections {
         let _ = timeout_at(Instant::now() + CUT_OFF, self.below(1)).await;
     }
 
-    /// Makes a place for a new connection: while there is none, closes the connection that has kept the
-    /// node waiting longest; if there is none, `shed` ends a request that waits for the node.
+    /// Makes a place for a new connection: while there is none, cuts off the connection that has kept
+    /// the node waiting longest; if there is none, `shed` ends a request that waits for the node.
+    ///
+    /// Does not wait for a connection that was cut off to end, unless many do.
     pub(crate) async fn make_room(&self, shed: impl Fn() -> bool) {
-        while self.count.get() >= self.max {
-            if !self.close_longest_waiting() {
+        let most = self.max + self.max / LEAVING_SHARE;
+        loop {
+            if self.count.get() - self.leaving.get() >= self.max && !self.close_longest_waiting() {
                 shed();
             }
-            let _ = timeout_at(Instant::now() + PLACE_RETRY, self.below(self.max)).await;
+            if self.count.get() - self.leaving.get() < self.max && self.count.get() < most.max(self.max) {
+                return;
+            }
+            let _ = timeout_at(Instant::now() + PLACE_RETRY, self.changed.notified()).await;
         }
     }
 
-    /// Closes the connection whose peer owes the node the most time. Returns whether any owes some.
+    /// Cuts off the connection whose peer owes the node the most time. Returns whether any owes some.
     fn close_longest_waiting(&self) -> bool {
         let open: Vec<_> = self.open.borrow().iter().filter_map(Weak::upgrade).collect();
         let owed = open.iter().filter_map(|connection| {
-            let owed = connection.state().owed();
+            let owed = connection.owed();
             (owed >= OWED_MIN).then_some((owed, connection))
         });
-        if let Some((owed, connection)) = owed.max_by_key(|(owed, _)| *owed) {
-            tracing::debug!(waited_ms = owed.as_millis() as u64, "a connection is closed: its place is needed");
-            connection.cut_off();
-            return true;
-        }
-        false
+        let Some((_, connection)) = owed.max_by_key(|(owed, _)| *owed) else { return false };
+        connection.state().is_leaving.set(true);
+        self.leaving.set(self.leaving.get() + 1);
+        connection.cut_off();
+        true
     }
 
     /// Takes the further places of an HTTPS connection, while the result lives.
@@ -326,14 +353,11 @@ impl ConnectionState {
         self.waited_time.get() + self.pending_since.get().map(|since| since.elapsed()).unwrap_or_default()
     }
 
-    /// Returns the time that the peer has kept the node waiting beyond what its bytes take at
-    /// [`RATE_CROWDED`]; zero if the node does not wait for it.
-    fn owed(&self) -> Duration {
-        if self.pending_since.get().is_none() {
-            return Duration::ZERO;
-        }
-        let allowed = Duration::from_secs_f64(self.moved_in_request.get() as f64 / RATE_CROWDED as f64);
-        self.waited_time().saturating_sub(allowed)
+    /// Returns the time spent waiting for the peer beyond what the bytes moved take at
+    /// [`RATE_CROWDED`], without those that are still `unsent`.
+    fn owed(&self, unsent: u64) -> Duration {
+        let moved = self.moved_in_request.get().saturating_sub(unsent);
+        self.waited_time().saturating_sub(Duration::from_secs_f64(moved as f64 / RATE_CROWDED as f64))
     }
 
     /// Returns the bytes moved since the connection was opened.
@@ -395,6 +419,7 @@ impl ConnectionState {
 impl Drop for ConnectionState {
     fn drop(&mut self) {
         self.of.count.set(self.of.count.get() - 1);
+        self.of.leaving.set(self.of.leaving.get() - usize::from(self.is_leaving.get()));
         // Both listeners may be waiting.
         self.of.changed.notify_waiters();
     }
@@ -504,6 +529,7 @@ mod tests {
     struct Registered {
         state: ConnectionState,
         is_cut_off: Cell<bool>,
+        unsent: Cell<u64>,
     }
 
     impl Supervised for Registered {
@@ -514,10 +540,15 @@ mod tests {
         fn shut_down(&self, _: Shutdown) {
             self.is_cut_off.set(true);
         }
+
+        fn unsent(&self) -> u64 {
+            self.unsent.get()
+        }
     }
 
     fn register(connections: &Rc<Connections>) -> Rc<Registered> {
-        let connection = Rc::new(Registered { state: connections.open(), is_cut_off: Cell::new(false) });
+        let (is_cut_off, unsent) = Default::default();
+        let connection = Rc::new(Registered { state: connections.open(), is_cut_off, unsent });
         connections.register(Rc::downgrade(&connection) as Weak<dyn Supervised>);
         connection
     }
@@ -540,19 +571,54 @@ mod tests {
         for connection in [&idle, &slow] {
             connection.state.pending_since.set(Instant::now().checked_sub(Duration::from_secs(10)));
         }
-        assert!(slow.state.owed() < idle.state.owed() && working.state.owed().is_zero());
+        assert!(slow.owed() < idle.owed() && working.owed().is_zero());
         assert!(connections.close_longest_waiting());
         assert_eq!([&idle, &slow, &working].map(|connection| connection.is_cut_off.get()), [true, false, false]);
-        // A place becomes free when the connection has ended.
-        let made = async {
+        assert!(connections.close_longest_waiting(), "it does not count twice");
+        assert_eq!([&idle, &slow, &working].map(|connection| connection.is_cut_off.get()), [true, true, false]);
+        assert!(!connections.close_longest_waiting());
+        drop((waiting, receiving));
+        drop((idle, slow));
+        assert_eq!((connections.count(), connections.leaving.get()), (1, 0));
+    }
+
+    /// Lets a connection wait for its peer for ten seconds, in a write.
+    fn wait_to_send(connection: &Registered, sent: u64) {
+        connection.state.moved_in_request.set(sent);
+        connection.state.pending_since.set(Instant::now().checked_sub(Duration::from_secs(10)));
+    }
+
+    #[tokio::test]
+    async fn bytes_count_when_the_peer_has_received_them() {
+        let connections = Rc::new(Connections::new(3));
+        let [taking, stalled] = [0; 2].map(|_| register(&connections));
+        let sent = 20 * RATE_CROWDED;
+        wait_to_send(&taking, sent);
+        wait_to_send(&stalled, sent);
+        stalled.unsent.set(sent);
+        assert!(taking.owed().is_zero() && stalled.owed() >= Duration::from_secs(10));
+        assert!(connections.close_longest_waiting() && !connections.close_longest_waiting());
+        assert!(stalled.is_cut_off.get() && !taking.is_cut_off.get());
+    }
+
+    #[tokio::test]
+    async fn place_is_free_before_the_connection_has_ended() {
+        let max = 2 * LEAVING_SHARE;
+        let connections = Rc::new(Connections::new(max));
+        let mut open: Vec<_> = (0..max).map(|_| register(&connections)).collect();
+        open.iter().for_each(|connection| wait_to_send(connection, 0));
+        // Two more than there are places, while as many end.
+        for n in 1..=2 {
             connections.make_room(|| false).await;
-            connections.count()
-        };
-        let mut made = Box::pin(made);
-        assert!(made.as_mut().poll(&mut cx).is_pending());
-        drop(waiting);
-        drop(idle);
-        assert_eq!(made.await, 2);
+            open.push(register(&connections));
+            assert_eq!((connections.count(), connections.leaving.get()), (max + n, n));
+        }
+        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+        let mut room = Box::pin(connections.make_room(|| false));
+        assert!(room.as_mut().poll(&mut cx).is_pending(), "too many have not ended yet");
+        open.retain(|connection| !connection.is_cut_off.get());
+        room.await;
+        assert_eq!((connections.count(), connections.leaving.get()), (max - 1, 0));
     }
 
     #[test]

@@ -36,7 +36,10 @@ impl UringListener {
 
     async fn accept_tcp(&self) -> io::Result<(TcpStream, SocketAddr)> {
         match self {
-            UringListener::Own(listener, _) => listener.accept().await,
+            UringListener::Own(listener, same) => match accept_waiting(same)? {
+                Some((tcp, peer)) => Ok((TcpStream::from_std(tcp), peer)),
+                None => listener.accept().await,
+            },
             UringListener::Shared(listener) => {
                 let (tcp, peer) = listener.accept().await?;
                 let tcp = tcp.into_std()?;
@@ -46,6 +49,19 @@ impl UringListener {
             }
         }
     }
+}
+
+/// Accepts a connection if one waits. An accept on the ring takes a turn of the loop, and a flood of
+/// connections brings more than one a turn.
+fn accept_waiting(listener: &std::net::TcpListener) -> io::Result<Option<(std::net::TcpStream, SocketAddr)>> {
+    let mut event = libc::pollfd { fd: listener.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    // SAFETY: one event is passed, and the call does not keep the pointer.
+    let ready = unsafe { libc::poll(&raw mut event, 1, 0) };
+    if ready < 1 || event.revents != libc::POLLIN {
+        return Ok(None);
+    }
+    // Only this thread accepts from this socket, so the connection is still there.
+    listener.accept().map(Some)
 }
 
 impl Accept for UringListener {
@@ -82,6 +98,10 @@ impl Supervised for UringConnection {
 
     fn shut_down(&self, how: Shutdown) {
         let _ = self.tcp.shutdown(how);
+    }
+
+    fn unsent(&self) -> u64 {
+        unsent(&self.tcp)
     }
 }
 
@@ -198,7 +218,7 @@ impl Stream for UringStream {
     }
 
     fn unsent(&self) -> u64 {
-        unsent(&self.0.tcp)
+        self.0.unsent()
     }
 
     fn abort(&self) {

@@ -56,7 +56,8 @@ impl Affected {
     fn replayed(&mut self, record: &Record) {
         let payload = record.payload();
         match record.kind() {
-            1 => {
+            // Creation of a bucket, without tags or with.
+            1 | 17 => {
                 self.buckets.insert(text(payload, 10, u16_at(payload, 8)));
             }
             2 => self.everything = true,

@@ -37,9 +37,7 @@ impl<P: Platform> Node<P> {
         connection: &mut Connection<P::Stream>,
         request: &Request<'_>,
     ) -> Result<Response<'_, P>> {
-        let bucket = request.bucket()?;
-        self.require_bucket(bucket)?;
-        let document = self.document(connection, request).await?;
+        let (bucket, document) = self.bucket_document(connection, request).await?;
         let tags = xml::parse_bucket_tagging(&document)?;
         self.set_bucket_tags(bucket, &tags).await?;
         Ok(Response::new(204))

@@ -3,14 +3,12 @@
 use std::sync::Arc;
 
 use keyhole_log::BucketSettings;
-use keyhole_s3::body::Wanted;
 use keyhole_s3::http::RequestHead;
-use keyhole_s3::limits::CORS_DOCUMENT_MAX;
 use keyhole_s3::ops::{self, CORS_VARY, Cors, CorsRequest, Operation};
 use keyhole_s3::{Error, ErrorCode, xml};
 
 use crate::failure::Result;
-use crate::http::{Connection, Receiver, Response};
+use crate::http::{Connection, Response};
 use crate::node::Node;
 use crate::platform::Platform;
 use crate::request::{Received, Request};
@@ -59,10 +57,7 @@ impl<P: Platform> Node<P> {
         connection: &mut Connection<P::Stream>,
         request: &Request<'_>,
     ) -> Result<Response<'_, P>> {
-        let bucket = request.bucket()?;
-        self.require_bucket(bucket)?;
-        let decoder = request.decoder(Wanted::None, CORS_DOCUMENT_MAX as u64)?;
-        let document = Receiver::new(connection, decoder).read_document().await?;
+        let (bucket, document) = self.bucket_document(connection, request).await?;
         let cors = xml::parse_cors(&document)?.to_bytes();
         self.set_cors(bucket, &cors).await?;
         Ok(Response::new(200))

@@ -99,9 +99,7 @@ impl<P: Platform> Node<P> {
         connection: &mut Connection<P::Stream>,
         request: &Request<'_>,
     ) -> Result<Response<'_, P>> {
-        let bucket = request.bucket()?;
-        self.require_bucket(bucket)?;
-        let document = self.document(connection, request).await?;
+        let (bucket, document) = self.bucket_document(connection, request).await?;
         let lifecycle = xml::parse_lifecycle(&document)?.to_bytes();
         if lifecycle.len() > LIFECYCLE_MAX {
             let message = format!(

@@ -9,6 +9,7 @@ use keyhole_log::Log;
 use keyhole_s3::ErrorCode;
 use keyhole_s3::auth::SigningKeys;
 use keyhole_s3::body::Wanted;
+use keyhole_s3::limits::CORS_DOCUMENT_MAX;
 use keyhole_s3::ops::{HostNames, Operation};
 
 use crate::access::AccessTable;
@@ -103,6 +104,17 @@ impl<P: Platform> Node<P> {
         let admitted = self.admission.document(len, request.account.link()).await?;
         Ok(Document { bytes: receiver.read_document().await?, _admitted: admitted })
     }
+
+    /// Receives the document that replaces a setting of a bucket. Returns the bucket and the document.
+    pub(crate) async fn bucket_document<'r>(
+        &self,
+        connection: &mut Connection<P::Stream>,
+        request: &'r Request<'_>,
+    ) -> Result<(&'r str, Document<'_>)> {
+        let bucket = request.bucket()?;
+        self.require_bucket(bucket)?;
+        Ok((bucket, self.document(connection, request).await?))
+    }
 }
 
 /// A received document, in memory that was reserved for it and for what is parsed from it.
@@ -124,6 +136,7 @@ fn document_max(operation: Option<&str>) -> u64 {
     match operation {
         Some("CompleteMultipartUpload") => COMPLETE_DOCUMENT_MAX,
         Some("DeleteObjects") => DELETE_DOCUMENT_MAX,
+        Some("PutBucketCors") => CORS_DOCUMENT_MAX as u64,
         Some("PutBucketLifecycleConfiguration") => LIFECYCLE_DOCUMENT_MAX,
         _ => DOCUMENT_MAX,
     }

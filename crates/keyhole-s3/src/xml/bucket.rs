@@ -135,14 +135,7 @@ pub fn list_versions(bucket: &str, query: &ListVersions, listed: &[ListEntry<'_>
             None => {}
         }
     }
-    doc.number("MaxKeys", query.max_keys as u64);
-    if let Some(delimiter) = &query.delimiter {
-        doc.text("Delimiter", &encode_key(delimiter, url));
-    }
-    if url {
-        doc.text("EncodingType", "url");
-    }
-    doc.flag("IsTruncated", truncated);
+    doc.page_of_keys(query.max_keys, query.delimiter.as_deref(), url, truncated);
     for entry in listed {
         if let ListEntry::Object { key, size, time_ms, etag } = entry {
             doc.open("Version");
@@ -157,13 +150,7 @@ pub fn list_versions(bucket: &str, query: &ListVersions, listed: &[ListEntry<'_>
             doc.close();
         }
     }
-    for entry in listed {
-        if let ListEntry::Prefix(prefix) = entry {
-            doc.open("CommonPrefixes");
-            doc.text("Prefix", &encode_key(prefix, url));
-            doc.close();
-        }
-    }
+    doc.common_prefixes(listed, url);
     doc.finish()
 }
 

@@ -105,6 +105,36 @@ impl Document {
         self.close();
     }
 
+    fn delimiter(&mut self, delimiter: Option<&str>, url: bool) {
+        if let Some(delimiter) = delimiter {
+            self.text("Delimiter", &encode_key(delimiter, url));
+        }
+        if url {
+            self.text("EncodingType", "url");
+        }
+    }
+
+    /// Adds the fields that every page of keys has after its markers.
+    pub(super) fn page_of_keys(&mut self, max_keys: usize, delimiter: Option<&str>, url: bool, truncated: bool) {
+        self.number("MaxKeys", max_keys as u64);
+        self.delimiter(delimiter, url);
+        self.flag("IsTruncated", truncated);
+    }
+
+    fn common_prefix(&mut self, prefix: &str, url: bool) {
+        self.open("CommonPrefixes");
+        self.text("Prefix", &encode_key(prefix, url));
+        self.close();
+    }
+
+    pub(super) fn common_prefixes(&mut self, entries: &[ListEntry<'_>], url: bool) {
+        for entry in entries {
+            if let ListEntry::Prefix(prefix) = entry {
+                self.common_prefix(prefix, url);
+            }
+        }
+    }
+
     /// Ends all open elements and returns the text.
     pub fn finish(mut self) -> String {
         while !self.open.is_empty() {
@@ -234,13 +264,7 @@ fn entries(doc: &mut Document, entries: &[ListEntry<'_>], url: bool, owner: bool
             doc.close();
         }
     }
-    for entry in entries {
-        if let ListEntry::Prefix(prefix) = entry {
-            doc.open("CommonPrefixes");
-            doc.text("Prefix", &encode_key(prefix, url));
-            doc.close();
-        }
-    }
+    doc.common_prefixes(entries, url);
 }
 
 /// Writes the result of ListObjects.
@@ -253,14 +277,7 @@ pub fn list_objects_v1(bucket: &str, query: &ListObjects, listed: &[ListEntry<'_
     if let (true, Some(last)) = (truncated, listed.last()) {
         doc.text("NextMarker", &encode_key(last.name(), url));
     }
-    doc.number("MaxKeys", query.max_keys as u64);
-    if let Some(delimiter) = &query.delimiter {
-        doc.text("Delimiter", &encode_key(delimiter, url));
-    }
-    if url {
-        doc.text("EncodingType", "url");
-    }
-    doc.flag("IsTruncated", truncated);
+    doc.page_of_keys(query.max_keys, query.delimiter.as_deref(), url, truncated);
     entries(&mut doc, listed, url, true);
     doc.finish()
 }
@@ -281,14 +298,7 @@ pub fn list_objects_v2(bucket: &str, query: &ListObjectsV2, listed: &[ListEntry<
         doc.text("NextContinuationToken", &encode_token(last.name()));
     }
     doc.number("KeyCount", listed.len() as u64);
-    doc.number("MaxKeys", query.max_keys as u64);
-    if let Some(delimiter) = &query.delimiter {
-        doc.text("Delimiter", &encode_key(delimiter, url));
-    }
-    if url {
-        doc.text("EncodingType", "url");
-    }
-    doc.flag("IsTruncated", truncated);
+    doc.page_of_keys(query.max_keys, query.delimiter.as_deref(), url, truncated);
     entries(&mut doc, listed, url, query.fetch_owner);
     doc.finish()
 }
@@ -546,12 +556,7 @@ pub fn list_uploads(bucket: &str, query: &ListUploads, listed: &[UploadEntry<'_>
         }
     }
     doc.text("Prefix", &encode_key(&query.prefix, url));
-    if let Some(delimiter) = &query.delimiter {
-        doc.text("Delimiter", &encode_key(delimiter, url));
-    }
-    if url {
-        doc.text("EncodingType", "url");
-    }
+    doc.delimiter(query.delimiter.as_deref(), url);
     doc.number("MaxUploads", query.max_uploads as u64);
     doc.flag("IsTruncated", truncated);
     for entry in listed {
@@ -566,11 +571,7 @@ pub fn list_uploads(bucket: &str, query: &ListUploads, listed: &[UploadEntry<'_>
                 doc.text("Initiated", &iso8601(*time_ms));
                 doc.close();
             }
-            UploadEntry::Prefix(prefix) => {
-                doc.open("CommonPrefixes");
-                doc.text("Prefix", &encode_key(prefix, url));
-                doc.close();
-            }
+            UploadEntry::Prefix(prefix) => doc.common_prefix(prefix, url),
         }
     }
     doc.finish()

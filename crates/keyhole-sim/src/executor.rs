@@ -87,6 +87,29 @@ impl Drop for Sleep {
     }
 }
 
+/// Yields once.
+#[derive(Debug)]
+pub struct Turn(bool);
+
+impl Turn {
+    /// Creates a future that is pending once.
+    pub fn once() -> Self {
+        Turn(false)
+    }
+}
+
+impl Future for Turn {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        if std::mem::replace(&mut self.0, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
 /// The reason why [`Executor::run`] returned.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Stop {

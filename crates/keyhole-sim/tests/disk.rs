@@ -3,13 +3,12 @@
 use std::future::Future;
 use std::io::{ErrorKind, Result};
 use std::pin::pin;
-use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use keyhole_log::Disk;
 use keyhole_log::limits::PAGE;
-use keyhole_sim::disk::{Crash, Faults, Medium, SimDisk, Survival};
-use keyhole_sim::executor::Clock;
+use keyhole_sim::disk::{ALWAYS, Crash, Faults, Medium, SimDisk, Survival};
 use keyhole_sim::random::Random;
 
 const EIO: i32 = 5;
@@ -27,10 +26,9 @@ fn run<T>(future: impl Future<Output = T>) -> T {
 }
 
 /// Creates a medium of eight pages, each filled with one byte.
-fn medium(faults: Faults) -> (Rc<Medium>, SimDisk) {
-    let clock = Rc::new(Clock::default());
-    let medium = Medium::new(&clock, Random::new(1), faults);
-    let disk = SimDisk::new(&medium);
+fn medium(faults: Faults) -> (Arc<Medium>, SimDisk) {
+    let medium = Medium::new(Random::new(1), faults);
+    let disk = SimDisk::in_turns(&medium);
     run(disk.allocate(0, 8 * PAGE as u64)).unwrap();
     write(&disk, 0, 8, 0x11).unwrap();
     run(disk.sync()).unwrap();
@@ -78,7 +76,7 @@ fn unreadable_page_fails_each_read_until_it_is_healed() {
 #[test]
 fn unwritable_page_fails_each_write() {
     let (medium, disk) = medium(Faults::none());
-    medium.add_unwritable(&[3 * PAGE as u64]);
+    medium.add_unwritable(3 * PAGE as u64..4 * PAGE as u64);
     for _ in 0..5 {
         assert_eq!(errno(write(&disk, 2, 2, 0x22)), Some(EIO));
         write(&disk, 4, 1, 0x22).unwrap();
@@ -122,4 +120,37 @@ fn write_without_space_fails_and_can_be_repeated() {
     run(disk.sync()).unwrap();
     medium.crash(Crash::Power(Survival::Nothing));
     assert_eq!(read(&disk, page, 1).unwrap(), 0x44, "the partly written page keeps its later content");
+}
+
+#[test]
+fn failed_sync_of_durable_write_is_visible_until_power_fails() {
+    let (medium, disk) = medium(Faults::none());
+    medium.update_faults(|faults| faults.sync = ALWAYS);
+    let mut buf = disk.buffer();
+    buf.as_mut().fill(0x22);
+    run(disk.write_durable(0, buf, 0..PAGE)).0.unwrap_err();
+    assert_eq!(read(&disk, 0, 1).unwrap(), 0x22, "the cache keeps it");
+    medium.update_faults(|faults| faults.sync = 0);
+    run(disk.sync()).expect_err("every sync that covers it fails");
+    medium.crash(Crash::Process);
+    run(disk.sync()).expect_err("in the next process as well");
+    medium.crash(Crash::Power(Survival::Nothing));
+    run(disk.sync()).unwrap();
+    assert_eq!(read(&disk, 0, 1).unwrap(), 0x11);
+}
+
+#[test]
+fn file_system_of_limited_size_has_the_space_that_others_leave() {
+    let (medium, disk) = medium(Faults { holes: true, ..Faults::none() });
+    let allocate = |page: usize, pages: usize| run(disk.allocate((page * PAGE) as u64, (pages * PAGE) as u64));
+    medium.set_size(16 * PAGE as u64);
+    assert_eq!(allocate(8, 9).unwrap_err().kind(), ErrorKind::StorageFull);
+    allocate(8, 7).unwrap();
+    medium.fill_by_others();
+    assert_eq!(allocate(15, 1).unwrap_err().kind(), ErrorKind::StorageFull);
+    medium.release_by_others();
+    allocate(15, 1).unwrap();
+    assert_eq!(allocate(16, 1).unwrap_err().kind(), ErrorKind::StorageFull);
+    medium.punch(15 * PAGE as u64, PAGE as u64);
+    allocate(16, 1).unwrap();
 }

@@ -2,10 +2,10 @@
 //! it is written, or returns garbage. The store opens, serves everything else, reports the
 //! loss by name, and goes on.
 
-use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use futures_executor::LocalPool;
 
@@ -14,9 +14,10 @@ use keyhole_log::{
     CheckOptions, CheckReport, CleanerStats, Condition, Content, CreateUpload, Damage, Error, Log, PutObject, PutPart,
     check,
 };
+use keyhole_sim::disk::{Medium, SimDisk};
 
 use crate::support::store::{SEGMENT_LEN, Store, bytes, etag, format, options, read, write_body};
-use crate::support::{Crash, Medium, MemDisk, word};
+use crate::support::{EIO, LOST, find, new_medium, word};
 
 type Name = (String, String);
 
@@ -31,7 +32,7 @@ enum Fault {
     Dead,
 }
 
-async fn put(log: &Log<MemDisk>, bucket: &str, key: &str, seed: u64, len: usize) -> Result<(), Error> {
+async fn put(log: &Log<SimDisk>, bucket: &str, key: &str, seed: u64, len: usize) -> Result<(), Error> {
     let content = Content::New(write_body(log, &bytes(seed, len), false).await?, [9; 24]);
     let head = format!("head of {seed}").into_bytes();
     let tags = Vec::new();
@@ -65,7 +66,7 @@ const OBJECTS: [(&str, &str, u64, usize); 12] = [
 /// older checkpoint, between both, and after the newer one. It has open and closed segments, and
 /// ends without a checkpoint.
 fn sample() -> Vec<u8> {
-    let medium = Medium::new(21);
+    let medium = new_medium(21);
     format(&medium, SEGMENTS_START + 18 * SEGMENT_LEN).unwrap();
     let mut store = Store::maintained(&medium, options(2)).unwrap();
     let logs = store.logs.clone();
@@ -107,7 +108,7 @@ fn sample() -> Vec<u8> {
     });
     drop(logs);
     store.close();
-    medium.borrow_mut().crash(Crash::Lost);
+    medium.crash(LOST);
     let mut store = Store::maintained(&medium, options(1)).unwrap();
     let log = store.log();
     store.run(async {
@@ -119,9 +120,8 @@ fn sample() -> Vec<u8> {
         log.delete_object("films", "last", 1, Condition::None).await.unwrap();
     });
     drop((log, store));
-    let mut medium = medium.borrow_mut();
-    medium.crash(Crash::Lost);
-    std::mem::take(medium.bytes())
+    medium.crash(LOST);
+    medium.content()
 }
 
 fn half(image: &[u8], at: usize) -> usize {
@@ -181,12 +181,12 @@ fn places(image: &[u8]) -> BTreeMap<Name, Vec<Range<usize>>> {
     named.collect()
 }
 
-fn check_with(medium: &Rc<RefCell<Medium>>, repair: bool) -> Result<CheckReport, Error> {
-    LocalPool::new().run_until(check(Rc::new(MemDisk::new(medium)), CheckOptions { repair }))
+fn check_with(medium: &Arc<Medium>, repair: bool) -> Result<CheckReport, Error> {
+    LocalPool::new().run_until(check(Rc::new(SimDisk::in_turns(medium)), CheckOptions { repair }))
 }
 
 /// Reads every object. Returns the damaged ones with their damage.
-async fn look(log: &Log<MemDisk>, expected: &[(&str, &str, u64, usize)]) -> BTreeMap<Name, Option<Damage>> {
+async fn look(log: &Log<SimDisk>, expected: &[(&str, &str, u64, usize)]) -> BTreeMap<Name, Option<Damage>> {
     let mut lost = BTreeMap::new();
     for &(bucket, key, seed, len) in expected {
         let found = match log.object(bucket, key).await {
@@ -205,7 +205,7 @@ async fn look(log: &Log<MemDisk>, expected: &[(&str, &str, u64, usize)]) -> BTre
     lost
 }
 
-async fn scrub(log: &Log<MemDisk>) -> BTreeSet<Name> {
+async fn scrub(log: &Log<SimDisk>) -> BTreeSet<Name> {
     let mut cursor = Some(Default::default());
     let mut found = BTreeSet::new();
     while let Some(at) = cursor {
@@ -217,22 +217,19 @@ async fn scrub(log: &Log<MemDisk>) -> BTreeSet<Name> {
     found
 }
 
-fn lay(medium: &Rc<RefCell<Medium>>, image: &[u8], page: usize, fault: Fault) {
-    let mut medium = medium.borrow_mut();
-    medium.bytes().clear();
-    medium.bytes().extend_from_slice(image);
-    medium.unreadable = BTreeSet::new();
-    medium.heals = fault == Fault::Unreadable;
+fn lay(medium: &Arc<Medium>, image: &[u8], page: usize, fault: Fault) {
+    medium.set_content(image);
+    medium.mend();
+    medium.update_faults(|faults| faults.heals = fault == Fault::Unreadable);
     match fault {
-        Fault::Garbage => medium.bytes()[page..page + PAGE].fill(0x3c),
-        Fault::Unreadable | Fault::Dead => drop(medium.unreadable.insert(page as u64)),
+        Fault::Garbage => medium.edit(|bytes| bytes[page..page + PAGE].fill(0x3c)),
+        Fault::Unreadable | Fault::Dead => medium.add_unreadable(&[page as u64]),
     }
-    medium.reload();
 }
 
 /// Runs a store with one bad page through a full cycle. Returns the lost objects.
 fn live(
-    medium: &Rc<RefCell<Medium>>,
+    medium: &Arc<Medium>,
     image: &[u8],
     page: usize,
     fault: Fault,
@@ -288,8 +285,7 @@ fn live(
     });
     drop(log);
     store.close();
-    medium.borrow_mut().crash(Crash::Lost);
-    medium.borrow_mut().reload();
+    medium.crash(LOST);
     let mut store = Store::maintained(medium, options(1)).unwrap_or_else(|error| panic!("{what}: again: {error}"));
     let log = store.log();
     let mut expected: Vec<_> = OBJECTS.to_vec();
@@ -308,13 +304,13 @@ fn live(
     });
     drop(log);
     store.close();
-    medium.borrow_mut().crash(Crash::Lost);
+    medium.crash(LOST);
     names
 }
 
 /// Returns the pages to try: all nonzero ones, each end of a segment, and
 /// every fiftieth of the rest.
-fn pages(medium: &Rc<RefCell<Medium>>, image: &[u8]) -> Vec<usize> {
+fn pages(medium: &Arc<Medium>, image: &[u8]) -> Vec<usize> {
     lay(medium, image, PAGE, Fault::Dead); // The gap between the superblocks is unused.
     let report = check_with(medium, false).unwrap();
     assert_eq!(report.findings, []);
@@ -338,7 +334,7 @@ fn bad_page_costs_only_its_own_contents() {
     for (bucket, key, ..) in OBJECTS {
         assert!(places.contains_key(&(bucket.to_owned(), key.to_owned())), "{bucket}/{key}");
     }
-    let medium = Medium::new(22);
+    let medium = new_medium(22);
     let pages = pages(&medium, &image);
     assert!(pages.len() > 150, "{}", pages.len());
     let mut lost = 0;
@@ -365,21 +361,21 @@ fn bad_page_costs_only_its_own_contents() {
 #[test]
 fn read_that_fails_three_times_is_retried_without_loss() {
     let image = sample();
-    let medium = Medium::new(23);
+    let medium = new_medium(23);
     for failing in [1, 3] {
         lay(&medium, &image, PAGE, Fault::Dead);
-        medium.borrow_mut().failing_reads = failing;
+        medium.fail_reads(failing, EIO);
         let mut store = Store::maintained(&medium, options(1)).unwrap();
         assert_eq!((store.recovery.damaged.len(), store.recovery.mended), (0, false));
         let log = store.log();
-        medium.borrow_mut().failing_reads = failing;
+        medium.fail_reads(failing, EIO);
         assert_eq!(store.run(look(&log, &OBJECTS)), BTreeMap::new());
         drop(log);
         store.close();
-        medium.borrow_mut().crash(Crash::Lost);
+        medium.crash(LOST);
     }
     lay(&medium, &image, PAGE, Fault::Dead);
-    medium.borrow_mut().failing_reads = keyhole_log::limits::READ_ATTEMPTS as u64;
+    medium.fail_reads(keyhole_log::limits::READ_ATTEMPTS as u64, EIO);
     let store = Store::maintained(&medium, options(1)).unwrap();
     assert!(store.recovery.mended, "a copy of the superblock that could not be read is written anew");
 }
@@ -389,21 +385,21 @@ fn read_that_fails_three_times_is_retried_without_loss() {
 #[test]
 fn failed_mend_is_reported() {
     let image = sample();
-    let medium = Medium::new(24);
+    let medium = new_medium(24);
     let superblocks = [0, 512 << 10];
     let headers = (SEGMENTS_START as usize..image.len()).step_by(SEGMENT_LEN as usize);
     let headers = headers.filter(|&at| image[at..].starts_with(b"keyhseg\n"));
     for page in superblocks.into_iter().chain(headers) {
         lay(&medium, &image, page, Fault::Dead);
-        medium.borrow_mut().unwritable.push(page as u64..(page + PAGE) as u64);
+        medium.add_unwritable(page as u64..(page + PAGE) as u64);
         let mut store = Store::open(&medium, 1);
         let said = store.recovery.damaged.iter().any(|damage| damage.offset == page as u64 && damage.repairable);
         assert!(said, "{page:#x}: {:?}", store.recovery);
         let log = store.log();
         assert_eq!(store.run(look(&log, &OBJECTS)), BTreeMap::new(), "{page:#x}");
         drop((log, store));
-        medium.borrow_mut().unwritable.clear();
-        medium.borrow_mut().crash(Crash::Lost);
+        medium.end_wear();
+        medium.crash(LOST);
     }
 }
 
@@ -412,19 +408,19 @@ fn failed_mend_is_reported() {
 fn dead_region_is_read_page_by_page_a_bounded_number_of_times() {
     use keyhole_log::limits::{BUFFER_LEN, READ_ATTEMPTS, REREAD_PAGES_MAX};
     let image = sample();
-    let medium = Medium::new(25);
+    let medium = new_medium(25);
     lay(&medium, &image, PAGE, Fault::Dead);
     Store::open(&medium, 1);
-    medium.borrow_mut().crash(Crash::Lost);
-    let sound = medium.borrow().reads;
+    medium.crash(LOST);
+    let sound = medium.counters().reads;
     let start = SEGMENTS_START as usize + SEGMENT_LEN as usize / 2;
     let pages = BUFFER_LEN / PAGE;
     lay(&medium, &image, PAGE, Fault::Dead);
     let dead = (0..pages).map(|page| (start + page * PAGE) as u64);
-    medium.borrow_mut().unreadable.extend(dead.filter(|page| *page < image.len() as u64));
-    medium.borrow_mut().reads = 0;
+    medium.add_unreadable(&dead.filter(|page| *page < image.len() as u64).collect::<Vec<_>>());
+    let before = medium.counters().reads;
     Store::open(&medium, 1);
-    let reads = medium.borrow().reads as usize;
+    let reads = (medium.counters().reads - before) as usize;
     let most = sound as usize + 4 * (pages + REREAD_PAGES_MAX * READ_ATTEMPTS + READ_ATTEMPTS);
     assert!(reads <= most, "{reads} reads, {most} at most");
 }
@@ -434,17 +430,16 @@ fn dead_region_is_read_page_by_page_a_bounded_number_of_times() {
 #[test]
 fn opening_fails_on_error_that_is_not_of_the_medium() {
     let image = sample();
-    let medium = Medium::new(26);
+    let medium = new_medium(26);
     lay(&medium, &image, PAGE, Fault::Dead);
-    medium.borrow_mut().failing_reads = 1;
-    medium.borrow_mut().read_error = 12; // ENOMEM
+    medium.fail_reads(1, 12); // ENOMEM
     assert!(matches!(Store::open_with(&medium, options(1)), Err(Error::Io(_))));
 }
 
 /// Overwrites objects many times beside cold ones. Returns the cleaner's statistics and findings.
 /// `bad`: a sector of one cold object is unreadable.
 fn under_pressure(len: usize, bad: bool) -> (CleanerStats, Vec<Damage>) {
-    let medium = Medium::new(27);
+    let medium = new_medium(27);
     let capacity = SEGMENTS_START + 24 * SEGMENT_LEN;
     format(&medium, capacity).unwrap();
     let mut store = Store::maintained(&medium, options(1)).unwrap();
@@ -463,8 +458,8 @@ fn under_pressure(len: usize, bad: bool) -> (CleanerStats, Vec<Damage>) {
             // Before anything has been moved: later, cold objects are segregated.
             if bad && i == 3 {
                 let page = bytes(1003, len)[8..PAGE].to_vec();
-                let at = medium.borrow().find(&page).unwrap();
-                medium.borrow_mut().unreadable.insert(at / PAGE as u64 * PAGE as u64);
+                let at = find(&medium, &page).unwrap();
+                medium.add_unreadable(&[at / PAGE as u64 * PAGE as u64]);
             }
         }
     });
@@ -510,12 +505,11 @@ fn cleaning_continues_beside_bad_sector() {
 #[test]
 fn lost_object_stays_listed_until_it_is_overwritten_or_deleted() {
     let image = sample();
-    let medium = Medium::new(28);
+    let medium = new_medium(28);
     for overwritten in [true, false] {
         lay(&medium, &image, PAGE, Fault::Dead);
-        let at = medium.borrow().find(b"head of 12").unwrap();
-        medium.borrow_mut().bytes()[at as usize] ^= 1;
-        medium.borrow_mut().reload();
+        let at = find(&medium, b"head of 12").unwrap();
+        medium.edit(|bytes| bytes[at as usize] ^= 1);
         let name = ("photos".to_owned(), "newest block".to_owned());
         for opening in 0..3 {
             let report = check_with(&medium, false).unwrap();
@@ -537,8 +531,7 @@ fn lost_object_stays_listed_until_it_is_overwritten_or_deleted() {
             store.run(log.checkpoint()).unwrap();
             drop(log);
             store.close();
-            medium.borrow_mut().crash(Crash::Lost);
-            medium.borrow_mut().reload();
+            medium.crash(LOST);
         }
         let mut store = Store::maintained(&medium, options(1)).unwrap();
         let log = store.log();
@@ -554,8 +547,7 @@ fn lost_object_stays_listed_until_it_is_overwritten_or_deleted() {
         });
         drop(log);
         store.close();
-        medium.borrow_mut().crash(Crash::Lost);
-        medium.borrow_mut().reload();
+        medium.crash(LOST);
         assert_eq!(check_with(&medium, false).unwrap().findings, []);
     }
 }
@@ -563,7 +555,7 @@ fn lost_object_stays_listed_until_it_is_overwritten_or_deleted() {
 /// Blocks that a lost record may name are not overwritten: the record may become readable again.
 #[test]
 fn object_is_whole_once_its_record_is_readable_again() {
-    let medium = Medium::new(1);
+    let medium = new_medium(1);
     format(&medium, SEGMENTS_START + 18 * SEGMENT_LEN).unwrap();
     let mut store = Store::open(&medium, 1);
     let log = store.log();
@@ -574,9 +566,9 @@ fn object_is_whole_once_its_record_is_readable_again() {
         put(&log, "films", "later", 3, 100).await.unwrap();
     });
     drop((log, store));
-    medium.borrow_mut().crash(Crash::Lost);
-    let record = places(medium.borrow().written())[&("films".into(), "lost".into())].last().unwrap().start;
-    medium.borrow_mut().unreadable.insert((record / PAGE * PAGE) as u64);
+    medium.crash(LOST);
+    let record = places(&medium.content())[&("films".into(), "lost".into())].last().unwrap().start;
+    medium.add_unreadable(&[(record / PAGE * PAGE) as u64]);
     let mut store = Store::open(&medium, 1);
     let log = store.log();
     store.run(async {
@@ -585,8 +577,8 @@ fn object_is_whole_once_its_record_is_readable_again() {
         put(&log, "films", "newer", 5, 90_000).await.unwrap();
     });
     drop((log, store));
-    medium.borrow_mut().crash(Crash::Lost);
-    medium.borrow_mut().unreadable.clear();
+    medium.crash(LOST);
+    medium.mend();
     let mut store = Store::open(&medium, 1);
     let expected = [
         ("films", "first", 1, 70_000),

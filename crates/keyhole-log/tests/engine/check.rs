@@ -1,27 +1,29 @@
 //! The offline check: it detects every wrong byte and names its owner.
 
-use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use futures_executor::LocalPool;
 
 use keyhole_log::limits::SEGMENTS_START;
 use keyhole_log::{CheckOptions, CheckReport, Condition, CreateUpload, Error, PutPart, Verdict, check};
+use keyhole_sim::disk::{Medium, SimDisk};
+use keyhole_sim::random::Random;
 
 use crate::support::store::{SEGMENT_LEN, Store, bytes, format, get, options, put, read, write_body};
-use crate::support::{Crash, Medium, MemDisk, Random};
+use crate::support::{LOST, new_medium};
 
-fn check_with(medium: &Rc<RefCell<Medium>>, repair: bool) -> Result<CheckReport, Error> {
-    let disk = Rc::new(MemDisk::new(medium));
+fn check_with(medium: &Arc<Medium>, repair: bool) -> Result<CheckReport, Error> {
+    let disk = Rc::new(SimDisk::in_turns(medium));
     LocalPool::new().run_until(check(disk, CheckOptions { repair }))
 }
 
 /// A file that contains everything: small and large objects, plain and sealed, overwritten and
 /// deleted ones, an upload with parts, records from before and after a checkpoint, and segments
 /// that were cleaned and reused.
-fn sample(segments: u64, large: u64) -> Rc<RefCell<Medium>> {
-    let medium = Medium::new(11);
+fn sample(segments: u64, large: u64) -> Arc<Medium> {
+    let medium = new_medium(11);
     format(&medium, SEGMENTS_START + segments * SEGMENT_LEN).unwrap();
     let mut store = Store::maintained(&medium, options(2)).unwrap();
     let logs = store.logs.clone();
@@ -62,7 +64,7 @@ fn sample(segments: u64, large: u64) -> Rc<RefCell<Medium>> {
     });
     drop(logs);
     store.close();
-    medium.borrow_mut().crash(Crash::Lost);
+    medium.crash(LOST);
     medium
 }
 
@@ -90,15 +92,14 @@ fn check_names_every_flipped_byte_or_lists_it_as_free() {
     let seed = std::env::var("KEYHOLE_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(seed);
     println!("seed {seed} (set KEYHOLE_SEED to repeat it)");
     let mut random = Random::new(seed);
-    let len = medium.borrow_mut().bytes().len() as u64;
-    medium.borrow_mut().reload();
+    let len = medium.content().len() as u64;
     assert!(len >= 40 << 20, "{len}");
     let mut free = 0;
     let mut named = 0;
     for _ in 0..2000 {
         let at = random.below(len);
         let flip = 1 << random.below(8);
-        medium.borrow_mut().flip(at, flip);
+        medium.flip(at, flip);
         let report = match check_with(&medium, false) {
             Ok(report) => report,
             Err(error) => panic!("byte {at}: {error}"),
@@ -111,7 +112,7 @@ fn check_names_every_flipped_byte_or_lists_it_as_free() {
             assert!(!within(&report.free), "byte {at} is free, and yet: {:?}", report.findings);
             named += 1;
         }
-        medium.borrow_mut().flip(at, flip);
+        medium.flip(at, flip);
     }
     println!("{named} named, {free} in free space");
     assert!(named > 200 && free > 100, "{named} {free}");
@@ -121,8 +122,7 @@ fn check_names_every_flipped_byte_or_lists_it_as_free() {
 #[test]
 fn check_reports_damage_with_name_and_verdict() {
     let medium = sample(31, 6);
-    let good = medium.borrow_mut().bytes().clone();
-    medium.borrow_mut().reload();
+    let good = medium.content();
     let find = |pattern: &[u8], from: usize| {
         let at = good[from..].windows(pattern.len()).position(|window| window == pattern);
         from + at.expect("it is there")
@@ -143,9 +143,8 @@ fn check_reports_damage_with_name_and_verdict() {
         ((512 << 10) + 300, "a copy of the superblock", None, Verdict::Repairable),
         (checkpoint + 100, "a checkpoint", None, Verdict::Repairable),
     ] {
-        *medium.borrow_mut().bytes() = good.clone();
-        medium.borrow_mut().bytes()[at] ^= 4;
-        medium.borrow_mut().reload();
+        medium.set_content(&good);
+        medium.edit(|bytes| bytes[at] ^= 4);
         let report = check_with(&medium, false).unwrap();
         let finding = report.findings.iter().find(|finding| finding.damage.what == what);
         let finding = finding.unwrap_or_else(|| panic!("{what}: {:?}", report.findings));
@@ -175,7 +174,7 @@ fn check_reports_damage_with_name_and_verdict() {
         });
         drop(log);
         store.close();
-        medium.borrow_mut().crash(Crash::Lost);
+        medium.crash(LOST);
     }
 }
 
@@ -184,10 +183,9 @@ fn check_reports_damage_with_name_and_verdict() {
 fn store_without_checkpoints_is_rebuilt_by_repair() {
     let medium = sample(31, 4);
     for at in [64usize, 72] {
-        let raw = u64::from_le_bytes(medium.borrow_mut().bytes()[at..at + 8].try_into().unwrap());
-        medium.borrow_mut().bytes()[(raw >> 17) as usize * 8 + 90] ^= 1;
+        let raw = u64::from_le_bytes(medium.content()[at..at + 8].try_into().unwrap());
+        medium.edit(|bytes| bytes[(raw >> 17) as usize * 8 + 90] ^= 1);
     }
-    medium.borrow_mut().reload();
     assert!(Store::open_with(&medium, options(1)).is_err());
     let report = check_with(&medium, true).unwrap();
     let checkpoints = report.findings.iter().filter(|finding| finding.damage.what == "a checkpoint").count();
@@ -209,11 +207,10 @@ fn store_without_checkpoints_is_rebuilt_by_repair() {
 #[test]
 fn scrub_reports_damaged_objects() {
     let medium = sample(31, 6);
-    let good = medium.borrow_mut().bytes().clone();
+    let good = medium.content();
     let page = bytes(2, 300_000)[8..4096].to_vec();
     let data = good.windows(page.len()).position(|window| window == page).expect("it is there");
-    medium.borrow_mut().bytes()[data] ^= 1;
-    medium.borrow_mut().reload();
+    medium.edit(|bytes| bytes[data] ^= 1);
     let mut store = Store::maintained(&medium, options(1)).unwrap();
     let log = store.log();
     let found = store.run(async {

@@ -4,13 +4,16 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use keyhole_log::{
     CompleteUpload, Condition, Content, CreateUpload, Durability, Error, Log, OpenOptions, PutObject, PutPart,
 };
+use keyhole_sim::disk::{Crash, Medium, SimDisk};
+use keyhole_sim::random::Random;
 
 use crate::support::store::{CAPACITY, Store, bytes, etag, format, get, keys, options, put, write_body};
-use crate::support::{CRASHES, Crash, Medium, MemDisk, Random};
+use crate::support::{CRASHES, LOST, TORN, new_medium};
 
 /// Value of a key: the seed of an object, or absent.
 type Value = Option<u64>;
@@ -49,7 +52,7 @@ impl Model {
     }
 }
 
-async fn copy(log: &Log<MemDisk>, from: &str, to: &str, seed: u64) -> Result<(), Error> {
+async fn copy(log: &Log<SimDisk>, from: &str, to: &str, seed: u64) -> Result<(), Error> {
     let Some(source) = log.object("bucket", from).await? else { return Err(Error::NoSuchKey) };
     let put = PutObject {
         bucket: "bucket".into(),
@@ -67,7 +70,7 @@ async fn copy(log: &Log<MemDisk>, from: &str, to: &str, seed: u64) -> Result<(),
 }
 
 /// Stores an object in parts. Another upload is left open or aborted.
-async fn multipart(log: &Log<MemDisk>, key: &str, seed: u64, len: usize) -> Result<(), Error> {
+async fn multipart(log: &Log<SimDisk>, key: &str, seed: u64, len: usize) -> Result<(), Error> {
     let mut id = [1; 16];
     id[..8].copy_from_slice(&seed.to_le_bytes());
     let bucket = "bucket".to_owned();
@@ -114,7 +117,7 @@ async fn multipart(log: &Log<MemDisk>, key: &str, seed: u64, len: usize) -> Resu
 }
 
 /// A client that writes its own keys and copies those of others.
-async fn client(log: Log<MemDisk>, name: u64, model: SharedModel, mut random: Random, steps: u64) {
+async fn client(log: Log<SimDisk>, name: u64, model: SharedModel, mut random: Random, steps: u64) {
     for _ in 0..steps {
         let key = format!("{name}/{}", random.below(3));
         let len = match random.below(4) {
@@ -178,9 +181,9 @@ fn check(store: &mut Store, model: &SharedModel) {
 }
 
 /// Opens the store, lets clients write until the disk stops or they finish, crashes it, reopens it
-/// and verifies it. Returns the number of disk operations.
+/// and verifies it. Returns the number of changes of the medium.
 fn life(
-    medium: &Rc<RefCell<Medium>>,
+    medium: &Arc<Medium>,
     model: &SharedModel,
     random: &mut Random,
     steps: u64,
@@ -194,8 +197,8 @@ fn life(
         Store::open(medium, workers)
     };
     check(&mut store, model);
-    medium.borrow_mut().operations = 0;
-    medium.borrow_mut().stop_after = stop;
+    let before = medium.counters().changes;
+    medium.stop_after_changes(stop);
     let first = store.log();
     let bucket = first.clone();
     let ready = Rc::new(std::cell::Cell::new(bucket.bucket("bucket").is_some()));
@@ -210,13 +213,13 @@ fn life(
     if ready.get() {
         for name in 0..4 {
             let log = store.logs[name as usize % workers].clone();
-            store.spawn(client(log, name, Rc::clone(model), Random::new(random.next()), steps));
+            store.spawn(client(log, name, Rc::clone(model), Random::new(random.number()), steps));
         }
         store.run_until_stalled();
     }
     drop((store, first));
-    medium.borrow_mut().crash(how);
-    medium.borrow().operations
+    medium.crash(how);
+    medium.counters().changes - before
 }
 
 #[test]
@@ -226,8 +229,8 @@ fn crash_at_every_operation_loses_no_acknowledged_write() {
         let mut stop = 0;
         loop {
             println!("{how:?} after {stop} operations");
-            let medium = Medium::new(stop);
-            medium.borrow_mut().slowness = 2;
+            let medium = new_medium(stop);
+            medium.update_faults(|faults| faults.slowness = 2);
             format(&medium, CAPACITY).unwrap();
             let model = SharedModel::default();
             let mut random = Random::new(7);
@@ -249,9 +252,9 @@ fn many_crashes_in_a_row_lose_no_acknowledged_write() {
     let seeds = (1..=30).chain(std::env::var("KEYHOLE_SEED").ok().and_then(|seed| seed.parse().ok())).chain([fresh]);
     for seed in seeds {
         println!("seed {seed} (set KEYHOLE_SEED to repeat it)");
-        let medium = Medium::new(seed);
+        let medium = new_medium(seed);
         let mut random = Random::new(seed);
-        medium.borrow_mut().slowness = random.below(6);
+        medium.update_faults(|faults| faults.slowness = random.below(6));
         format(&medium, 256 << 20).unwrap();
         let model = SharedModel::default();
         for _ in 0..5 {
@@ -278,15 +281,14 @@ fn torn_batch_does_not_come_back() {
         let log = store.log();
         store.run(async { log.create_bucket("bucket", 1).await.unwrap() });
         // One batch of many records, large and small; no sync completes.
-        let operations = medium.borrow().operations;
-        medium.borrow_mut().stop_after = Some(operations + 1);
+        medium.stop_after_changes(Some(0));
         for i in 0..12 {
             let log = log.clone();
             store.spawn(async move { put(&log, &format!("torn {i}"), i, 3000 * (i as usize % 4)).await.unwrap() });
         }
         store.run_until_stalled();
         drop((log, store));
-        medium.borrow_mut().crash(Crash::Torn);
+        medium.crash(TORN);
 
         let mut store = Store::open(&medium, 1);
         let log = store.log();
@@ -302,7 +304,7 @@ fn torn_batch_does_not_come_back() {
             }
         });
         drop((log, store));
-        medium.borrow_mut().crash(Crash::Lost);
+        medium.crash(LOST);
         let store = Store::open(&medium, 1);
         let log = store.log();
         assert_eq!(keys(&log), (0..how_many).map(|i| format!("new {i}")).collect::<Vec<_>>());
@@ -316,8 +318,8 @@ fn crash_under_deferred_durability_loses_whole_objects_only() {
     let deferred = || OpenOptions { durability: Durability::Deferred, ..options(2) };
     for seed in 0..30 {
         println!("seed {seed}");
-        let medium = Medium::new(seed);
-        medium.borrow_mut().slowness = 3;
+        let medium = new_medium(seed);
+        medium.update_faults(|faults| faults.slowness = 3);
         format(&medium, CAPACITY).unwrap();
         let mut flushed = BTreeMap::<String, u64>::new();
         for round in 0..3u64 {
@@ -347,7 +349,7 @@ fn crash_under_deferred_durability_loses_whole_objects_only() {
                 }
             });
             drop((logs, store));
-            medium.borrow_mut().crash(CRASHES[(seed + round) as usize % 4]);
+            medium.crash(CRASHES[(seed + round) as usize % 4]);
         }
     }
 }

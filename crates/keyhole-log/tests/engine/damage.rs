@@ -1,21 +1,24 @@
 //! Damage is reported, never returned as data, and never silently dropped.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use keyhole_log::limits::{PAGE, SEGMENTS_START};
 use keyhole_log::{Condition, Error, Log};
+use keyhole_sim::disk::{Medium, SimDisk};
+use keyhole_sim::random::Random;
 
 use crate::support::store::{CAPACITY, SEGMENT_LEN, Store, bytes, format, options, put, read};
-use crate::support::{Crash, Medium, MemDisk, Random, word};
+use crate::support::{LOST, TORN, new_medium, word};
 
 /// Objects of the sample: key, seed, length.
 const OBJECTS: [(&str, u64, usize); 5] =
     [("small", 1, 100), ("inline", 2, 40_000), ("empty", 3, 0), ("large", 4, 1_200_000), ("medium", 5, 90_000)];
 
 /// Creates a store of two workers, shut down in order or crashed. Returns its medium and contents.
-fn sample(orderly: bool) -> (Rc<RefCell<Medium>>, Vec<u8>) {
-    let medium = Medium::new(1);
+fn sample(orderly: bool) -> (Arc<Medium>, Vec<u8>) {
+    let medium = new_medium(1);
     format(&medium, CAPACITY).unwrap();
     let mut store = Store::open(&medium, 2);
     let logs = store.logs.clone();
@@ -33,9 +36,8 @@ fn sample(orderly: bool) -> (Rc<RefCell<Medium>>, Vec<u8>) {
     } else {
         drop(store);
     }
-    medium.borrow_mut().crash(Crash::Lost);
-    let good = medium.borrow_mut().bytes().clone();
-    medium.borrow_mut().reload();
+    medium.crash(LOST);
+    let good = medium.content();
     (medium, good)
 }
 
@@ -46,7 +48,7 @@ enum Found {
     Absent,
 }
 
-async fn look(log: &Log<MemDisk>, key: &str, seed: u64, len: usize) -> Found {
+async fn look(log: &Log<SimDisk>, key: &str, seed: u64, len: usize) -> Found {
     let object = match log.object("bucket", key).await {
         Ok(Some(object)) => object,
         Ok(None) | Err(Error::NoSuchBucket) => return Found::Absent,
@@ -68,8 +70,7 @@ async fn look(log: &Log<MemDisk>, key: &str, seed: u64, len: usize) -> Found {
 
 /// Opens the damaged store and reads everything. Nothing may be wrong or missing without a report.
 /// Returns whether there was a report.
-fn check(medium: &Rc<RefCell<Medium>>, what: &str) -> bool {
-    medium.borrow_mut().reload();
+fn check(medium: &Arc<Medium>, what: &str) -> bool {
     let mut store = match Store::open_with(medium, options(2)) {
         Ok(store) => store,
         Err(Error::Damaged(_)) => return true,
@@ -121,8 +122,8 @@ fn flipped_byte_of_record_is_reported() {
             if good[page + at] == 0 && at >= 80 {
                 continue; // Possibly padding.
             }
-            *medium.borrow_mut().bytes() = good.clone();
-            medium.borrow_mut().bytes()[page + at] ^= 0x20;
+            medium.set_content(&good);
+            medium.edit(|bytes| bytes[page + at] ^= 0x20);
             if check(&medium, &format!("byte {at} of page {page}")) {
                 noticed += 1;
             } else {
@@ -142,19 +143,19 @@ fn flipped_bytes_anywhere_never_return_wrong_bytes() {
     let mut random = Random::new(seed);
     for _ in 0..150 {
         let at = random.below(good.len() as u64) as usize;
-        *medium.borrow_mut().bytes() = good.clone();
-        medium.borrow_mut().bytes()[at] ^= 1 << random.below(8);
+        medium.set_content(&good);
+        medium.edit(|bytes| bytes[at] ^= 1 << random.below(8));
         check(&medium, &format!("byte {at}"));
     }
     // Every segment header.
     for segment in (SEGMENTS_START as usize..good.len()).step_by(SEGMENT_LEN as usize) {
-        *medium.borrow_mut().bytes() = good.clone();
-        medium.borrow_mut().bytes()[segment + 33] ^= 1;
+        medium.set_content(&good);
+        medium.edit(|bytes| bytes[segment + 33] ^= 1);
         assert!(check(&medium, &format!("header at {segment}")), "a header in use");
         // It has been repaired, so the second recovery reports nothing.
-        medium.borrow_mut().crash(Crash::Lost);
+        medium.crash(LOST);
         assert!(!check(&medium, &format!("header at {segment}, again")));
-        medium.borrow_mut().crash(Crash::Lost);
+        medium.crash(LOST);
     }
 }
 
@@ -166,8 +167,8 @@ fn lost_pages_are_reported() {
         if good[page + 12] == 10 && good[page..].starts_with(b"khR1") {
             continue; // A mark at the end.
         }
-        *medium.borrow_mut().bytes() = good.clone();
-        medium.borrow_mut().bytes()[page..page + PAGE].fill(0);
+        medium.set_content(&good);
+        medium.edit(|bytes| bytes[page..page + PAGE].fill(0));
         assert!(check(&medium, &format!("page {page}")), "page {page} was lost, and nothing was said");
     }
 }
@@ -183,19 +184,18 @@ fn loss_at_segment_end_is_reported_by_durable_hint_of_another_worker() {
         put(&logs[1], "second", 2, 100).await.unwrap();
     });
     drop((logs, store));
-    medium.borrow_mut().crash(Crash::Lost);
-    let good = medium.borrow_mut().bytes().clone();
+    medium.crash(LOST);
+    let good = medium.content();
     let start = SEGMENTS_START as usize;
     let put_page = start + 2 * PAGE;
     assert!(good[put_page..].starts_with(b"khR1"), "the first worker's second batch");
     for flipped in [false, true] {
-        *medium.borrow_mut().bytes() = good.clone();
+        medium.set_content(&good);
         if flipped {
-            medium.borrow_mut().bytes()[put_page + 300] ^= 1;
+            medium.edit(|bytes| bytes[put_page + 300] ^= 1);
         } else {
-            medium.borrow_mut().bytes()[put_page..put_page + PAGE].fill(0);
+            medium.edit(|bytes| bytes[put_page..put_page + PAGE].fill(0));
         }
-        medium.borrow_mut().reload();
         // It stays reported across any number of recoveries.
         for _ in 0..3 {
             let mut store = Store::open(&medium, 2);
@@ -210,7 +210,7 @@ fn loss_at_segment_end_is_reported_by_durable_hint_of_another_worker() {
                 put(&log, "third", 3, 100).await.unwrap();
             });
             drop((log, store));
-            medium.borrow_mut().crash(Crash::Lost);
+            medium.crash(LOST);
         }
     }
 }
@@ -230,8 +230,8 @@ fn number_of_cut_record_claims_nothing() {
         }
     });
     drop((logs, store));
-    medium.borrow_mut().crash(Crash::Lost);
-    let mut image = medium.borrow_mut().bytes().clone();
+    medium.crash(LOST);
+    let mut image = medium.content();
     let mut last = SEGMENTS_START as usize + 2 * PAGE;
     let end = SEGMENTS_START as usize + 3 * PAGE;
     let newest = SEGMENTS_START as usize + SEGMENT_LEN as usize + 3 * PAGE;
@@ -255,17 +255,16 @@ fn number_of_cut_record_claims_nothing() {
         }
         image[end + 14..end + 16].copy_from_slice(&(check.finalize() as u16).max(1).to_le_bytes());
         image[end + 48..end + 56].copy_from_slice(&(number + left).to_le_bytes());
-        medium.borrow_mut().bytes().clone_from(&image);
-        medium.borrow_mut().reload();
+        medium.set_content(&image);
         let store = Store::open(&medium, 2);
         let damaged = &store.recovery.damaged;
         assert_eq!(damaged.len(), usize::from(claims), "given {given}, left {left}: {damaged:?}");
         assert!(damaged.iter().all(|damage| damage.offset == end as u64), "{damaged:?}");
         drop(store);
-        medium.borrow_mut().crash(Crash::Lost);
+        medium.crash(LOST);
         // The remains are gone: no later torn write can expose them.
         let mark = end + if claims { 0 } else { 12 };
-        assert!(claims || medium.borrow_mut().bytes()[mark] == 10, "a mark at the end");
+        assert!(claims || medium.content()[mark] == 10, "a mark at the end");
     }
 }
 
@@ -284,15 +283,14 @@ fn lost_end_of_segment_is_reported() {
     });
     drop(log);
     store.close();
-    medium.borrow_mut().crash(Crash::Lost);
-    let good = medium.borrow_mut().bytes().clone();
+    medium.crash(LOST);
+    let good = medium.content();
     let segment_len = SEGMENT_LEN as usize;
     let segments: Vec<usize> = (SEGMENTS_START as usize..good.len()).step_by(segment_len).collect();
     assert!(segments.len() >= 3, "{}", segments.len());
     let opens_with = |what: &str, range: std::ops::Range<usize>| {
-        *medium.borrow_mut().bytes() = good.clone();
-        medium.borrow_mut().bytes()[range].fill(0);
-        medium.borrow_mut().reload();
+        medium.set_content(&good);
+        medium.edit(|bytes| bytes[range].fill(0));
         let mut store = Store::open(&medium, 1);
         let said = !store.recovery.damaged.is_empty();
         let log = store.log();
@@ -315,7 +313,7 @@ fn lost_end_of_segment_is_reported() {
             put(&log, "later", 1, 60_000).await.unwrap();
         });
         drop((log, store));
-        medium.borrow_mut().crash(Crash::Lost);
+        medium.crash(LOST);
     };
     for &segment in &segments {
         let used = (segment..segment + segment_len).rev().find(|at| good[*at] != 0).unwrap_or(segment);
@@ -333,16 +331,14 @@ fn lost_end_of_segment_is_reported() {
 fn change_of_capacity_keeps_one_valid_superblock() {
     for bad in [0, 512 << 10] {
         let (medium, _) = sample(true);
-        let good = medium.borrow_mut().bytes().clone();
+        let good = medium.content();
         // The medium stops at each operation in turn.
         for stop in 1..40 {
-            *medium.borrow_mut().bytes() = good.clone();
-            medium.borrow_mut().bytes()[bad..bad + 512].fill(0xee);
-            medium.borrow_mut().reload();
-            medium.borrow_mut().operations = 0;
-            medium.borrow_mut().stop_after = Some(stop);
+            medium.set_content(&good);
+            medium.edit(|bytes| bytes[bad..bad + 512].fill(0xee));
+            medium.stop_after_changes(Some(stop));
             let mut pool = futures_executor::LocalPool::new();
-            let disk = MemDisk::new(&medium);
+            let disk = SimDisk::in_turns(&medium);
             let options = keyhole_log::OpenOptions { capacity: Some(CAPACITY * 2), ..options(2) };
             let opened = Rc::new(Cell::new(false));
             let done = opened.clone();
@@ -350,11 +346,11 @@ fn change_of_capacity_keeps_one_valid_superblock() {
             futures_util::task::LocalSpawnExt::spawn_local(&pool.spawner(), opening).unwrap();
             pool.run_until_stalled();
             drop(pool);
-            medium.borrow_mut().crash(Crash::Torn);
+            medium.crash(TORN);
             let store = Store::open_with(&medium, super::support::store::options(2));
             assert!(store.is_ok(), "copy at {bad} was bad, stopped at {stop}: {:?}", store.err());
             drop(store);
-            medium.borrow_mut().crash(Crash::Lost);
+            medium.crash(LOST);
             if opened.get() {
                 break;
             }
@@ -367,8 +363,7 @@ fn damaged_object_record_is_reported_by_name() {
     let (medium, good) = sample(true);
     // The object record of the small one: it contains the key, after the body's record.
     let at = good.windows(5).position(|bytes| bytes == b"small").expect("its key is in its record");
-    medium.borrow_mut().bytes()[at + 6] ^= 1; // In its head.
-    medium.borrow_mut().reload();
+    medium.edit(|bytes| bytes[at + 6] ^= 1); // In its head.
     let store = Store::open(&medium, 2);
     let [damage] = &store.recovery.damaged[..] else { panic!("{:?}", store.recovery) };
     assert_eq!((damage.bucket.as_deref(), damage.key.as_deref()), (Some("bucket"), Some("small")));
@@ -382,7 +377,7 @@ fn truncated_file_reports_lost_objects() {
     for len in (SEGMENTS_START as usize + PAGE..good.len()).step_by(300_001) {
         let mut cut = good.clone();
         cut.truncate(len);
-        *medium.borrow_mut().bytes() = cut;
+        medium.set_content(&cut);
         said += u32::from(check(&medium, &format!("cut to {len}")));
     }
     assert!(said > 10, "{said}");

@@ -2,8 +2,6 @@
 
 mod bad_sectors;
 mod check;
-#[path = "../common/mod.rs"]
-mod common;
 mod crash;
 mod damage;
 mod maintenance;

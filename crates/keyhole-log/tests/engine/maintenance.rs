@@ -1,18 +1,18 @@
 //! Checkpoints and the segment cleaner.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::rc::Rc;
 use std::sync::Arc;
 
 use keyhole_log::limits::{BLOCK_DATA, LIFECYCLE_MAX, QUOTA_SHARE, SEGMENTS_START};
 use keyhole_log::{BucketSettings, Condition, Error, Log, OpenOptions, SegmentState};
+use keyhole_sim::disk::{Medium, SimDisk};
+use keyhole_sim::random::Random;
 
 use crate::support::store::{CAPACITY, SEGMENT_LEN, Store, format, get, keys, options, put};
-use crate::support::{Crash, Medium, MemDisk, Random};
+use crate::support::{LOST, new_medium};
 
-fn fresh(seed: u64, segments: u64, options: OpenOptions) -> (Rc<RefCell<Medium>>, Store) {
-    let medium = Medium::new(seed);
+fn fresh(seed: u64, segments: u64, options: OpenOptions) -> (Arc<Medium>, Store) {
+    let medium = new_medium(seed);
     format(&medium, SEGMENTS_START + segments * SEGMENT_LEN).unwrap();
     let mut store = Store::maintained(&medium, options).unwrap();
     let log = store.log();
@@ -58,7 +58,7 @@ fn recovery_starts_from_newest_checkpoint() {
         } else {
             store.close();
         }
-        medium.borrow_mut().crash(Crash::Lost);
+        medium.crash(LOST);
         let mut store = Store::open(&medium, 1);
         assert!(store.recovery.damaged.is_empty(), "{:?}", store.recovery);
         // Only records after the checkpoint are replayed; an orderly shutdown writes one more.
@@ -95,7 +95,7 @@ fn deleted_space_is_reclaimed() {
         assert!(stats.cleaner.segments_freed > 10, "{:?}", stats.cleaner);
         assert!(stats.usage.allocated <= stats.usage.capacity);
         drop((log, store));
-        medium.borrow_mut().crash(Crash::Lost);
+        medium.crash(LOST);
         let mut store = Store::maintained(&medium, options(2)).unwrap();
         assert!(store.recovery.damaged.is_empty(), "{:?}", store.recovery);
         check(&mut store, &model);
@@ -178,7 +178,7 @@ fn compaction_discards_freed_space() {
     assert!(stats.cleaner.segments_discarded > 0, "{:?}", stats.cleaner);
     check(&mut store, &model);
     drop((log, store));
-    medium.borrow_mut().crash(Crash::Lost);
+    medium.crash(LOST);
     check(&mut Store::open(&medium, 1), &model);
 }
 
@@ -206,8 +206,8 @@ fn readers_keep_their_data_while_segments_are_cleaned() {
 
 /// Returns the offset of the end record that a field of the superblock points to: units of 8 bytes
 /// above 17 bits of length.
-fn checkpoint_end(medium: &Rc<RefCell<Medium>>, at: usize) -> usize {
-    let raw = u64::from_le_bytes(medium.borrow_mut().bytes()[at..at + 8].try_into().unwrap());
+fn checkpoint_end(medium: &Arc<Medium>, at: usize) -> usize {
+    let raw = u64::from_le_bytes(medium.content()[at..at + 8].try_into().unwrap());
     (raw >> 17) as usize * 8
 }
 
@@ -229,12 +229,11 @@ fn damaged_checkpoint_is_replaced_by_the_previous_one() {
         model.remove("k003");
     });
     drop((log, store));
-    medium.borrow_mut().crash(Crash::Lost);
+    medium.crash(LOST);
     let newest = checkpoint_end(&medium, 64);
     let before = checkpoint_end(&medium, 72);
     assert!(newest > before && before > 0);
-    medium.borrow_mut().bytes()[newest + 90] ^= 1;
-    medium.borrow_mut().reload();
+    medium.edit(|bytes| bytes[newest + 90] ^= 1);
     let mut store = Store::maintained(&medium, options(1)).unwrap();
     assert!(store.recovery.damaged.iter().any(|damage| damage.what == "a checkpoint"), "{:?}", store.recovery);
     check(&mut store, &model);
@@ -248,12 +247,11 @@ fn damaged_checkpoint_is_replaced_by_the_previous_one() {
     drop(store);
 
     // With both damaged, opening fails unless a rebuild is requested.
-    medium.borrow_mut().crash(Crash::Lost);
+    medium.crash(LOST);
     for at in [64, 72] {
         let end = checkpoint_end(&medium, at);
-        medium.borrow_mut().bytes()[end + 90] ^= 1;
+        medium.edit(|bytes| bytes[end + 90] ^= 1);
     }
-    medium.borrow_mut().reload();
     let refused = Store::open_with(&medium, options(1)).err().unwrap();
     assert!(matches!(&refused, Error::Damaged(_)) && refused.to_string().contains("--repair"), "{refused}");
     let mut store = Store::open_with(&medium, OpenOptions { rebuild: true, ..options(1) }).unwrap();
@@ -264,7 +262,7 @@ fn damaged_checkpoint_is_replaced_by_the_previous_one() {
 /// next checkpoints may need them.
 #[test]
 fn damaged_checkpoint_leaves_freed_segments_blank() {
-    let count = |log: &Log<MemDisk>, state| log.store().stats().segments.iter().filter(|s| s.state == state).count();
+    let count = |log: &Log<SimDisk>, state| log.store().stats().segments.iter().filter(|s| s.state == state).count();
     let (medium, mut store) = fresh(7, 31, options(1));
     let log = store.log();
     let mut model = BTreeMap::new();
@@ -281,10 +279,9 @@ fn damaged_checkpoint_leaves_freed_segments_blank() {
     let blank = count(&log, SegmentState::Blank);
     assert!(blank > 3 && count(&log, SegmentState::Condemned) == 0, "{blank} blank segments");
     drop((log, store));
-    medium.borrow_mut().crash(Crash::Lost);
+    medium.crash(LOST);
     let newest = checkpoint_end(&medium, 64);
-    medium.borrow_mut().bytes()[newest + 90] ^= 1;
-    medium.borrow_mut().reload();
+    medium.edit(|bytes| bytes[newest + 90] ^= 1);
     let mut store = Store::open(&medium, 1);
     assert!(store.recovery.damaged.iter().any(|damage| damage.what == "a checkpoint"), "{:?}", store.recovery);
     let log = store.log();
@@ -320,7 +317,7 @@ fn put_over_quota_is_refused() {
         log.checkpoint().await.unwrap();
     });
     drop((log, store));
-    medium.borrow_mut().crash(Crash::Lost);
+    medium.crash(LOST);
     let mut store = Store::maintained(&medium, options(1)).unwrap();
     let log = store.log();
     store.run(async {
@@ -444,7 +441,7 @@ fn objects_and_uploads_due_by_rules_are_deleted() {
         log.checkpoint().await.unwrap();
     });
     drop((log, store));
-    medium.borrow_mut().crash(Crash::Lost);
+    medium.crash(LOST);
     let mut store = Store::maintained(&medium, options(1)).unwrap();
     let log = store.log();
     store.run(async {

@@ -4,7 +4,7 @@ use keyhole_log::limits::{BLOCK_DATA, BLOCKS_IN_FLIGHT, CHUNK_LEN, INLINE_MAX};
 use keyhole_log::limits::{HEAD_MAX, KEY_MAX, OBJECT_TAGS_MAX, PREFIX_MAX};
 use keyhole_log::{Condition, Content, Disk, Error, Expected, ExpectedEtag, ListObjects, Listed, PutObject};
 
-use crate::support::Crash;
+use crate::support::LOST;
 use crate::support::store::{Store, bytes, etag, get, keys, put, put_if, read, tag, write_body};
 
 #[test]
@@ -47,7 +47,7 @@ fn bodies_of_every_size_survive_reopening() {
         (BLOCKS_IN_FLIGHT + 2) * BLOCK_DATA + 12345,
     ];
     let (medium, mut store) = Store::fresh(2, 1);
-    medium.borrow_mut().slowness = 3;
+    medium.update_faults(|faults| faults.slowness = 3);
     let log = store.log();
     store.run(async {
         log.create_bucket("bucket", 1).await.unwrap();
@@ -391,7 +391,7 @@ fn block_at_segment_end_is_split() {
     });
     drop(log);
     drop(store);
-    medium.borrow_mut().crash(Crash::Lost);
+    medium.crash(LOST);
     let mut store = Store::open(&medium, 1);
     assert!(store.recovery.damaged.is_empty(), "{:?}", store.recovery);
     let log = store.log();

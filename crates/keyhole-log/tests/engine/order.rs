@@ -2,35 +2,38 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use futures_executor::LocalPool;
 use futures_util::future::{Either, select};
 use futures_util::task::LocalSpawnExt;
 
 use keyhole_log::{Condition, Error, Expected, Log, open, worker};
+use keyhole_sim::disk::{Crash, Medium, SimDisk};
+use keyhole_sim::executor::Turn;
 
 use crate::support::store::{CAPACITY, etag, format, get, options, put, put_if};
-use crate::support::{Crash, Medium, MemDisk, Turn};
+use crate::support::{LOST, new_medium};
 
 /// Two workers. Worker 0's syncs can be held.
 struct Two {
-    medium: Rc<std::cell::RefCell<Medium>>,
+    medium: Arc<Medium>,
     pool: LocalPool,
-    slow: Log<MemDisk>,
-    fast: Log<MemDisk>,
+    slow: Log<SimDisk>,
+    fast: Log<SimDisk>,
     hold: Rc<Cell<bool>>,
 }
 
 fn two() -> Two {
-    let medium = Medium::new(1);
+    let medium = new_medium(1);
     format(&medium, CAPACITY).unwrap();
     let mut pool = LocalPool::new();
-    let (store, _) = pool.run_until(open(&MemDisk::new(&medium), options(2))).unwrap();
-    let disk = MemDisk::new(&medium);
+    let (store, _) = pool.run_until(open(&SimDisk::in_turns(&medium), options(2))).unwrap();
+    let disk = SimDisk::in_turns(&medium);
     let hold = Rc::clone(&disk.hold_syncs);
     let (slow, writer) = worker(store.clone(), Rc::new(disk));
     pool.spawner().spawn_local(writer.run()).unwrap();
-    let (fast, writer) = worker(store, Rc::new(MemDisk::new(&medium)));
+    let (fast, writer) = worker(store, Rc::new(SimDisk::in_turns(&medium)));
     pool.spawner().spawn_local(writer.run()).unwrap();
     pool.run_until(async { fast.create_bucket("bucket", 1).await.unwrap() });
     Two { medium, pool, slow, fast, hold }
@@ -58,8 +61,8 @@ async fn overtake<A, B>(hold: &Cell<bool>, first: impl Future<Output = A>, later
 fn check_after_reopening(two: Two, expected: Option<u64>) {
     let Two { medium, pool, slow, fast, .. } = two;
     drop((slow, fast, pool));
-    for how in [Crash::Lost, Crash::Process] {
-        medium.borrow_mut().crash(how);
+    for how in [LOST, Crash::Process] {
+        medium.crash(how);
         let mut store = crate::support::store::Store::open(&medium, 2);
         let log = store.log();
         assert!(store.recovery.damaged.is_empty(), "{:?}", store.recovery);

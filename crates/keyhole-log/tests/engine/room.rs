@@ -1,22 +1,22 @@
 //! Limits of the index and of buckets: new names are refused, everything else goes on.
 
-use std::cell::RefCell;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use keyhole_log::limits::QUOTA_SHARE;
 use keyhole_log::{
     BucketSettings, Condition, CreateUpload, Error, IndexLimits, ListUploads, ListedUpload, Log, OpenOptions, PutPart,
 };
+use keyhole_sim::disk::{Medium, SimDisk};
 
 use crate::support::store::{CAPACITY, Store, format, get, options, put, write_body};
-use crate::support::{Crash, Medium, MemDisk};
+use crate::support::{LOST, new_medium};
 
 fn limited(limits: IndexLimits) -> OpenOptions {
     OpenOptions { index_limits: limits, ..options(1) }
 }
 
-fn open(limits: IndexLimits) -> (Rc<RefCell<Medium>>, Store) {
-    let medium = Medium::new(21);
+fn open(limits: IndexLimits) -> (Arc<Medium>, Store) {
+    let medium = new_medium(21);
     format(&medium, CAPACITY).unwrap();
     let mut store = Store::maintained(&medium, limited(limits)).unwrap();
     let log = store.log();
@@ -25,7 +25,7 @@ fn open(limits: IndexLimits) -> (Rc<RefCell<Medium>>, Store) {
     (medium, store)
 }
 
-async fn create(log: &Log<MemDisk>, id: u8) -> Result<(), Error> {
+async fn create(log: &Log<SimDisk>, id: u8) -> Result<(), Error> {
     let create = CreateUpload {
         bucket: "bucket".into(),
         key: format!("upload-{id}"),
@@ -39,7 +39,7 @@ async fn create(log: &Log<MemDisk>, id: u8) -> Result<(), Error> {
     log.create_upload(create).await
 }
 
-async fn part(log: &Log<MemDisk>, id: u8, number: u16, len: usize) -> Result<(), Error> {
+async fn part(log: &Log<SimDisk>, id: u8, number: u16, len: usize) -> Result<(), Error> {
     let list = ListUploads { prefix: format!("upload-{id}"), limit: 1, ..ListUploads::default() };
     let listing = log.list_uploads("bucket", &list).unwrap();
     let [ListedUpload::Upload(upload)] = &listing.entries[..] else { panic!("one upload of this key") };
@@ -51,7 +51,7 @@ async fn part(log: &Log<MemDisk>, id: u8, number: u16, len: usize) -> Result<(),
 }
 
 /// Puts objects until one is refused. Returns their number.
-async fn fill(log: &Log<MemDisk>) -> usize {
+async fn fill(log: &Log<SimDisk>) -> usize {
     for count in 0.. {
         match put(log, &format!("object-{count:05}"), count, 10).await {
             Ok(()) => {}
@@ -89,7 +89,7 @@ fn new_names_beyond_index_memory_are_refused() {
     drop(log);
     drop(store);
     // Opening does not fail although the index is larger than a new limit.
-    medium.borrow_mut().crash(Crash::Lost);
+    medium.crash(LOST);
     let smaller = IndexLimits { bytes: Some(taken / 8), objects: None };
     let mut store = Store::maintained(&medium, limited(smaller)).unwrap();
     let log = store.log();
@@ -110,7 +110,7 @@ fn index_takes_no_more_memory_after_restart() {
     let before = log.store().stats().index_bytes;
     drop(log);
     drop(store);
-    medium.borrow_mut().crash(Crash::Lost);
+    medium.crash(LOST);
     let store = Store::maintained(&medium, limited(limits)).unwrap();
     let after = store.log().store().stats().index_bytes;
     assert!(after <= before, "{after} bytes of index after a restart, {before} before");

@@ -3,7 +3,7 @@
 use keyhole_log::limits::{BUCKET_TAGS_MAX, CORS_MAX, LIFECYCLE_MAX, POLICY_MAX};
 use keyhole_log::{BucketSettings, Error};
 
-use crate::support::Crash;
+use crate::support::LOST;
 use crate::support::store::{Store, keys, options, put};
 
 fn tagged(tags: &[u8]) -> BucketSettings {
@@ -23,7 +23,7 @@ fn tags_of_creation_hold_until_settings_are_set() {
     });
     drop((log, store));
     for checkpoint in [false, true, true] {
-        medium.borrow_mut().crash(Crash::Lost);
+        medium.crash(LOST);
         let mut store = Store::maintained(&medium, options(1)).unwrap();
         let log = store.log();
         assert_eq!(log.bucket_settings("tagged").unwrap().0, tagged(b"tags"), "checkpoint: {checkpoint}");
@@ -89,7 +89,7 @@ fn longest_settings_survive_a_checkpoint_and_longer_ones_are_refused() {
         log.checkpoint().await.unwrap();
     });
     drop((log, store));
-    medium.borrow_mut().crash(Crash::Lost);
+    medium.crash(LOST);
     let store = Store::maintained(&medium, options(1)).unwrap();
     assert_eq!(store.log().bucket_settings("bucket").unwrap().0, longest);
     assert_eq!(store.log().bucket_settings("b").unwrap().0, tagged(&[4; BUCKET_TAGS_MAX]));

@@ -1,19 +1,19 @@
 //! Small media: usable capacity, deleting everything from a full store, and refilling it.
 
-use std::cell::RefCell;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use futures_executor::LocalPool;
 
 use keyhole_log::limits::{SEGMENT_LEN_MIN, capacity_min};
 use keyhole_log::{Condition, CreateUpload, Error, Format, Log, OpenOptions, PutPart, create};
+use keyhole_sim::disk::{Crash, Medium, SimDisk};
 
 use crate::support::store::{Store, bytes, options, put, write_body};
-use crate::support::{Crash, Medium, MemDisk};
+use crate::support::{SOME, new_medium};
 
 /// A store as created by `keyhole serve`.
 struct Small {
-    medium: Rc<RefCell<Medium>>,
+    medium: Arc<Medium>,
     store: Store,
     workers: usize,
     /// Whether the store is killed and reopened between two phases.
@@ -23,9 +23,9 @@ struct Small {
 
 impl Small {
     fn new(capacity: u64, segment_len: u64, workers: usize, len: usize, kills: bool) -> Self {
-        let medium = Medium::new(1);
+        let medium = new_medium(1);
         let format = Format { store_id: [1; 16], capacity, segment_len, created_ms: 0 };
-        LocalPool::new().run_until(create(&MemDisk::new(&medium), &format)).unwrap();
+        LocalPool::new().run_until(create(&SimDisk::in_turns(&medium), &format)).unwrap();
         let mut store = Store::maintained(&medium, options(workers)).unwrap();
         let log = store.log();
         store.run(log.create_bucket("bucket", 1)).unwrap();
@@ -34,18 +34,18 @@ impl Small {
 
     fn kill(&mut self) {
         if self.kills {
-            self.medium.borrow_mut().stop_after = Some(0);
+            self.medium.stop_after_changes(Some(0));
             let empty = Store::open_with(&Small::blank(), options(1)).unwrap();
             drop(std::mem::replace(&mut self.store, empty));
-            self.medium.borrow_mut().crash(Crash::Some);
+            self.medium.crash(SOME);
             self.store = Store::maintained(&self.medium, options(self.workers)).unwrap();
             assert!(self.store.recovery.damaged.is_empty(), "{:?}", self.store.recovery);
         }
     }
 
     /// Creates a placeholder medium while the store is being killed.
-    fn blank() -> Rc<RefCell<Medium>> {
-        let medium = Medium::new(1);
+    fn blank() -> Arc<Medium> {
+        let medium = new_medium(1);
         crate::support::store::format(&medium, 32 << 20).unwrap();
         medium
     }
@@ -136,7 +136,7 @@ fn least_capacity_full_of_tiny_objects_can_be_emptied_and_filled_again() {
     check_least(&[(0, 200), (5, 200)]);
 }
 
-async fn create_upload(log: &Log<MemDisk>, key: &str, id: u8) {
+async fn create_upload(log: &Log<SimDisk>, key: &str, id: u8) {
     let bucket = "bucket".into();
     let key = key.into();
     let id = [id; 16];
@@ -148,7 +148,7 @@ async fn create_upload(log: &Log<MemDisk>, key: &str, id: u8) {
     log.create_upload(CreateUpload { bucket, key, id, head, tags, sealed, time_ms, declared }).await.unwrap();
 }
 
-async fn put_part(log: &Log<MemDisk>, key: &str, id: u8, number: u16, len: usize) -> Result<(), Error> {
+async fn put_part(log: &Log<SimDisk>, key: &str, id: u8, number: u16, len: usize) -> Result<(), Error> {
     let upload = log.upload("bucket", key, &[id; 16])?.ok_or(Error::NoSuchUpload)?;
     let content = write_body(log, &bytes(id.into(), len), true).await?;
     let salt = [5; 24];
@@ -164,9 +164,9 @@ async fn put_part(log: &Log<MemDisk>, key: &str, id: u8, number: u16, len: usize
 #[test]
 fn ring_drops_abandoned_uploads() {
     let capacity = 40 << 20;
-    let medium = Medium::new(1);
+    let medium = new_medium(1);
     let format = Format { store_id: [1; 16], capacity, segment_len: SEGMENT_LEN_MIN, created_ms: 0 };
-    LocalPool::new().run_until(create(&MemDisk::new(&medium), &format)).unwrap();
+    LocalPool::new().run_until(create(&SimDisk::in_turns(&medium), &format)).unwrap();
     let ring = OpenOptions { ring: true, ..options(2) };
     let mut store = Store::maintained(&medium, ring.clone()).unwrap();
     let log = store.log();
@@ -183,7 +183,7 @@ fn ring_drops_abandoned_uploads() {
     });
     drop(log);
     drop(store);
-    medium.borrow_mut().crash(Crash::Process);
+    medium.crash(Crash::Process);
     let mut store = Store::maintained(&medium, ring).unwrap();
     let logs = store.logs.clone();
     store.run(async {

@@ -1,24 +1,26 @@
 //! File systems filled by others, and those where allocation guarantees too little.
 
-use std::cell::RefCell;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use keyhole_log::limits::{FILL_BATCH_MAX, FILL_STEP, PAGE, SEGMENTS_START, SPACE_ASK_AFTER};
 use keyhole_log::{Condition, Error, Log};
+use keyhole_sim::disk::{FileSystem, Medium, SimDisk};
+use keyhole_sim::executor::Turn;
+use keyhole_sim::random::Random;
 
 use crate::support::store::{CAPACITY, SEGMENT_LEN, Store, format, get, options, put};
-use crate::support::{CRASHES, Crash, FileSystem, Medium, MemDisk, Random, Turn};
+use crate::support::{CRASHES, LOST, drop_unused_space, new_medium};
 
 const SEGMENTS: u64 = 40;
 
-/// Maximum changing operations and allocations per refused request.
-const OPERATIONS_PER_REFUSAL: u64 = 2;
+/// Maximum changes of the medium per refused request.
+const CHANGES_PER_REFUSAL: u64 = 2;
 
 /// Creates a maintained store that its capacity does not limit.
-fn fresh(file_system: FileSystem, space: u64) -> (Rc<RefCell<Medium>>, Store) {
-    let medium = Medium::new(1);
-    medium.borrow_mut().file_system = file_system;
-    medium.borrow_mut().space = space;
+fn fresh(file_system: FileSystem, space: u64) -> (Arc<Medium>, Store) {
+    let medium = new_medium(1);
+    medium.update_faults(|faults| faults.file_system = file_system);
+    medium.set_size(space);
     format(&medium, SEGMENTS_START + SEGMENTS * SEGMENT_LEN).unwrap();
     let mut store = Store::maintained(&medium, options(1)).unwrap();
     let log = store.log();
@@ -28,7 +30,7 @@ fn fresh(file_system: FileSystem, space: u64) -> (Rc<RefCell<Medium>>, Store) {
 }
 
 /// Stores objects until the store is full. Returns their number.
-async fn fill(log: &Log<MemDisk>, len: usize) -> u64 {
+async fn fill(log: &Log<SimDisk>, len: usize) -> u64 {
     let mut stored = 0;
     loop {
         match put(log, &format!("k{stored}"), stored, len).await {
@@ -39,7 +41,7 @@ async fn fill(log: &Log<MemDisk>, len: usize) -> u64 {
     }
 }
 
-async fn delete(log: &Log<MemDisk>, keys: std::ops::Range<u64>) {
+async fn delete(log: &Log<SimDisk>, keys: std::ops::Range<u64>) {
     for key in keys {
         let deleted = log.delete_object("bucket", &format!("k{key}"), 1, Condition::None).await;
         assert!(deleted.unwrap(), "k{key}");
@@ -47,7 +49,7 @@ async fn delete(log: &Log<MemDisk>, keys: std::ops::Range<u64>) {
 }
 
 /// Fills the file system by others while blank segments of the store are discarded.
-fn filled_by_others() -> (Rc<RefCell<Medium>>, Store) {
+fn filled_by_others() -> (Arc<Medium>, Store) {
     let (medium, mut store) = fresh(FileSystem::Ext4, u64::MAX);
     let log = store.log();
     store.run(async {
@@ -59,11 +61,8 @@ fn filled_by_others() -> (Rc<RefCell<Medium>>, Store) {
     });
     let stats = log.store().stats();
     assert!(stats.cleaner.segments_discarded > 3, "{:?}", stats.cleaner);
-    let mut state = medium.borrow_mut();
-    state.space = SEGMENTS_START + SEGMENTS * SEGMENT_LEN;
-    state.fill_by_others();
-    state.allocations_max = state.allocations + 1000;
-    drop(state);
+    medium.set_size(SEGMENTS_START + SEGMENTS * SEGMENT_LEN);
+    medium.fill_by_others();
     (medium, store)
 }
 
@@ -73,13 +72,13 @@ fn put_on_file_system_filled_by_others_is_refused_at_bounded_cost() {
     let log = store.log();
     store.run(async {
         fill(&log, 100_000).await;
-        let work = || medium.borrow().operations + medium.borrow().allocations;
+        let work = || medium.counters().changes;
         let before = work();
         for seed in 0..500 {
             assert!(matches!(put(&log, "k1", seed, 100_000).await, Err(Error::Full)));
         }
         let operations = work() - before;
-        assert!(operations <= 500 * OPERATIONS_PER_REFUSAL, "{operations} operations for 500 refusals");
+        assert!(operations <= 500 * CHANGES_PER_REFUSAL, "{operations} operations for 500 refusals");
         assert_eq!(get(&log, "k1").await, Some(1));
         delete(&log, 0..1).await;
         assert!(!log.store().poisoned());
@@ -93,7 +92,7 @@ fn put_succeeds_without_restart_when_space_comes_back() {
         let log = store.log();
         store.run(async {
             fill(&log, 100_000).await;
-            medium.borrow_mut().others = 0;
+            medium.release_by_others();
             if is_told {
                 log.store().expect_space();
             }
@@ -116,12 +115,12 @@ fn waiting_requests_share_one_space_probe() {
     store.run(async {
         fill(&log, 100_000).await;
         log.store().expect_space();
-        let before = medium.borrow().allocations;
+        let before = medium.counters().allocations;
         let keys: Vec<String> = (0..50).map(|i| format!("n{i}")).collect();
         let puts = keys.iter().zip(0..).map(|(key, seed)| put(&log, key, seed, 100_000));
         let results = futures_util::future::join_all(puts).await;
         assert!(results.into_iter().all(|result| matches!(result, Err(Error::Full))));
-        assert_eq!(medium.borrow().allocations - before, 1);
+        assert_eq!(medium.counters().allocations - before, 1);
     });
 }
 
@@ -133,9 +132,9 @@ fn checkpoint_waits_for_space_probe_in_flight() {
     store.run(async { put(&log, "k", 1, 100).await.unwrap() });
     drop(log);
     store.close();
-    medium.borrow_mut().drop_unused_space(SEGMENT_LEN);
-    medium.borrow_mut().space = SEGMENTS_START + SEGMENTS * SEGMENT_LEN;
-    medium.borrow_mut().fill_by_others();
+    drop_unused_space(&medium, SEGMENT_LEN);
+    medium.set_size(SEGMENTS_START + SEGMENTS * SEGMENT_LEN);
+    medium.fill_by_others();
     let mut store = Store::maintained(&medium, options(1)).unwrap();
     let log = store.log();
     store.run(async {
@@ -144,14 +143,14 @@ fn checkpoint_waits_for_space_probe_in_flight() {
             written += 1;
             assert!(written < 1000, "checkpoints are written without space");
         }
-        medium.borrow_mut().others = 0;
+        medium.release_by_others();
         log.store().expect_space();
-        medium.borrow_mut().hold_allocations = true;
+        medium.update_faults(|faults| faults.hold_allocations = true);
         let release = async {
             for _ in 0..1000 {
                 Turn::once().await;
             }
-            medium.borrow_mut().hold_allocations = false;
+            medium.update_faults(|faults| faults.hold_allocations = false);
         };
         let put = put(&log, "k", 2, 1 << 20);
         let checkpoint = async {
@@ -176,7 +175,7 @@ fn store_on_full_xfs_is_usable_again_when_its_objects_are_deleted() {
         let mut log = store.log();
         let stored = store.run(async {
             let stored = fill(&log, 300_000).await;
-            medium.borrow_mut().fill_by_others();
+            medium.fill_by_others();
             delete(&log, 0..stored).await;
             stored
         });
@@ -184,7 +183,7 @@ fn store_on_full_xfs_is_usable_again_when_its_objects_are_deleted() {
         if restart {
             drop(log);
             store.close();
-            medium.borrow_mut().crash(Crash::Lost);
+            medium.crash(LOST);
             store = Store::maintained(&medium, options(1)).unwrap();
             log = store.log();
         }
@@ -209,7 +208,7 @@ struct Expected {
 
 /// Random writes and deletes while others fill and free the file system.
 struct Life<'a> {
-    medium: &'a Rc<RefCell<Medium>>,
+    medium: &'a Arc<Medium>,
     random: &'a mut Random,
     expected: &'a mut [Expected],
     refusals: u64,
@@ -217,10 +216,10 @@ struct Life<'a> {
 }
 
 impl Life<'_> {
-    async fn step(&mut self, log: &Log<MemDisk>, seed: u64) {
+    async fn step(&mut self, log: &Log<SimDisk>, seed: u64) {
         match self.random.below(40) {
-            0 => self.medium.borrow_mut().fill_by_others(),
-            1..3 => self.medium.borrow_mut().others = 0,
+            0 => self.medium.fill_by_others(),
+            1..3 => self.medium.release_by_others(),
             3 => assert!(matches!(log.checkpoint().await, Ok(()) | Err(Error::Full))),
             4 => log.store().expect_space(),
             _ => {}
@@ -261,7 +260,7 @@ impl Life<'_> {
 fn write_without_space_is_refused_and_poisons_nothing() {
     let mut refusals = 0;
     let mut doubts = 0;
-    for (seed, file_system) in (0..12).flat_map(|seed| [(seed, FileSystem::Thin), (seed, FileSystem::CopyOnWrite)]) {
+    for (seed, file_system) in (0..12).flat_map(|seed| [(seed, FileSystem::NoExtents), (seed, FileSystem::Btrfs)]) {
         let space = SEGMENTS_START + SEGMENTS * SEGMENT_LEN;
         let (medium, mut store) = fresh(file_system, space);
         let mut random = Random::new(seed + 1);
@@ -285,8 +284,8 @@ fn write_without_space_is_refused_and_poisons_nothing() {
                 drop(store);
             }
             let crash = CRASHES[random.below(4) as usize];
-            medium.borrow_mut().crash(crash);
-            medium.borrow_mut().others = 0;
+            medium.crash(crash);
+            medium.release_by_others();
             store = Store::maintained(&medium, options(1)).unwrap();
             assert_eq!(store.recovery.damaged, [], "{file_system:?} {seed} {crash:?}");
             let log = store.log();
@@ -305,14 +304,14 @@ fn write_without_space_is_refused_and_poisons_nothing() {
 /// their names are free again.
 #[test]
 fn write_in_doubt_is_decided_when_space_is_expected() {
-    let (medium, mut store) = fresh(FileSystem::CopyOnWrite, SEGMENTS_START + SEGMENTS * SEGMENT_LEN);
+    let (medium, mut store) = fresh(FileSystem::Btrfs, SEGMENTS_START + SEGMENTS * SEGMENT_LEN);
     let log = store.log();
     let seed = store.run(async {
         fill(&log, 300_000).await;
         let mut seed = 0;
         // Writes fail at random, until one fails that cannot be revoked either.
         loop {
-            medium.borrow_mut().fill_by_others();
+            medium.fill_by_others();
             log.store().expect_space();
             seed += 1;
             assert!(seed < 10_000, "no write was in doubt");
@@ -324,7 +323,7 @@ fn write_in_doubt_is_decided_when_space_is_expected() {
         }
     });
     assert!(log.store().activity().in_doubt);
-    medium.borrow_mut().others = 0;
+    medium.release_by_others();
     log.store().expect_space();
     store.run_until_stalled();
     assert!(!log.store().activity().in_doubt, "nothing decides it");
@@ -334,18 +333,18 @@ fn write_in_doubt_is_decided_when_space_is_expected() {
 /// Deletions have space in already written segments, wherever writes fail.
 #[test]
 fn delete_succeeds_on_full_file_system_whose_allocations_promise_nothing() {
-    let (medium, mut store) = fresh(FileSystem::Thin, SEGMENTS_START + 12 * SEGMENT_LEN);
+    let (medium, mut store) = fresh(FileSystem::NoExtents, SEGMENTS_START + 12 * SEGMENT_LEN);
     let log = store.log();
     store.run(async {
         let stored = fill(&log, 300_000).await;
         assert!(stored > 20, "{stored}");
-        medium.borrow_mut().fill_by_others();
+        medium.fill_by_others();
         delete(&log, 0..stored).await;
         assert!(!log.store().poisoned());
     });
     drop(log);
     store.close();
-    medium.borrow_mut().crash(Crash::Lost);
+    medium.crash(LOST);
     let store = Store::maintained(&medium, options(1)).unwrap();
     assert_eq!((store.recovery.objects, store.recovery.damaged.len()), (0, 0));
 }
@@ -360,16 +359,16 @@ fn durable_put_is_one_write_into_written_space() {
             put(&log, "k", seed, 4096).await.unwrap();
         }
         let before = log.store().stats();
-        let first_writes = medium.borrow().first_writes;
-        let syncs = medium.borrow().syncs;
+        let first_writes = medium.counters().first_writes;
+        let syncs = medium.counters().syncs;
         for seed in 600..1600 {
             put(&log, "k", seed, 4096).await.unwrap();
         }
         let after = log.store().stats();
         assert_eq!(after.written.records - before.written.records, 1000 * 8192, "two pages each");
-        let first_writes = medium.borrow().first_writes - first_writes;
+        let first_writes = medium.counters().first_writes - first_writes;
         assert!(first_writes < 20, "{first_writes} writes changed metadata of the file system");
-        let syncs = medium.borrow().syncs - syncs;
+        let syncs = medium.counters().syncs - syncs;
         assert!(syncs < 1000 + 40, "{syncs} syncs");
     });
 }
@@ -379,7 +378,7 @@ fn durable_put_is_one_write_into_written_space() {
 #[test]
 fn batch_over_the_fill_limit_is_written_without_filling_ahead() {
     let first_writes = |len: usize| {
-        let medium = Medium::new(1);
+        let medium = new_medium(1);
         format(&medium, CAPACITY).unwrap();
         let mut store = Store::open(&medium, 1);
         let log = store.log();
@@ -387,11 +386,11 @@ fn batch_over_the_fill_limit_is_written_without_filling_ahead() {
             log.create_bucket("bucket", 1).await.unwrap();
             let other = log.store().stats().written.other;
             assert_eq!(other, (PAGE + FILL_STEP) as u64, "a header, and the first step");
-            let before = medium.borrow().first_writes;
+            let before = medium.counters().first_writes;
             for seed in 0..100 {
                 put(&log, "k", 2 * seed, len).await.unwrap();
             }
-            medium.borrow().first_writes - before
+            medium.counters().first_writes - before
         })
     };
     // The records of a body and of its object take less than a page beside the bytes.

@@ -1,17 +1,18 @@
 //! Loss of both superblock copies: `check` rebuilds them from segment headers and checkpoints.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use futures_executor::LocalPool;
 use futures_util::task::LocalSpawnExt;
 
 use keyhole_log::limits::{PAGE, SEGMENTS_START};
 use keyhole_log::{CheckOptions, CheckReport, Condition, Error, Format, OpenOptions, Verdict, check, create};
+use keyhole_sim::disk::{Medium, SimDisk};
 
 use crate::support::store::{SEGMENT_LEN, Store, get, options, put};
-use crate::support::{Crash, Medium, MemDisk, word};
+use crate::support::{LOST, TORN, new_medium, word};
 
 const COPIES: [usize; 2] = [0, 512 << 10];
 const SEGMENTS: u64 = 20;
@@ -46,9 +47,9 @@ fn capacity(segment_len: u64) -> u64 {
 
 /// Creates a store over the medium's contents, with this many checkpoints, and
 /// ends without another one.
-fn fill(medium: &Rc<RefCell<Medium>>, id: u8, segment_len: u64, checkpoints: usize) {
+fn fill(medium: &Arc<Medium>, id: u8, segment_len: u64, checkpoints: usize) {
     let format = Format { store_id: [id; 16], capacity: capacity(segment_len), segment_len, created_ms: 1 };
-    LocalPool::new().run_until(create(&MemDisk::new(medium), &format)).unwrap();
+    LocalPool::new().run_until(create(&SimDisk::in_turns(medium), &format)).unwrap();
     let mut store = Store::maintained(medium, options(2)).unwrap();
     let logs = store.logs.clone();
     store.run(async {
@@ -66,41 +67,36 @@ fn fill(medium: &Rc<RefCell<Medium>>, id: u8, segment_len: u64, checkpoints: usi
         }
     });
     drop((logs, store));
-    medium.borrow_mut().crash(Crash::Lost);
+    medium.crash(LOST);
 }
 
 fn image(segment_len: u64, checkpoints: usize) -> Vec<u8> {
-    let medium = Medium::new(31);
+    let medium = new_medium(31);
     fill(&medium, 0x5a, segment_len, checkpoints);
-    let mut medium = medium.borrow_mut();
-    std::mem::take(medium.bytes())
+    medium.content()
 }
 
-fn lay(medium: &Rc<RefCell<Medium>>, image: &[u8], fault: Fault) {
-    let mut medium = medium.borrow_mut();
-    *medium.bytes() = image.to_vec();
-    medium.unreadable = BTreeSet::new();
-    medium.heals = true;
+fn lay(medium: &Arc<Medium>, image: &[u8], fault: Fault) {
+    medium.set_content(image);
+    medium.mend();
+    medium.update_faults(|faults| faults.heals = true);
     for copy in COPIES {
         match fault {
-            Fault::Zeros => medium.bytes()[copy..copy + PAGE].fill(0),
-            Fault::Garbage => medium.bytes()[copy..copy + PAGE].fill(0x3c),
-            Fault::Flipped => medium.bytes()[copy + 33] ^= 1,
-            Fault::Unreadable => drop(medium.unreadable.insert(copy as u64)),
+            Fault::Zeros => medium.edit(|bytes| bytes[copy..copy + PAGE].fill(0)),
+            Fault::Garbage => medium.edit(|bytes| bytes[copy..copy + PAGE].fill(0x3c)),
+            Fault::Flipped => medium.edit(|bytes| bytes[copy + 33] ^= 1),
+            Fault::Unreadable => medium.add_unreadable(&[copy as u64]),
         }
     }
-    medium.reload();
-    medium.changes = 0;
-    medium.operations = 0;
 }
 
-fn check_with(medium: &Rc<RefCell<Medium>>, repair: bool) -> Result<CheckReport, Error> {
-    LocalPool::new().run_until(check(Rc::new(MemDisk::new(medium)), CheckOptions { repair }))
+fn check_with(medium: &Arc<Medium>, repair: bool) -> Result<CheckReport, Error> {
+    LocalPool::new().run_until(check(Rc::new(SimDisk::in_turns(medium)), CheckOptions { repair }))
 }
 
 /// Checks that every object is there, that deleted ones are not, and that
 /// another one can be stored.
-fn assert_whole(medium: &Rc<RefCell<Medium>>, capacity: u64, what: &str) {
+fn assert_whole(medium: &Arc<Medium>, capacity: u64, what: &str) {
     let opened = Store::maintained(medium, OpenOptions { capacity: Some(capacity), ..options(1) });
     let mut store = opened.unwrap_or_else(|error| panic!("{what}: {error}"));
     assert_eq!(store.recovery.damaged, [], "{what}");
@@ -115,16 +111,17 @@ fn assert_whole(medium: &Rc<RefCell<Medium>>, capacity: u64, what: &str) {
     });
     drop(log);
     store.close();
-    medium.borrow_mut().crash(Crash::Lost);
+    medium.crash(LOST);
 }
 
 /// Takes a store without superblocks through check, repair and recovery. Returns the report of the
 /// check without repair.
-fn assert_rebuilt(medium: &Rc<RefCell<Medium>>, segment_len: u64, what: &str) -> CheckReport {
+fn assert_rebuilt(medium: &Arc<Medium>, segment_len: u64, what: &str) -> CheckReport {
+    let before = medium.counters().changes;
     let refused = Store::open_with(medium, options(1)).err().unwrap_or_else(|| panic!("{what}: it opens"));
     assert!(matches!(&refused, Error::Damaged(_)) && refused.to_string().contains("--repair"), "{what}: {refused}");
     let found = check_with(medium, false).unwrap_or_else(|error| panic!("{what}: {error}"));
-    assert_eq!(medium.borrow().changes, 0, "{what}: a check alone writes nothing");
+    assert_eq!(medium.counters().changes, before, "{what}: a check alone writes nothing");
     let first = &found.findings[0];
     assert_eq!((first.damage.offset, first.verdict), (0, Verdict::Repairable), "{what}: {:?}", found.findings);
     assert!(first.damage.what.starts_with("both superblocks (rebuilt"), "{what}: {first:?}");
@@ -132,12 +129,11 @@ fn assert_rebuilt(medium: &Rc<RefCell<Medium>>, segment_len: u64, what: &str) ->
     let repaired = check_with(medium, true).unwrap_or_else(|error| panic!("{what}: {error}"));
     assert_eq!((&repaired.findings, repaired.repaired), (&found.findings, found.findings.len() as u64), "{what}");
     assert_eq!(check_with(medium, false).unwrap().findings, [], "{what}");
-    medium.borrow_mut().crash(Crash::Lost);
-    let copies = COPIES.map(|copy| medium.borrow_mut().bytes()[copy..copy + PAGE].to_vec());
+    medium.crash(LOST);
+    let copies = COPIES.map(|copy| medium.content()[copy..copy + PAGE].to_vec());
     assert!(copies[0] == copies[1], "{what}: both copies are written");
     assert_eq!(word(&copies[0], 40), segment_len, "{what}");
-    assert_eq!(word(&copies[0], 48), medium.borrow_mut().bytes().len() as u64, "{what}");
-    medium.borrow_mut().reload();
+    assert_eq!(word(&copies[0], 48), medium.content().len() as u64, "{what}");
     assert_whole(medium, capacity(segment_len), what);
     found
 }
@@ -149,7 +145,7 @@ fn lost_superblocks_are_rebuilt_with_and_without_checkpoints() {
             let image = image(segment_len, checkpoints);
             for fault in FAULTS {
                 let what = format!("{fault:?}, {checkpoints} checkpoints, segments of {segment_len}");
-                let medium = Medium::new(32);
+                let medium = new_medium(32);
                 lay(&medium, &image, fault);
                 let report = assert_rebuilt(&medium, segment_len, &what);
                 assert_eq!(report.findings.len(), 1, "{what}: {:?}", report.findings);
@@ -167,7 +163,7 @@ fn rebuilt_superblock_names_an_older_checkpoint_where_the_newest_is_damaged() {
     // The location of its first record of items is in its end record.
     let chunk = (word(&image, newest + 80 + 32) >> 17) as usize * 8;
     for at in [newest, chunk] {
-        let medium = Medium::new(33);
+        let medium = new_medium(33);
         let mut image = image.clone();
         image[at + 100] ^= 1;
         lay(&medium, &image, Fault::Zeros);
@@ -180,7 +176,7 @@ fn rebuilt_superblock_names_an_older_checkpoint_where_the_newest_is_damaged() {
 #[test]
 fn headers_of_older_store_are_ignored_by_rebuild() {
     for (before, now) in [(1, 1), (1, 2), (2, 1)].map(|(before, now)| (before * SEGMENT_LEN, now * SEGMENT_LEN)) {
-        let medium = Medium::new(34);
+        let medium = new_medium(34);
         fill(&medium, 1, before, 2);
         let mut store = Store::maintained(&medium, options(1)).unwrap();
         let log = store.log();
@@ -191,9 +187,9 @@ fn headers_of_older_store_are_ignored_by_rebuild() {
             }
         });
         drop((log, store));
-        medium.borrow_mut().crash(Crash::Lost);
+        medium.crash(LOST);
         fill(&medium, 2, now, 2);
-        let image = medium.borrow_mut().bytes().clone();
+        let image = medium.content();
         let stores = (SEGMENTS_START as usize..image.len()).step_by(SEGMENT_LEN as usize);
         let stores = stores.filter(|&at| image[at..].starts_with(b"keyhseg\n")).map(|at| image[at + 16]);
         let stores: Vec<_> = stores.collect();
@@ -202,10 +198,9 @@ fn headers_of_older_store_are_ignored_by_rebuild() {
         lay(&medium, &image, Fault::Garbage);
         let what = format!("segments of {before} before, of {now} now: {stores:?}");
         check_with(&medium, true).unwrap_or_else(|error| panic!("{what}: {error}"));
-        medium.borrow_mut().crash(Crash::Lost);
-        let superblock = medium.borrow_mut().bytes()[..PAGE].to_vec();
+        medium.crash(LOST);
+        let superblock = medium.content()[..PAGE].to_vec();
         assert_eq!((superblock[16], word(&superblock, 40)), (2, now), "{what}");
-        medium.borrow_mut().reload();
         assert_whole(&medium, capacity(2 * SEGMENT_LEN), &what);
     }
 }
@@ -218,22 +213,20 @@ fn repair_refuses_foreign_files_and_other_versions() {
     // A header that does not verify does not count.
     headers.for_each(|at| headless[at + 20] ^= 1);
     for image in [vec![b'x'; 8 << 20], vec![0; 8 << 20], headless] {
-        let medium = Medium::new(35);
+        let medium = new_medium(35);
         lay(&medium, &image, Fault::Zeros);
         for repair in [false, true] {
             let refused = check_with(&medium, repair).unwrap_err();
             assert!(matches!(refused, Error::Foreign(_)), "{refused}");
         }
-        assert_eq!(medium.borrow().changes, 0);
+        assert_eq!(medium.counters().changes, 0);
     }
     // A valid copy of another version decides, as do two copies that name the same other version.
     for both in [false, true] {
-        let medium = Medium::new(36);
+        let medium = new_medium(36);
         lay(&medium, &good, Fault::Flipped);
-        medium.borrow_mut().crash(Crash::Lost);
-        {
-            let mut medium = medium.borrow_mut();
-            let image = medium.bytes();
+        medium.crash(LOST);
+        medium.edit(|image| {
             image[8] = 4;
             if both {
                 image[COPIES[1] + 8] = 4;
@@ -243,11 +236,10 @@ fn repair_refuses_foreign_files_and_other_versions() {
                 crc.update(&image[16..PAGE]);
                 image[12..16].copy_from_slice(&crc.finalize().to_le_bytes());
             }
-            medium.reload();
-        }
+        });
         let refused = check_with(&medium, true).unwrap_err();
         assert!(matches!(refused, Error::UnsupportedVersion { found: 4, .. }), "{refused}");
-        assert_eq!(medium.borrow().changes, 0);
+        assert_eq!(medium.counters().changes, 0);
     }
 }
 
@@ -256,9 +248,9 @@ fn repair_refuses_foreign_files_and_other_versions() {
 fn rebuilt_superblock_with_a_dead_copy_opens() {
     let image = image(SEGMENT_LEN, 0);
     for copy in COPIES {
-        let medium = Medium::new(37);
+        let medium = new_medium(37);
         lay(&medium, &image, Fault::Zeros);
-        medium.borrow_mut().unwritable.push(copy as u64..(copy + PAGE) as u64);
+        medium.add_unwritable(copy as u64..(copy + PAGE) as u64);
         let mut store = Store::open_with(&medium, OpenOptions { rebuild: true, ..options(1) }).unwrap();
         assert_eq!(store.recovery.read_only, None);
         let said = store.recovery.damaged.iter().any(|damage| damage.offset == copy as u64 && damage.repairable);
@@ -266,8 +258,7 @@ fn rebuilt_superblock_with_a_dead_copy_opens() {
         let log = store.log();
         store.run(async { assert_eq!(get(&log, "large").await, Some(4)) });
         drop((log, store));
-        medium.borrow_mut().crash(Crash::Lost);
-        medium.borrow_mut().reload();
+        medium.crash(LOST);
         assert_eq!(Store::open(&medium, 1).recovery.objects, OBJECTS.len() as u64);
     }
 }
@@ -276,13 +267,13 @@ fn rebuilt_superblock_with_a_dead_copy_opens() {
 #[test]
 fn interrupted_repair_can_be_repeated() {
     let image = image(SEGMENT_LEN, 2);
-    let medium = Medium::new(38);
+    let medium = new_medium(38);
     for stop in 0..200 {
         lay(&medium, &image, Fault::Zeros);
-        medium.borrow_mut().stop_after = Some(stop);
+        medium.stop_after_changes(Some(stop));
         let done = Rc::new(RefCell::new(false));
         let mut pool = LocalPool::new();
-        let disk = Rc::new(MemDisk::new(&medium));
+        let disk = Rc::new(SimDisk::in_turns(&medium));
         let flag = Rc::clone(&done);
         let repair = async move {
             check(disk, CheckOptions { repair: true }).await.unwrap();
@@ -291,12 +282,10 @@ fn interrupted_repair_can_be_repeated() {
         pool.spawner().spawn_local(repair).unwrap();
         pool.run_until_stalled();
         drop(pool);
-        medium.borrow_mut().crash(Crash::Torn);
-        medium.borrow_mut().reload();
+        medium.crash(TORN);
         let what = format!("stopped after {stop}");
         check_with(&medium, true).unwrap_or_else(|error| panic!("{what}: {error}"));
-        medium.borrow_mut().crash(Crash::Lost);
-        medium.borrow_mut().reload();
+        medium.crash(LOST);
         assert_whole(&medium, capacity(SEGMENT_LEN), &what);
         if *done.borrow() {
             assert!(stop > 4, "{stop}");

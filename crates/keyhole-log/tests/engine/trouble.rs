@@ -1,21 +1,23 @@
 //! Full and failing disks, and foreign files.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use futures_executor::LocalPool;
 
 use keyhole_log::limits::{SEGMENT_LEN_MAX, SEGMENT_LEN_MIN, SEGMENTS_START, WORKERS_MAX, capacity_min};
 use keyhole_log::{Condition, Durability, Error, Format, OpenOptions, create, open};
+use keyhole_sim::disk::{ALWAYS, Medium, SimDisk};
 
 use crate::support::store::{CAPACITY, SEGMENT_LEN, Store, format, get, options, put};
-use crate::support::{Crash, Medium, MemDisk};
+use crate::support::{LOST, new_medium};
 
 fn capacity(segments: u64) -> u64 {
     SEGMENTS_START + segments * SEGMENT_LEN
 }
 
 /// Fills the store, and checks that all other operations still work.
-fn check_full(medium: &Rc<std::cell::RefCell<Medium>>, mut store: Store, len: usize) {
+fn check_full(medium: &Arc<Medium>, mut store: Store, len: usize) {
     let log = store.log();
     let stored = store.run(async {
         log.create_bucket("bucket", 1).await.unwrap();
@@ -39,7 +41,7 @@ fn check_full(medium: &Rc<std::cell::RefCell<Medium>>, mut store: Store, len: us
     assert!(usage.allocated <= usage.capacity && !log.store().poisoned());
     drop(log);
     store.close();
-    medium.borrow_mut().crash(Crash::Lost);
+    medium.crash(LOST);
     let mut store = Store::open(medium, 1);
     let log = store.log();
     assert_eq!((store.recovery.objects, store.recovery.damaged.len()), (stored, 0));
@@ -55,7 +57,7 @@ fn check_full(medium: &Rc<std::cell::RefCell<Medium>>, mut store: Store, len: us
 #[test]
 fn put_at_capacity_is_refused_as_full() {
     for len in [60_000, 1 << 20, 3_000_000] {
-        let medium = Medium::new(1);
+        let medium = new_medium(1);
         format(&medium, capacity(24)).unwrap();
         let store = Store::open(&medium, 1);
         check_full(&medium, store, len);
@@ -65,8 +67,8 @@ fn put_at_capacity_is_refused_as_full() {
 #[test]
 fn put_on_full_file_system_is_refused_as_full() {
     for len in [60_000, 1 << 20] {
-        let medium = Medium::new(1);
-        medium.borrow_mut().space = capacity(10) + 4096;
+        let medium = new_medium(1);
+        medium.set_size(capacity(10) + 4096);
         format(&medium, capacity(100)).unwrap();
         let store = Store::open(&medium, 1);
         check_full(&medium, store, len);
@@ -75,7 +77,7 @@ fn put_on_full_file_system_is_refused_as_full() {
 
 #[test]
 fn deletion_succeeds_on_full_disk() {
-    let medium = Medium::new(1);
+    let medium = new_medium(1);
     format(&medium, capacity(16)).unwrap();
     let mut store = Store::open(&medium, 1);
     let log = store.log();
@@ -109,11 +111,11 @@ fn failed_write_or_sync_poisons_the_log() {
             store.run(async {
                 log.create_bucket("bucket", 1).await.unwrap();
                 put(&log, "k", 1, len).await.unwrap();
-                medium.borrow_mut().fail_syncs = sync;
-                medium.borrow_mut().fail_writes = !sync;
+                medium.update_faults(|faults| faults.sync = if sync { ALWAYS } else { 0 });
+                medium.update_faults(|faults| faults.write = if sync { 0 } else { ALWAYS });
                 assert!(matches!(put(&log, "k", 2, len).await, Err(Error::Io(_))));
-                medium.borrow_mut().fail_syncs = false;
-                medium.borrow_mut().fail_writes = false;
+                medium.update_faults(|faults| faults.sync = 0);
+                medium.update_faults(|faults| faults.write = 0);
                 // From here on no worker can write; reads go on.
                 assert!(matches!(put(&log, "k", 3, len).await, Err(Error::Poisoned)));
                 assert!(matches!(put(&other, "x", 3, len).await, Err(Error::Poisoned)));
@@ -124,7 +126,7 @@ fn failed_write_or_sync_poisons_the_log() {
             });
             drop((log, other));
             store.close();
-            medium.borrow_mut().crash(Crash::Lost);
+            medium.crash(LOST);
             let mut store = Store::open(&medium, 2);
             let log = store.log();
             assert!(store.recovery.damaged.is_empty());
@@ -147,16 +149,16 @@ fn flush_under_deferred_durability_syncs_once() {
     store.run(async {
         log.create_bucket("bucket", 1).await.unwrap();
         put(&log, "a", 1, 100_000).await.unwrap();
-        let before = medium.borrow().syncs;
+        let before = medium.counters().syncs;
         log.flush().await.unwrap();
-        assert_eq!(medium.borrow().syncs, before + 1);
+        assert_eq!(medium.counters().syncs, before + 1);
         put(&log, "b", 2, 100_000).await.unwrap();
         put(&log, "a", 3, 100).await.unwrap();
-        assert_eq!(medium.borrow().syncs, before + 1);
+        assert_eq!(medium.counters().syncs, before + 1);
     });
     // After a power failure, flushed writes are there.
     drop((log, store));
-    medium.borrow_mut().crash(Crash::Lost);
+    medium.crash(LOST);
     let mut store = Store::open_with(&medium, deferred).unwrap();
     let log = store.log();
     store.run(async {
@@ -166,16 +168,16 @@ fn flush_under_deferred_durability_syncs_once() {
     });
     drop(log);
     store.close();
-    medium.borrow_mut().crash(Crash::Lost);
+    medium.crash(LOST);
     let mut store = Store::open(&medium, 1);
     let log = store.log();
     store.run(async {
         assert_eq!(get(&log, "b").await, Some(4), "an orderly end is durable");
-        let before = medium.borrow().syncs;
+        let before = medium.counters().syncs;
         let keys: Vec<String> = (0..50).map(|i| format!("k{i}")).collect();
         let puts = keys.iter().zip(0..).map(|(key, seed)| put(&log, key, seed, 1000));
         assert!(futures_util::future::join_all(puts).await.into_iter().all(|result| result.is_ok()));
-        let syncs = medium.borrow().syncs - before;
+        let syncs = medium.counters().syncs - before;
         assert!(syncs <= 4, "{syncs} syncs for 50 objects at once");
     });
 }
@@ -185,7 +187,7 @@ fn capacity_bounds_segments_and_workers() {
     let refused = |result: Result<(), Error>| matches!(result, Err(Error::Capacity(_)));
     let try_format = |capacity, segment_len| {
         let format = Format { store_id: [1; 16], capacity, segment_len, created_ms: 0 };
-        LocalPool::new().run_until(create(&MemDisk::new(&Medium::new(1)), &format))
+        LocalPool::new().run_until(create(&SimDisk::in_turns(&new_medium(1)), &format))
     };
     for segment_len in [SEGMENT_LEN_MIN, SEGMENT_LEN] {
         let least = capacity_min(segment_len, 1);
@@ -200,11 +202,11 @@ fn capacity_bounds_segments_and_workers() {
     assert!(try_format(1 << 40, SEGMENT_LEN_MAX).is_ok());
     assert!(refused(try_format(1 << 46, SEGMENT_LEN_MIN)), "too many segments");
 
-    let medium = Medium::new(1);
+    let medium = new_medium(1);
     format(&medium, capacity(18)).unwrap();
     let open = |workers, capacity| {
         let options = OpenOptions { capacity, ..options(workers) };
-        let opened = LocalPool::new().run_until(open(&MemDisk::new(&medium), options));
+        let opened = LocalPool::new().run_until(open(&SimDisk::in_turns(&medium), options));
         opened.map(|(store, _)| store.workers())
     };
     let is_refused = |opened: Result<usize, Error>| matches!(opened, Err(Error::Capacity(_)));
@@ -234,19 +236,18 @@ fn capacity_bounds_segments_and_workers() {
 #[test]
 fn open_of_foreign_file_is_refused() {
     let check = |bytes: Vec<u8>| {
-        let medium = Medium::new(1);
-        *medium.borrow_mut().bytes() = bytes;
-        medium.borrow_mut().reload();
-        LocalPool::new().run_until(open(&MemDisk::new(&medium), options(1))).expect_err("refused")
+        let medium = new_medium(1);
+        medium.set_content(&bytes);
+        LocalPool::new().run_until(open(&SimDisk::in_turns(&medium), options(1))).expect_err("refused")
     };
     assert!(matches!(check(Vec::new()), Error::Foreign(_)));
     assert!(matches!(check(vec![b'x'; 100]), Error::Foreign(_)));
     assert!(matches!(check(vec![0; 2 << 20]), Error::Foreign(_)));
     assert!(matches!(check(vec![b'x'; 2 << 20]), Error::Foreign(_)));
 
-    let medium = Medium::new(1);
+    let medium = new_medium(1);
     format(&medium, CAPACITY).unwrap();
-    let good = medium.borrow_mut().bytes().clone();
+    let good = medium.content();
     for found in [0u8, 1, 4] {
         let mut other = good.clone();
         other[8] = found;
@@ -266,14 +267,13 @@ fn open_of_foreign_file_is_refused() {
     // One bad copy is reported and repaired.
     for copy in [0, 512 << 10] {
         for at in [0, 8, 20, 3000] {
-            let medium = Medium::new(1);
-            *medium.borrow_mut().bytes() = good.clone();
-            medium.borrow_mut().bytes()[copy + at] ^= 1;
-            medium.borrow_mut().reload();
+            let medium = new_medium(1);
+            medium.set_content(&good);
+            medium.edit(|bytes| bytes[copy + at] ^= 1);
             let store = Store::open(&medium, 1);
             assert!(store.recovery.mended && store.recovery.damaged.is_empty());
             store.close();
-            assert!(*medium.borrow_mut().bytes() == good, "mended");
+            assert!(medium.content() == good, "mended");
         }
     }
 }
@@ -282,5 +282,5 @@ fn open_of_foreign_file_is_refused() {
 #[should_panic(expected = "more workers than the log was opened for")]
 fn worker_over_the_opened_count_panics() {
     let (medium, store) = Store::fresh(1, 1);
-    drop(keyhole_log::worker(store.log().store().clone(), Rc::new(MemDisk::new(&medium))));
+    drop(keyhole_log::worker(store.log().store().clone(), Rc::new(SimDisk::in_turns(&medium))));
 }

@@ -4,15 +4,17 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use futures_executor::LocalPool;
 use futures_util::task::LocalSpawnExt;
 
 use keyhole_log::limits::{PAGE, SEGMENTS_START, SUPERBLOCK_AT};
 use keyhole_log::{Error, Log, Recovery, SegmentKind, SegmentState, maintenance, open, worker};
+use keyhole_sim::disk::{ALWAYS, Crash, Medium, SimDisk};
 
 use crate::support::store::{SEGMENT_LEN, Store, get, options, put};
-use crate::support::{CRASHES, Crash, Medium, MemDisk};
+use crate::support::{CRASHES, LOST, TORN, word};
 
 const BAD: u64 = PAGE as u64;
 
@@ -21,12 +23,12 @@ type Model = Rc<RefCell<BTreeMap<String, Vec<Option<u64>>>>>;
 
 /// A medium with an unwritable range, after a first run.
 struct Case {
-    medium: Rc<RefCell<Medium>>,
+    medium: Arc<Medium>,
     model: Model,
 }
 
 /// Returns the end offset of the fullest open segment of a kind.
-fn end_of(log: &Log<MemDisk>, kind: SegmentKind) -> u64 {
+fn end_of(log: &Log<SimDisk>, kind: SegmentKind) -> u64 {
     let stats = log.store().stats();
     let open = stats.segments.iter().filter(|s| s.kind == kind && s.state == SegmentState::Open);
     let fullest = open.max_by_key(|segment| segment.written).expect("it has been written to");
@@ -34,7 +36,7 @@ fn end_of(log: &Log<MemDisk>, kind: SegmentKind) -> u64 {
 }
 
 /// Stores ten objects and fails to overwrite one. `mark` then sets the unwritable ranges.
-fn failed(seed: u64, how: Crash, len: usize, mark: impl Fn(&Log<MemDisk>, &mut Medium)) -> Case {
+fn failed(seed: u64, how: Crash, len: usize, mark: impl Fn(&Log<SimDisk>, &Medium)) -> Case {
     let (medium, store) = Store::fresh(seed, 1);
     store.close();
     let mut store = Store::maintained(&medium, options(1)).unwrap();
@@ -47,7 +49,7 @@ fn failed(seed: u64, how: Crash, len: usize, mark: impl Fn(&Log<MemDisk>, &mut M
             put(&log, &format!("k{i}"), i, if i % 2 == 0 { 1000 } else { 100_000 }).await.unwrap();
             model.borrow_mut().insert(format!("k{i}"), vec![Some(i)]);
         }
-        mark(&log, &mut medium.borrow_mut());
+        mark(&log, &medium);
         if put(&log, "k0", 50, len).await.is_err() {
             model.borrow_mut().insert("k0".to_owned(), vec![Some(0), Some(50)]);
         } else {
@@ -55,15 +57,15 @@ fn failed(seed: u64, how: Crash, len: usize, mark: impl Fn(&Log<MemDisk>, &mut M
         }
     });
     drop((log, store));
-    medium.borrow_mut().crash(how);
+    medium.crash(how);
+    medium.update_faults(|faults| faults.sync = 0);
     Case { medium, model }
 }
 
 /// Opens the log, stores objects and closes it, as far as the medium permits.
 fn live(case: &Case, first: u64, stop: Option<u64>) -> (Option<Recovery>, bool) {
-    let medium = Rc::clone(&case.medium);
-    medium.borrow_mut().operations = 0;
-    medium.borrow_mut().stop_after = stop;
+    let medium = Arc::clone(&case.medium);
+    medium.stop_after_changes(stop);
     let found = Rc::new(RefCell::new(None));
     let done = Rc::new(RefCell::new(false));
     let life = {
@@ -71,7 +73,7 @@ fn live(case: &Case, first: u64, stop: Option<u64>) -> (Option<Recovery>, bool) 
         let done = done.clone();
         let model = case.model.clone();
         async move {
-            let disk = Rc::new(MemDisk::new(&medium));
+            let disk = Rc::new(SimDisk::in_turns(&medium));
             let (store, recovery) = open(&*disk, options(1)).await.unwrap();
             *found.borrow_mut() = Some(recovery);
             let (log, writer) = worker(store.clone(), disk.clone());
@@ -116,8 +118,8 @@ fn check(case: &Case, of: &str) {
 /// Opens a log with unwritable ranges twice, with a crash after each step of the
 /// first and of the second run.
 fn check_every_crash(make: impl Fn(Crash, u64) -> Case) {
-    for (how, seed) in [Crash::Lost, Crash::Torn].into_iter().zip(1..) {
-        for after in [Crash::Lost, Crash::Torn] {
+    for (how, seed) in [LOST, TORN].into_iter().zip(1..) {
+        for after in [LOST, TORN] {
             let mut stop = 0;
             loop {
                 let case = make(how, seed);
@@ -126,10 +128,10 @@ fn check_every_crash(make: impl Fn(Crash, u64) -> Case) {
                 if let Some(recovery) = recovery {
                     assert_eq!((recovery.damaged, recovery.read_only), (vec![], None), "{of}");
                 }
-                case.medium.borrow_mut().crash(after);
+                case.medium.crash(after);
                 let (recovery, is_done_again) = live(&case, 200, None);
                 assert!(recovery.is_some_and(|recovery| recovery.damaged.is_empty()) && is_done_again, "{of}");
-                case.medium.borrow_mut().crash(Crash::Lost);
+                case.medium.crash(LOST);
                 check(&case, &of);
                 if is_done {
                     break;
@@ -146,7 +148,7 @@ fn unwritable_segment_end_is_skipped() {
     check_every_crash(|how, seed| {
         failed(seed, how, 1000, |log, medium| {
             let at = end_of(log, SegmentKind::Meta);
-            medium.unwritable.push(at..at + BAD);
+            medium.add_unwritable(at..at + BAD);
         })
     });
 }
@@ -158,31 +160,27 @@ fn uncut(how: Crash, seed: u64) -> Case {
     let case = failed(seed, Crash::Process, 100_000, |log, medium| {
         *meta.borrow_mut() = end_of(log, SegmentKind::Meta);
         *body.borrow_mut() = end_of(log, SegmentKind::Body);
-        medium.fail_syncs = true;
+        medium.update_faults(|faults| faults.sync = ALWAYS);
     });
     let meta = *meta.borrow();
     let body = *body.borrow();
-    {
-        let mut medium = case.medium.borrow_mut();
-        // The block was never durable; how much of it is torn depends on the kind of crash.
-        let len = if how == Crash::Lost { 60_000 } else { 512 };
-        medium.bytes()[body as usize + 4096..][..len].fill(0x11);
-        medium.reload();
-        medium.unwritable.push(meta..meta + BAD);
-    }
+    // The block was never durable; how much of it is torn depends on the kind of crash.
+    let len = if how == LOST { 60_000 } else { 512 };
+    case.medium.edit(|bytes| bytes[body as usize + 4096..][..len].fill(0x11));
+    case.medium.add_unwritable(meta..meta + BAD);
     case.model.borrow_mut().insert("k0".to_owned(), vec![Some(0)]);
     case
 }
 
 #[test]
 fn tail_with_unwritable_cut_stays_cut() {
-    let case = uncut(Crash::Lost, 1);
+    let case = uncut(LOST, 1);
     let mut store = Store::open(&case.medium, 1);
     assert_eq!((store.recovery.cut, &store.recovery.read_only), (1, &None));
     let log = store.log();
     assert_eq!(store.run(get(&log, "k0")), Some(0));
     drop((log, store));
-    case.medium.borrow_mut().crash(Crash::Lost);
+    case.medium.crash(LOST);
     check_every_crash(uncut);
 }
 
@@ -190,18 +188,12 @@ fn tail_with_unwritable_cut_stays_cut() {
 /// older one suffices as well.
 #[test]
 fn older_checkpoint_covers_the_cut() {
-    let case = uncut(Crash::Lost, 2);
+    let case = uncut(LOST, 2);
     let (_, is_done) = live(&case, 100, None);
     assert!(is_done);
-    case.medium.borrow_mut().crash(Crash::Lost);
-    let newest = {
-        let mut medium = case.medium.borrow_mut();
-        let raw = &medium.bytes()[SUPERBLOCK_AT[0] as usize + 64..][..8];
-        let raw = u64::from_le_bytes(raw.try_into().unwrap());
-        (raw >> 17) * 8
-    };
-    case.medium.borrow_mut().bytes()[newest as usize + 90] ^= 1;
-    case.medium.borrow_mut().reload();
+    case.medium.crash(LOST);
+    let newest = (word(&case.medium.content(), SUPERBLOCK_AT[0] as usize + 64) >> 17) * 8;
+    case.medium.edit(|bytes| bytes[newest as usize + 90] ^= 1);
     let mut store = Store::open(&case.medium, 1);
     assert!(store.recovery.damaged.iter().all(|damage| damage.repairable), "{:?}", store.recovery.damaged);
     let log = store.log();
@@ -221,29 +213,28 @@ fn unclearable_leftover_is_left_alone() {
         loop {
             let (medium, mut store) = Store::fresh(3, 1);
             let log = store.log();
-            medium.borrow_mut().fail_syncs = true;
+            medium.update_faults(|faults| faults.sync = ALWAYS);
             assert!(store.run(log.create_bucket("bucket", 1)).is_err());
             drop((log, store));
-            medium.borrow_mut().crash(Crash::Process);
+            medium.crash(Crash::Process);
+            medium.update_faults(|faults| faults.sync = 0);
             let start = SEGMENTS_START as usize;
-            assert!(medium.borrow_mut().bytes()[start..start + PAGE].iter().any(|byte| *byte != 0));
-            medium.borrow_mut().bytes()[start..start + PAGE].fill(0);
-            medium.borrow_mut().reload();
+            assert!(medium.content()[start..start + PAGE].iter().any(|byte| *byte != 0));
+            medium.edit(|bytes| bytes[start..start + PAGE].fill(0));
             let first = SEGMENTS_START + BAD;
-            medium.borrow_mut().unwritable.push(first..first + BAD);
-            medium.borrow_mut().operations = 0;
-            medium.borrow_mut().stop_after = Some(stop);
+            medium.add_unwritable(first..first + BAD);
+            medium.stop_after_changes(Some(stop));
             let is_done = make_bucket(&medium);
             // The attempt to clear the page may have succeeded in part. Then it looks writable, and
             // a later write fails.
             let lives = (0..4).position(|life| {
                 // After a failed write only the process restarts; there is no
                 // power failure each time.
-                medium.borrow_mut().crash(if life == 0 { after } else { Crash::Process });
+                medium.crash(if life == 0 { after } else { Crash::Process });
                 make_bucket(&medium)
             });
             assert!(lives.is_some(), "{after:?}, {stop}");
-            medium.borrow_mut().crash(Crash::Lost);
+            medium.crash(LOST);
             let store = Store::open(&medium, 1);
             assert_eq!(store.recovery.damaged, [], "{after:?}, {stop}");
             assert!(store.log().bucket("bucket").is_some());
@@ -257,12 +248,12 @@ fn unclearable_leftover_is_left_alone() {
 
 /// Opens the log, creates a bucket and closes the log. Returns whether all of this succeeded
 /// without a failed write.
-fn make_bucket(medium: &Rc<RefCell<Medium>>) -> bool {
-    let medium = Rc::clone(medium);
+fn make_bucket(medium: &Arc<Medium>) -> bool {
+    let medium = Arc::clone(medium);
     let done = Rc::new(RefCell::new(false));
     let is_done = done.clone();
     let life = async move {
-        let disk = Rc::new(MemDisk::new(&medium));
+        let disk = Rc::new(SimDisk::in_turns(&medium));
         let (store, recovery) = open(&*disk, options(1)).await.unwrap();
         assert_eq!((recovery.damaged, recovery.read_only), (vec![], None));
         let (log, writer) = worker(store.clone(), disk.clone());
@@ -288,7 +279,7 @@ fn block_segment_with_unwritable_range_is_not_resumed() {
     check_every_crash(|how, seed| {
         failed(seed, how, 200_000, |log, medium| {
             let at = end_of(log, SegmentKind::Body);
-            medium.unwritable.push(at..at + BAD);
+            medium.add_unwritable(at..at + BAD);
         })
     });
 }
@@ -296,11 +287,11 @@ fn block_segment_with_unwritable_range_is_not_resumed() {
 #[test]
 fn medium_without_writable_page_is_opened_read_only() {
     for first in [0, SEGMENTS_START] {
-        let case = failed(4, Crash::Lost, 1000, |_, medium| medium.fail_syncs = true);
+        let case = failed(4, LOST, 1000, |_, medium| medium.update_faults(|faults| faults.sync = ALWAYS));
         let bad = [SUPERBLOCK_AT[1]..SUPERBLOCK_AT[1] + BAD, first..u64::MAX];
-        case.medium.borrow_mut().unwritable.extend(bad);
+        bad.into_iter().for_each(|bad| case.medium.add_unwritable(bad));
         let mut store = Store::maintained(&case.medium, options(1)).unwrap();
-        assert!(store.recovery.read_only.as_ref().is_some_and(|why| why.contains("write failed")));
+        assert!(store.recovery.read_only.as_ref().is_some_and(|why| why.contains("Input/output error")));
         let log = store.log();
         store.run(async {
             assert_eq!(get(&log, "k1").await, Some(1));

@@ -5,11 +5,12 @@ use keyhole_log::{
     BucketSettings, CompleteUpload, Condition, Content, CreateUpload, Disk, Error, ListUploads, ListedUpload, Log,
     Object, Part, PutObject, PutPart, SegmentState, UploadRef,
 };
+use keyhole_sim::disk::SimDisk;
 
+use crate::support::LOST;
 use crate::support::store::{Store, bytes, etag, get, put, write_body};
-use crate::support::{Crash, MemDisk};
 
-async fn create(log: &Log<MemDisk>, key: &str, id: u8) -> Result<UploadRef, Error> {
+async fn create(log: &Log<SimDisk>, key: &str, id: u8) -> Result<UploadRef, Error> {
     let create = CreateUpload {
         bucket: "bucket".into(),
         key: key.into(),
@@ -24,12 +25,12 @@ async fn create(log: &Log<MemDisk>, key: &str, id: u8) -> Result<UploadRef, Erro
     Ok(log.upload("bucket", key, &[id; 16])?.expect("just created"))
 }
 
-async fn part(log: &Log<MemDisk>, upload: &UploadRef, number: u16, data: &[u8]) -> Result<(), Error> {
+async fn part(log: &Log<SimDisk>, upload: &UploadRef, number: u16, data: &[u8]) -> Result<(), Error> {
     attempt(log, upload, number, data, number as u8).await
 }
 
 /// Stores an attempt at a part, with an ETag of its own.
-async fn attempt(log: &Log<MemDisk>, upload: &UploadRef, number: u16, data: &[u8], etag: u8) -> Result<(), Error> {
+async fn attempt(log: &Log<SimDisk>, upload: &UploadRef, number: u16, data: &[u8], etag: u8) -> Result<(), Error> {
     let content = write_body(log, data, true).await?;
     let upload = upload.clone();
     let etag = [etag; 16];
@@ -38,11 +39,11 @@ async fn attempt(log: &Log<MemDisk>, upload: &UploadRef, number: u16, data: &[u8
     log.put_part(PutPart { upload, number, content, salt: [5; 24], etag, size, time_ms: 7, checksums }).await
 }
 
-fn parts(log: &Log<MemDisk>, upload: &UploadRef) -> Vec<Part> {
+fn parts(log: &Log<SimDisk>, upload: &UploadRef) -> Vec<Part> {
     log.parts(upload, 0, PARTS_MAX).unwrap().into_iter().map(|part| part.part).collect()
 }
 
-async fn complete(log: &Log<MemDisk>, upload: &UploadRef, parts: Vec<Part>, seed: u64) -> Result<(), Error> {
+async fn complete(log: &Log<SimDisk>, upload: &UploadRef, parts: Vec<Part>, seed: u64) -> Result<(), Error> {
     let complete = CompleteUpload {
         upload: upload.clone(),
         size: parts.iter().map(|part| part.size).sum(),
@@ -79,7 +80,7 @@ fn compaction_moves_uploads_and_their_parts() {
     let closed = stats.segments.iter().filter(|segment| segment.state == SegmentState::Closed).count();
     assert!(closed <= 3, "{:?}", stats.segments);
     drop((log, store));
-    medium.borrow_mut().crash(Crash::Lost);
+    medium.crash(LOST);
     let mut store = Store::open(&medium, 1);
     let log = store.log();
     store.run(async {
@@ -97,7 +98,7 @@ fn compaction_moves_uploads_and_their_parts() {
 }
 
 /// Returns the first byte of the ETag of each kept attempt.
-fn attempts(log: &Log<MemDisk>, upload: &UploadRef) -> Vec<(u16, u8)> {
+fn attempts(log: &Log<SimDisk>, upload: &UploadRef) -> Vec<(u16, u8)> {
     log.part_attempts(upload).unwrap().into_iter().map(|part| (part.number, part.etag[0])).collect()
 }
 
@@ -124,7 +125,7 @@ fn resent_parts_stay_usable_until_the_upload_ends() {
         assert_eq!(attempts(&log, &upload).len(), 5);
     });
     drop((log, store));
-    medium.borrow_mut().crash(Crash::Lost);
+    medium.crash(LOST);
 
     let mut store = Store::open(&medium, 1);
     let log = store.log();
@@ -297,7 +298,7 @@ fn upload_of_the_most_parts_is_completed_and_recovered() {
 fn aborted_upload_is_no_longer_listed() {
     let (medium, mut store) = Store::fresh(3, 1);
     let log = store.log();
-    let list = |log: &Log<MemDisk>, list: &ListUploads| {
+    let list = |log: &Log<SimDisk>, list: &ListUploads| {
         let listing = log.list_uploads("bucket", list).unwrap();
         let entries = listing.entries.into_iter().map(|entry| match entry {
             ListedUpload::Upload(upload) => format!("{} {}", upload.key, upload.id[0]),

@@ -1,15 +1,16 @@
 //! Stores created by older versions of the format.
 
-use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use futures_executor::LocalPool;
 
 use keyhole_log::limits::SUPERBLOCK_AT;
 use keyhole_log::{CheckOptions, Condition, Disk, Error, Log, UploadRef, check};
+use keyhole_sim::disk::{Medium, SimDisk};
 
 use crate::support::store::{Store, get, options, put, read};
-use crate::support::{Crash, Medium, MemDisk};
+use crate::support::{LOST, SOME, new_medium};
 
 /// The medium of a store of the last version 2 build after a power failure: 40 MiB in segments of 2
 /// MiB. Run-length encoded: `0`, a length and the repeated byte, or `1`, a length and the bytes.
@@ -44,22 +45,18 @@ fn expand(mut packed: &[u8]) -> Vec<u8> {
     bytes
 }
 
-fn version_2() -> Rc<RefCell<Medium>> {
-    let medium = Medium::new(1);
-    *medium.borrow_mut().bytes() = expand(VERSION_2);
-    medium.borrow_mut().reload();
+fn version_2() -> Arc<Medium> {
+    let medium = new_medium(1);
+    medium.set_content(&expand(VERSION_2));
     medium
 }
 
-fn versions(medium: &Rc<RefCell<Medium>>) -> [u8; 2] {
-    let mut medium = medium.borrow_mut();
-    let bytes = medium.bytes();
-    let versions = SUPERBLOCK_AT.map(|at| bytes[at as usize + 8]);
-    medium.reload();
-    versions
+fn versions(medium: &Arc<Medium>) -> [u8; 2] {
+    let bytes = medium.content();
+    SUPERBLOCK_AT.map(|at| bytes[at as usize + 8])
 }
 
-async fn check_all(log: &Log<MemDisk>) {
+async fn check_all(log: &Log<SimDisk>) {
     for (key, value, len) in OBJECTS {
         let object = log.object("bucket", key).await.unwrap().unwrap();
         assert_eq!(read(log, &object).await.unwrap(), vec![value; len], "{key}");
@@ -98,7 +95,7 @@ fn store_of_version_2_is_upgraded_to_version_3() {
     });
     drop(log);
     store.close();
-    medium.borrow_mut().crash(Crash::Lost);
+    medium.crash(LOST);
     assert_eq!(versions(&medium), [3, 3]);
     let mut store = Store::open(&medium, 1);
     assert_eq!((store.recovery.upgraded_from, store.recovery.damaged.len()), (None, 0));
@@ -106,19 +103,20 @@ fn store_of_version_2_is_upgraded_to_version_3() {
     store.run(check_all(&log));
     drop(log);
     store.close();
-    let report = LocalPool::new().run_until(check(Rc::new(MemDisk::new(&medium)), CheckOptions::default())).unwrap();
+    let report =
+        LocalPool::new().run_until(check(Rc::new(SimDisk::in_turns(&medium)), CheckOptions::default())).unwrap();
     assert!(report.findings.is_empty(), "{:?}", report.findings);
 }
 
 #[test]
 fn check_leaves_version_2_unchanged() {
     let medium = version_2();
-    let before = medium.borrow_mut().bytes().clone();
-    medium.borrow_mut().reload();
-    let report = LocalPool::new().run_until(check(Rc::new(MemDisk::new(&medium)), CheckOptions::default())).unwrap();
+    let before = medium.content();
+    let report =
+        LocalPool::new().run_until(check(Rc::new(SimDisk::in_turns(&medium)), CheckOptions::default())).unwrap();
     assert!(report.findings.is_empty(), "{:?}", report.findings);
     assert_eq!((report.objects, report.uploads), (5, 1));
-    assert!(*medium.borrow_mut().bytes() == before);
+    assert!(medium.content() == before);
 }
 
 #[test]
@@ -126,19 +124,20 @@ fn upgrade_interrupted_at_any_write_opens_again() {
     // The sync during recovery, the marks, and the two superblock copies.
     for stop in 0..12 {
         let medium = version_2();
-        medium.borrow_mut().stop_after = Some(stop);
+        let before = medium.counters().changes;
+        medium.stop_after_changes(Some(stop));
         {
-            let disk = MemDisk::new(&medium);
+            let disk = SimDisk::in_turns(&medium);
             let mut pool = LocalPool::new();
             let opening = keyhole_log::open(&disk, options(1));
             let mut opening = std::pin::pin!(opening);
             let done = pool.run_until(futures_util::future::poll_fn(|cx| {
                 std::task::Poll::Ready(opening.as_mut().poll(cx).is_ready())
             }));
-            let stopped = medium.borrow().operations > stop;
+            let stopped = medium.counters().changes - before > stop;
             assert_eq!(done, !stopped, "stop after {stop}");
         }
-        medium.borrow_mut().crash(Crash::Some);
+        medium.crash(SOME);
         let versions = versions(&medium);
         let store = Store::open_with(&medium, options(1));
         let mut store = store.unwrap_or_else(|error| panic!("stop after {stop}, {versions:?}: {error}"));
@@ -156,16 +155,13 @@ fn upgrade_interrupted_at_any_write_opens_again() {
 #[test]
 fn newer_version_is_refused_by_one_copy_alone() {
     let medium = version_2();
-    {
-        let mut medium = medium.borrow_mut();
-        let bytes = medium.bytes();
+    medium.edit(|bytes| {
         let mut page = bytes[..4096].to_vec();
         page[8] = 4;
         let crc = crc_of(&page);
         page[12..16].copy_from_slice(&crc.to_le_bytes());
         bytes[SUPERBLOCK_AT[1] as usize..][..4096].copy_from_slice(&page);
-        medium.reload();
-    }
+    });
     let error = Store::open_with(&medium, options(1)).err().expect("refused");
     assert!(matches!(error, Error::UnsupportedVersion { found: 4, supported: 3 }), "{error}");
 }

@@ -1,13 +1,13 @@
 //! File contents that FORMAT.md requires although recovery rarely depends on them.
 
-use std::cell::RefCell;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use keyhole_log::limits::{NUMBER_JUMP, PAGE, SEGMENTS_START, SUPERBLOCK_AT};
 use keyhole_log::{Condition, Log};
+use keyhole_sim::disk::{Medium, SimDisk};
 
 use crate::support::store::{SEGMENT_LEN, Store, get, put};
-use crate::support::{Crash, Medium, MemDisk, word};
+use crate::support::{LOST, word};
 
 /// Kinds of records.
 const SEGMENT_END: u8 = 9;
@@ -37,9 +37,8 @@ fn half(image: &[u8], at: usize) -> u32 {
 }
 
 /// Returns all records in the file, in file order.
-fn records(medium: &Rc<RefCell<Medium>>) -> Vec<Header> {
-    let medium = medium.borrow();
-    let image = medium.written();
+fn records(medium: &Arc<Medium>) -> Vec<Header> {
+    let image = &medium.content();
     let places = (SEGMENTS_START as usize..image.len().saturating_sub(88)).step_by(8);
     let here = |at: &usize| image[*at..].starts_with(b"khR1") && word(image, at + 40) == *at as u64;
     let header = |at: usize| Header {
@@ -53,7 +52,7 @@ fn records(medium: &Rc<RefCell<Medium>>) -> Vec<Header> {
 }
 
 /// Stores small objects until records go to another segment.
-async fn fill_segment(log: &Log<MemDisk>) {
+async fn fill_segment(log: &Log<SimDisk>) {
     for seed in 0..SEGMENT_LEN / 60_000 + 4 {
         put(log, &format!("k{}", seed % 4), seed, 60_000).await.unwrap();
     }
@@ -96,9 +95,8 @@ fn checkpoint_raises_epoch_and_names_its_predecessor() {
     let (medium, mut store) = Store::fresh_maintained();
     let log = store.log();
     let fields = || {
-        let medium = medium.borrow();
-        let image = medium.written();
-        let [first, second] = SUPERBLOCK_AT.map(|at| [32, 64, 72].map(|field| word(image, at as usize + field)));
+        let image = medium.content();
+        let [first, second] = SUPERBLOCK_AT.map(|at| [32, 64, 72].map(|field| word(&image, at as usize + field)));
         assert_eq!(first, second, "epoch and checkpoints of both copies");
         first
     };
@@ -126,7 +124,7 @@ fn opening_continues_above_all_numbers_possibly_allocated() {
         put(&log, "k", 2, 100).await.unwrap();
     });
     drop((log, store));
-    medium.borrow_mut().crash(Crash::Lost);
+    medium.crash(LOST);
     let before = records(&medium).iter().map(|record| record.seq).max().unwrap();
     let mut store = Store::open(&medium, 1);
     let log = store.log();

@@ -1,5 +1,5 @@
-//! An in-memory disk shared by several threads. It parses the records written to it and checks them
-//! against the rules of FORMAT.md on watermarks.
+//! A disk shared by several threads: it parses the records written to the simulated disk and checks
+//! them against the rules of FORMAT.md on watermarks.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -7,26 +7,21 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use keyhole_log::Disk;
-use keyhole_log::limits::BUFFER_LEN;
-use shuttle::rand::{Rng, thread_rng};
-use shuttle::sync::Mutex;
+use keyhole_sim::disk::{Buffer, Medium, SimDisk};
+use shuttle::sync::{Mutex, MutexGuard};
 
-use super::common::{Buf, Turn, check_alignment};
 use super::hold;
-
-/// Maximum turns per operation.
-const TURNS_MAX: u32 = 3;
 
 const MOVED: u8 = 4;
 const OBJECT: u8 = 4;
 const TOMBSTONE: u8 = 5;
 
-/// The state shared by all disks of a store.
-pub(crate) struct Medium(Mutex<State>);
+/// The records that all disks of a store have written.
+#[derive(Default)]
+pub(crate) struct Records(Mutex<State>);
 
+#[derive(Default)]
 struct State {
-    bytes: Vec<u8>,
-    len: usize,
     /// Numbers of records whose writes have completed, in order of completion.
     written: Vec<u64>,
     /// Numbers of records written or being written, but not durable.
@@ -39,19 +34,7 @@ struct State {
     names: BTreeMap<String, (u64, bool)>,
 }
 
-impl Medium {
-    pub(crate) fn new(capacity: usize) -> Arc<Self> {
-        Arc::new(Medium(Mutex::new(State {
-            bytes: vec![0; capacity],
-            len: 0,
-            written: Vec::new(),
-            volatile: BTreeSet::new(),
-            durable: BTreeSet::new(),
-            watermark: 0,
-            names: BTreeMap::new(),
-        })))
-    }
-
+impl Records {
     /// Returns whether the record of this number is durable.
     pub(crate) fn is_durable(&self, seq: u64) -> bool {
         self.0.lock().unwrap().durable.contains(&seq)
@@ -113,86 +96,79 @@ impl State {
         self.volatile.extend(&seqs);
         seqs
     }
+
+    /// Notes that these records are durable.
+    fn harden(&mut self, seqs: &[u64]) {
+        for seq in seqs {
+            self.volatile.remove(seq);
+            self.durable.insert(*seq);
+        }
+    }
 }
 
-/// The disk of one thread.
-pub(crate) struct ThreadDisk(pub(crate) Arc<Medium>);
+/// The disk of one thread, which reports the records that it writes.
+pub(crate) struct ThreadDisk {
+    disk: SimDisk,
+    records: Arc<Records>,
+}
 
-async fn turns() {
-    for _ in 0..thread_rng().gen_range(0..=TURNS_MAX) {
-        Turn::once().await;
+impl ThreadDisk {
+    pub(crate) fn new(medium: &Arc<Medium>, records: &Arc<Records>) -> Self {
+        ThreadDisk { disk: SimDisk::in_turns(medium), records: Arc::clone(records) }
+    }
+
+    fn records(&self) -> MutexGuard<'_, State> {
+        self.records.0.lock().unwrap()
     }
 }
 
 impl Disk for ThreadDisk {
-    type Buf = Buf;
+    type Buf = Buffer;
 
-    fn buffer(&self) -> Buf {
-        Buf::new(BUFFER_LEN)
+    fn buffer(&self) -> Buffer {
+        self.disk.buffer()
     }
 
-    async fn read(&self, offset: u64, mut buf: Buf, at: Range<usize>) -> (io::Result<()>, Buf) {
-        turns().await;
-        let state = self.0.0.lock().unwrap();
-        let from = offset as usize;
-        if from + at.len() > state.len {
-            return (Err(io::ErrorKind::UnexpectedEof.into()), buf);
-        }
-        buf.as_mut()[at.clone()].copy_from_slice(&state.bytes[from..from + at.len()]);
-        (Ok(()), buf)
+    fn buffer_with_len(&self, len: usize) -> Buffer {
+        self.disk.buffer_with_len(len)
     }
 
-    async fn write(&self, offset: u64, buf: Buf, at: Range<usize>) -> (io::Result<()>, Buf) {
-        check_alignment(offset, &at);
-        let seqs = self.0.0.lock().unwrap().observe(&buf.as_ref()[at.clone()]);
-        turns().await;
-        let mut state = self.0.0.lock().unwrap();
-        let from = offset as usize;
-        assert!(from + at.len() <= state.len, "a write into space that was not allocated");
-        state.bytes[from..from + at.len()].copy_from_slice(&buf.as_ref()[at]);
-        state.written.extend(seqs);
-        drop(state);
-        (Ok(()), buf)
+    async fn read(&self, offset: u64, buf: Buffer, at: Range<usize>) -> (io::Result<()>, Buffer) {
+        self.disk.read(offset, buf, at).await
     }
 
-    async fn write_durable(&self, offset: u64, buf: Buf, at: Range<usize>) -> (io::Result<()>, Buf) {
-        let seqs = self.0.0.lock().unwrap().observe(&buf.as_ref()[at.clone()]);
-        let written = self.write(offset, buf, at).await;
-        let state = &mut *self.0.0.lock().unwrap();
-        for seq in seqs {
-            state.volatile.remove(&seq);
-            state.durable.insert(seq);
-        }
+    async fn write(&self, offset: u64, buf: Buffer, at: Range<usize>) -> (io::Result<()>, Buffer) {
+        let seqs = self.records().observe(&buf.as_ref()[at.clone()]);
+        let written = self.disk.write(offset, buf, at).await;
+        self.records().written.extend(seqs);
+        written
+    }
+
+    async fn write_durable(&self, offset: u64, buf: Buffer, at: Range<usize>) -> (io::Result<()>, Buffer) {
+        let seqs = self.records().observe(&buf.as_ref()[at.clone()]);
+        let written = self.disk.write_durable(offset, buf, at).await;
+        self.records().harden(&seqs);
         written
     }
 
     async fn sync(&self) -> io::Result<()> {
         // Snapshots the completed writes: those that complete during the sync
         // may or may not be durable.
-        let covered = self.0.0.lock().unwrap().written.len();
-        turns().await;
-        let state = &mut *self.0.0.lock().unwrap();
-        for seq in &state.written[..covered] {
-            state.volatile.remove(seq);
-            state.durable.insert(*seq);
-        }
-        Ok(())
+        let covered = self.records().written.clone();
+        let synced = self.disk.sync().await;
+        self.records().harden(&covered);
+        synced
     }
 
     async fn len(&self) -> io::Result<u64> {
-        Ok(self.0.0.lock().unwrap().len as u64)
+        self.disk.len().await
     }
 
     async fn discard(&self, offset: u64, len: u64) -> io::Result<()> {
-        turns().await;
-        self.0.0.lock().unwrap().bytes[offset as usize..][..len as usize].fill(0x5c);
-        Ok(())
+        self.disk.discard(offset, len).await
     }
 
     async fn allocate(&self, offset: u64, len: u64) -> io::Result<()> {
-        turns().await;
-        let mut state = self.0.0.lock().unwrap();
-        state.len = state.len.max((offset + len) as usize);
-        Ok(())
+        self.disk.allocate(offset, len).await
     }
 }

@@ -5,8 +5,6 @@
 //! `cargo test -p keyhole-log --features sabotage,shuttle --test threads`; `KEYHOLE_SEED=n` repeats
 //! one schedule, and `KEYHOLE_SCHEDULES=n` runs more of them.
 
-#[path = "../common/mod.rs"]
-mod common;
 mod disk;
 
 use std::cell::{Cell, RefCell};
@@ -27,13 +25,19 @@ use keyhole_log::{
     Condition, Content, Disk, Error, Etag, Format, ListObjects, Listed, Log, OpenOptions, PutObject, Sabotage, Store,
     create, maintenance, open, sabotage, worker,
 };
+use keyhole_sim::disk::{Faults, Medium};
+use keyhole_sim::random::Random;
 
-use disk::{Medium, ThreadDisk};
+use disk::{Records, ThreadDisk};
 
 /// Number of schedules within which a mistake must be detected.
 const CAUGHT_WITHIN: u64 = 200;
 
 const WORKERS: usize = 3;
+
+/// Maximum turns of most operations of the disk.
+const TURNS_MAX: u64 = 3;
+
 const SEGMENT_LEN: u64 = 2 << 20;
 const CAPACITY: u64 = SEGMENTS_START + 24 * SEGMENT_LEN;
 
@@ -55,7 +59,7 @@ fn hold(holds: bool, what: impl FnOnce() -> String) {
 }
 
 /// The work of one thread, and its number.
-type Work = fn(usize, Log<ThreadDisk>, Arc<Medium>) -> futures_util::future::LocalBoxFuture<'static, ()>;
+type Work = fn(usize, Log<ThreadDisk>, Arc<Records>) -> futures_util::future::LocalBoxFuture<'static, ()>;
 
 fn options() -> OpenOptions {
     OpenOptions { workers: WORKERS, ..OpenOptions::default() }
@@ -89,9 +93,9 @@ async fn put(log: &Log<ThreadDisk>, key: &str, version: u64, len: usize, conditi
 
 /// Reads an object completely, and returns its version and number. The index must
 /// show only durable objects.
-async fn get(log: &Log<ThreadDisk>, medium: &Medium, key: &str) -> Option<(u64, u64)> {
+async fn get(log: &Log<ThreadDisk>, records: &Records, key: &str) -> Option<(u64, u64)> {
     let object = log.object("b", key).await.unwrap()?;
-    hold(medium.is_durable(object.seq), || format!("the index shows {key:?} ahead of its time"));
+    hold(records.is_durable(object.seq), || format!("the index shows {key:?} ahead of its time"));
     let version = u64::from_le_bytes(object.etag.digest[..8].try_into().unwrap());
     let body = log.body(&object.parts[0]).await.unwrap();
     let (tags, buf) = log.read_block(&body, 0, 0..64, log.disk().buffer()).await;
@@ -102,20 +106,20 @@ async fn get(log: &Log<ThreadDisk>, medium: &Medium, key: &str) -> Option<(u64, 
 }
 
 /// Checks that the names and numbers of all objects are as expected.
-async fn hold_everything(log: &Log<ThreadDisk>, medium: &Medium, when: &str) {
+async fn hold_everything(log: &Log<ThreadDisk>, records: &Records, when: &str) {
     let list = ListObjects { limit: 1000, ..ListObjects::default() };
     let mut found = BTreeMap::new();
     for entry in log.list_objects("b", &list).unwrap().entries {
         let Listed::Object { key, .. } = entry else { unreachable!("there is no delimiter") };
-        let seq = get(log, medium, &key).await.map(|(_, seq)| seq);
+        let seq = get(log, records, &key).await.map(|(_, seq)| seq);
         found.extend(seq.map(|seq| (key, seq)));
     }
-    let wanted = medium.objects();
+    let wanted = records.objects();
     hold(found == wanted, || format!("{when} there are {found:?}, and there should be {wanted:?}"));
 }
 
-async fn opened(medium: &Arc<Medium>) -> Arc<Store> {
-    let (store, recovery) = open(&ThreadDisk(Arc::clone(medium)), options()).await.unwrap();
+async fn opened(disk: &ThreadDisk) -> Arc<Store> {
+    let (store, recovery) = open(disk, options()).await.unwrap();
     hold(recovery.damaged.is_empty(), || format!("{:?}", recovery.damaged));
     store
 }
@@ -123,10 +127,13 @@ async fn opened(medium: &Arc<Medium>) -> Arc<Store> {
 /// Runs a store on several threads from creation to shutdown, and verifies its
 /// contents after reopening it.
 fn life(work: Work) {
-    let medium = Medium::new(CAPACITY as usize);
+    let faults = Faults { slowness: TURNS_MAX, ..Faults::none() };
+    let medium = Medium::new(Random::new(thread_rng().r#gen()), faults);
+    let records = Arc::<Records>::default();
+    let disk = || Rc::new(ThreadDisk::new(&medium, &records));
     let format = Format { store_id: [7; 16], capacity: CAPACITY, segment_len: SEGMENT_LEN, created_ms: 1 };
-    block_on(create(&ThreadDisk(Arc::clone(&medium)), &format)).unwrap();
-    let store = block_on(opened(&medium));
+    block_on(create(&*disk(), &format)).unwrap();
+    let store = block_on(opened(&disk()));
     let (ends, mut others): (Vec<_>, Vec<_>) = (1..WORKERS).map(|_| oneshot::channel()).unzip();
     let mut begins = Vec::new();
     let threads: Vec<_> = (1..WORKERS)
@@ -136,28 +143,28 @@ fn life(work: Work) {
             begins.push(begin);
             let store = Arc::clone(&store);
             let medium = Arc::clone(&medium);
+            let records = Arc::clone(&records);
             thread::spawn(move || {
-                let (log, writer) = worker(store, Rc::new(ThreadDisk(Arc::clone(&medium))));
+                let (log, writer) = worker(store, Rc::new(ThreadDisk::new(&medium, &records)));
                 let clients = async move {
                     begun.await.unwrap();
-                    work(number, log, medium).await;
+                    work(number, log, records).await;
                     end.send(()).unwrap();
                 };
                 block_on(join(clients, writer.run()));
             })
         })
         .collect();
-    let disk = || Rc::new(ThreadDisk(Arc::clone(&medium)));
     let (log, writer) = worker(Arc::clone(&store), disk());
     let (maintenance, its_writer) = maintenance(Arc::clone(&store), disk());
     let clients = async {
         log.create_bucket("b", 1).await.unwrap();
         begins.into_iter().for_each(|begin| begin.send(()).unwrap());
-        work(0, log.clone(), Arc::clone(&medium)).await;
+        work(0, log.clone(), Arc::clone(&records)).await;
         for other in &mut others {
             other.await.unwrap();
         }
-        hold_everything(&log, &medium, "at the end").await;
+        hold_everything(&log, &records, "at the end").await;
         drop(log);
     };
     block_on(join4(clients, writer.run(), maintenance.run(), its_writer.run()));
@@ -166,14 +173,18 @@ fn life(work: Work) {
     hold(pins == (0, 0), || format!("{pins:?} pins that nobody holds"));
     drop(store);
 
-    let store = block_on(opened(&medium));
+    let store = block_on(opened(&disk()));
     let (log, writer) = worker(store, disk());
-    let clients = async move { hold_everything(&log, &medium, "after the opening").await };
+    let clients = async move { hold_everything(&log, &records, "after the opening").await };
     block_on(join(clients, writer.run()));
 }
 
 /// All threads try to be first.
-fn race(number: usize, log: Log<ThreadDisk>, medium: Arc<Medium>) -> futures_util::future::LocalBoxFuture<'static, ()> {
+fn race(
+    number: usize,
+    log: Log<ThreadDisk>,
+    records: Arc<Records>,
+) -> futures_util::future::LocalBoxFuture<'static, ()> {
     const RACERS: usize = 32;
     Box::pin(async move {
         if number == 0 {
@@ -188,7 +199,7 @@ fn race(number: usize, log: Log<ThreadDisk>, medium: Arc<Medium>) -> futures_uti
             match outcome {
                 Ok(()) => {
                     let winners = WINNERS.replace(WINNERS.get() + 1);
-                    let there = get(&log, &medium, "one").await;
+                    let there = get(&log, &records, "one").await;
                     hold(winners == 0, || "there are two winners".into());
                     hold(there.is_some_and(|(version, _)| version == racer as u64), || {
                         format!("{racer} won: {there:?}")
@@ -199,7 +210,7 @@ fn race(number: usize, log: Log<ThreadDisk>, medium: Arc<Medium>) -> futures_uti
                 Err(error) => panic!("{error}"),
             }
         }
-        let there = get(&log, &medium, "one").await;
+        let there = get(&log, &records, "one").await;
         hold(!seen || there.is_some(), || "somebody was ahead, but nobody is there".into());
     })
 }
@@ -209,14 +220,14 @@ fn race(number: usize, log: Log<ThreadDisk>, medium: Arc<Medium>) -> futures_uti
 fn churn(
     number: usize,
     log: Log<ThreadDisk>,
-    medium: Arc<Medium>,
+    records: Arc<Records>,
 ) -> futures_util::future::LocalBoxFuture<'static, ()> {
     const CLIENTS: usize = 3;
     const OPERATIONS: u64 = 8;
     Box::pin(async move {
         let clients = (0..CLIENTS).map(|client| {
             let log = log.clone();
-            let medium = Arc::clone(&medium);
+            let records = Arc::clone(&records);
             async move {
                 let own = format!("{number}-{client}");
                 for operation in 0..OPERATIONS {
@@ -226,12 +237,12 @@ fn churn(
                     match thread_rng().gen_range(0..6) {
                         0 => {
                             log.delete_object("b", &own, 1, Condition::None).await.unwrap();
-                            let there = get(&log, &medium, &own).await;
+                            let there = get(&log, &records, &own).await;
                             hold(there.is_none(), || format!("{own:?} was deleted: {there:?}"));
                         }
                         1 | 2 => {
                             put(&log, &own, version, len, Condition::None).await.unwrap();
-                            let there = get(&log, &medium, &own).await.map(|(version, _)| version);
+                            let there = get(&log, &records, &own).await.map(|(version, _)| version);
                             hold(there == Some(version), || format!("{own:?} is {there:?} after {version}"));
                         }
                         3 => {
@@ -239,7 +250,7 @@ fn churn(
                         }
                         4 => put(&log, shared, version, len, Condition::None).await.unwrap(),
                         _ => {
-                            get(&log, &medium, shared).await;
+                            get(&log, &records, shared).await;
                         }
                     }
                 }

@@ -255,7 +255,7 @@ mod tests {
     /// the number of body bytes that were sent; `None` without a response head.
     fn send(announced: u64, lens: &[usize]) -> (bool, bool, Option<usize>) {
         let clock = Rc::new(Clock::default());
-        let disk = SimDisk::new(&Medium::new(&clock, Random::new(1), Faults::none()));
+        let disk = SimDisk::new(&Medium::new(Random::new(1), Faults::none()), &clock);
         let connection = Connection::new(Sent::default(), Host::new(Stopped));
         let persistence = Persistence::Implied;
         let context =

@@ -1,7 +1,6 @@
 //! A pool of buffers: filling a megabyte takes longer than most operations.
 
-use std::cell::RefCell;
-use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use keyhole_log::limits::BUFFER_LEN;
 
@@ -10,35 +9,38 @@ const FRESH: u8 = 0xa5;
 
 /// Free buffers of one life. The pool is not shared, so that stale content follows from the seed.
 #[derive(Default)]
-pub(super) struct Pool(RefCell<Vec<Vec<u8>>>);
+pub(super) struct Pool(Mutex<Vec<Vec<u8>>>);
 
 impl Pool {
-    pub(super) fn take(self: &Rc<Self>) -> Buffer {
-        let bytes = self.0.borrow_mut().pop().unwrap_or_else(|| vec![FRESH; BUFFER_LEN]);
-        Buffer { bytes, pool: Rc::clone(self) }
+    /// Returns a buffer of exactly `len` bytes.
+    pub(super) fn take(self: &Arc<Self>, len: usize) -> Buffer {
+        let free = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        Buffer { bytes: free.unwrap_or_else(|| vec![FRESH; BUFFER_LEN]), len, pool: Arc::clone(self) }
     }
 }
 
 /// A buffer of a simulated disk. It holds stale bytes of its previous user.
 pub struct Buffer {
     bytes: Vec<u8>,
-    pool: Rc<Pool>,
+    len: usize,
+    pool: Arc<Pool>,
 }
 
 impl AsRef<[u8]> for Buffer {
     fn as_ref(&self) -> &[u8] {
-        &self.bytes
+        &self.bytes[..self.len]
     }
 }
 
 impl AsMut<[u8]> for Buffer {
     fn as_mut(&mut self) -> &mut [u8] {
-        &mut self.bytes
+        &mut self.bytes[..self.len]
     }
 }
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        self.pool.0.borrow_mut().push(std::mem::take(&mut self.bytes));
+        let bytes = std::mem::take(&mut self.bytes);
+        self.pool.0.lock().unwrap_or_else(PoisonError::into_inner).push(bytes);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::ops::Range;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use keyhole_log::limits::{PAGE, SEGMENTS_START};
 
@@ -158,11 +158,11 @@ fn damage_page(
     affected: &mut Affected,
 ) -> Option<Range<u64>> {
     let what = random.below(5);
-    let other = pages.page(*random.pick(written)).map(Rc::clone);
+    let other = pages.page(*random.pick(written)).map(Arc::clone);
     let bit = random.below(8 * PAGE as u64) as usize;
     let sector = random.below((PAGE / SECTOR) as u64) as usize;
     let noise = random.number() as u8;
-    let before = pages.page(at).map(Rc::clone)?;
+    let before = pages.page(at).map(Arc::clone)?;
     pages.change(at, |page: &mut Page| match what {
         0 | 1 => page[bit / 8] ^= 1 << (bit % 8),
         2 => page[sector * SECTOR..(sector + 1) * SECTOR].fill(0),

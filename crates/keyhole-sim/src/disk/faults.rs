@@ -30,6 +30,9 @@ const FILE_SYSTEMS: [FileSystem; 6] = {
 /// Maximum number of operations between two changes by a neighbour; one is chosen per life.
 const NEIGHBOURS: [u64; 4] = [20, 100, 400, 2000];
 
+/// The rate of a fault that every operation has.
+pub const ALWAYS: u64 = 10_000;
+
 /// Fault rates per 10,000 operations and properties of the medium.
 #[derive(Debug, Clone, Default)]
 pub struct Faults {
@@ -39,7 +42,8 @@ pub struct Faults {
     pub read: u64,
     /// A write fails: its range has unknown content until the next write there.
     pub write: u64,
-    /// A sync fails: what it covered is partly lost, at the latest at a power failure.
+    /// A sync or the sync of a durable write fails: what it covered is partly lost, at the latest at a
+    /// power failure.
     pub sync: u64,
     /// An allocation fails with an error other than lack of space.
     pub allocate: u64,
@@ -52,6 +56,11 @@ pub struct Faults {
     pub greedy: bool,
     /// Whether the file system can punch holes: returned space may then be lost to neighbours.
     pub holes: bool,
+    /// Whether the file system reports which pages have space and which were written. A write into a
+    /// hole of a file system that promises space is then a mistake of the engine.
+    pub extents: bool,
+    /// Whether allocations wait.
+    pub hold_allocations: bool,
     /// Whether an unanswered allocation, or one that failed for lack of space, may extend the file
     /// by any number of pages.
     pub half_grown: bool,

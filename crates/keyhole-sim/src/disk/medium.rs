@@ -1,7 +1,7 @@
 //! The medium: the durable state, the state that reads see, and the unsynced changes.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::rc::Rc;
+use std::sync::Arc;
 
 use keyhole_log::limits::PAGE;
 
@@ -29,7 +29,7 @@ pub(super) enum Phase {
 pub(super) enum ChangeKind {
     Write {
         offset: u64,
-        pages: Vec<Rc<Page>>,
+        pages: Vec<Arc<Page>>,
     },
     /// An allocation.
     Grow {
@@ -51,6 +51,8 @@ pub(crate) enum Fuse {
     Never,
     /// At this event number of the disk.
     Event(u64),
+    /// At the first change beyond this number of changes.
+    Change(u64),
 }
 
 /// Counters of past events, used to judge answers.
@@ -58,6 +60,16 @@ pub(crate) enum Fuse {
 pub struct DiskCounters {
     /// Events: beginnings, completions and answers of disk operations.
     pub events: u64,
+    /// Reads.
+    pub reads: u64,
+    /// Writes, syncs, allocations and discards that were begun or refused.
+    pub changes: u64,
+    /// Syncs and durable writes.
+    pub syncs: u64,
+    /// Allocations.
+    pub allocations: u64,
+    /// Writes into space that was not written since its allocation.
+    pub first_writes: u64,
     /// Failed reads, transient and permanent.
     pub reads_failed: u64,
     /// Failed writes, syncs and allocations since the machine started.
@@ -81,7 +93,7 @@ pub(super) struct MediumState {
     pub(super) random: Random,
     pub(super) faults: Faults,
     /// Content of space that was never written.
-    garbage: Vec<Rc<Page>>,
+    garbage: Vec<Arc<Page>>,
     pub(super) fuse: Fuse,
     pub(super) dead: bool,
     pub(super) counters: DiskCounters,
@@ -103,7 +115,7 @@ impl MediumState {
         if faults.dirty {
             let mut page = Box::new([0; PAGE]);
             page.chunks_exact_mut(8).for_each(|word| word.copy_from_slice(&random.number().to_le_bytes()));
-            garbage = vec![Rc::new(*page), Rc::new([0; PAGE]), Rc::new([0xff; PAGE])];
+            garbage = vec![Arc::new(*page), Arc::new([0; PAGE]), Arc::new([0xff; PAGE])];
         }
         MediumState {
             durable: Pages::default(),
@@ -133,6 +145,12 @@ impl MediumState {
         self.dead
     }
 
+    /// Counts a change. The machine may stop at its next event.
+    pub(super) fn begin_change(&mut self) {
+        self.counters.changes += 1;
+        self.dead |= matches!(self.fuse, Fuse::Change(at) if self.counters.changes > at);
+    }
+
     /// Counts a completed operation.
     pub(super) fn step(&mut self) {
         self.space.step(&self.faults, &mut self.random);
@@ -155,6 +173,7 @@ impl MediumState {
     /// Records that these bytes were written.
     pub(super) fn written(&mut self, offset: u64, len: u64) {
         self.bad_pages.written(self.faults.heals, offset, len);
+        self.counters.first_writes += u64::from(self.space.written(offset, len));
     }
 
     pub(super) fn duration(&mut self) -> u64 {
@@ -197,7 +216,7 @@ impl MediumState {
         for (i, page) in pages.iter_mut().enumerate() {
             let at = *offset + (i * PAGE) as u64;
             if self.bad_pages.is_unwritable(at, PAGE as u64) {
-                *page = self.current.page(at).map_or_else(|| Rc::new([0; PAGE]), Rc::clone);
+                *page = self.current.page(at).map_or_else(|| Arc::new([0; PAGE]), Arc::clone);
             }
         }
     }
@@ -220,7 +239,7 @@ impl MediumState {
         };
         for (i, page) in pages.iter_mut().enumerate() {
             let there = self.current.page(*offset + (i * PAGE) as u64);
-            *page = there.map_or_else(|| Rc::new([0; PAGE]), Rc::clone);
+            *page = there.map_or_else(|| Arc::new([0; PAGE]), Arc::clone);
         }
         *phase = Phase::Completed;
     }
@@ -236,7 +255,7 @@ impl MediumState {
         covered.iter().any(|id| self.changes.get(id).is_some_and(|change| change.phase == Phase::Unsynced))
     }
 
-    fn lose(&mut self, covered: &[u64]) {
+    pub(super) fn lose(&mut self, covered: &[u64]) {
         for id in covered {
             if let Some(change) = self.changes.get_mut(id) {
                 change.phase = Phase::Unsynced;
@@ -303,7 +322,7 @@ impl MediumState {
                 let at = *offset + (i * PAGE) as u64;
                 let covering = at.checked_sub(new_at).and_then(|behind| new.get(behind as usize / PAGE));
                 if let Some(now) = covering {
-                    *page = Rc::clone(now);
+                    *page = Arc::clone(now);
                 }
             }
         }
@@ -326,13 +345,20 @@ impl MediumState {
 
     /// Discards a range: it reads as anything from now on.
     pub(super) fn discard(&mut self, offset: u64, len: u64) {
+        let end = offset + len;
+        assert!(end <= self.current.len, "a discard of space that was not allocated, at {offset}");
+        let is_unsynced = |change: &Change| match &change.kind {
+            ChangeKind::Write { offset: at, pages } => *at < end && offset < at + (pages.len() * PAGE) as u64,
+            ChangeKind::Grow { .. } => false,
+        };
+        assert!(!self.changes.values().any(is_unsynced), "a discard of what was just written, at {offset}");
         self.space.discard(&self.faults, offset, len);
-        let zero = Rc::new([0; PAGE]);
+        let zero = Arc::new([0; PAGE]);
         for at in (offset..offset + len).step_by(PAGE) {
             for pages in [&mut self.durable, &mut self.current] {
                 match self.random.below(4) {
                     0 => pages.set(at, None),
-                    1 => pages.set(at, Some(self.garbage.first().map_or_else(|| Rc::clone(&zero), Rc::clone))),
+                    1 => pages.set(at, Some(self.garbage.first().map_or_else(|| Arc::clone(&zero), Arc::clone))),
                     _ => {}
                 }
             }
@@ -424,6 +450,21 @@ impl MediumState {
         }
         self.space.fail_power(self.durable.len);
         self.current = self.durable.clone();
+    }
+
+    /// Inverts bits of a byte.
+    pub(super) fn flip(&mut self, at: u64, mask: u8) {
+        for pages in [&mut self.durable, &mut self.current] {
+            pages.change(at, |page| page[at as usize % PAGE] ^= mask);
+        }
+    }
+
+    /// Replaces the content by that of a file that was written completely and synced.
+    pub(super) fn set_content(&mut self, content: &[u8]) {
+        self.changes.clear();
+        self.durable.replace(content);
+        self.current = self.durable.clone();
+        self.space.set_written(content.len() as u64);
     }
 
     /// Changes the content of the medium while nothing is open or cached.

@@ -1,5 +1,6 @@
-//! The disk of the simulation: [`Medium`] outlives processes, [`SimDisk`] is one worker's handle to
-//! it.
+//! The simulated disk of all tests in memory: [`Medium`] outlives processes, [`SimDisk`] is one
+//! worker's handle to it. The simulation chooses the faults of a medium by its seed; the tests of the
+//! engine and of the node set them one by one.
 //!
 //! It guarantees what FORMAT.md, section 7, assumes, and nothing more:
 //! - A sync makes durable the operations that had completed when it was submitted. Anything else
@@ -9,13 +10,17 @@
 //! - For each page the later write wins: reads and surviving content never revert to a state from
 //!   before a completed sync.
 //! - A process crash loses no completed operation and makes none durable.
-//! - A failed sync partly loses what it covered at the next power failure; until then reads see it.
-//!   Every other sync that covers it fails too. Afterwards only a power failure ends the process,
-//!   as FORMAT.md, section 9, requires.
+//! - A failed sync partly loses what it covered at the next power failure; until then reads see it,
+//!   as Linux keeps pages that it failed to write in its cache. Every other sync that covers it
+//!   fails too, in each process. Linux reports the error only once per open file and then takes the
+//!   pages for clean, which FORMAT.md, section 7, excludes: after a failed sync only a power failure
+//!   ends a process of the simulation, as section 9 requires.
 //! - Space that was allocated and not written has arbitrary content.
 //! - A file system has the space that its neighbours leave ([`FileSystem`]). An operation without
 //!   space fails at once with `StorageFull`, changes no acknowledged data, and may succeed later. A
 //!   write that fails this way may be partly done.
+//! - An allocation that no sync covers may be lost in a power failure, unless a later change survives;
+//!   the file is then as short as before.
 //! - A permanently bad place fails with `EIO`: reads until it is rewritten if the medium heals,
 //!   writes always. A read-only medium answers every change with `EROFS` and still serves reads.
 
@@ -23,80 +28,65 @@ mod bad_pages;
 mod buffer;
 mod damage;
 mod faults;
+mod handle;
 mod layout;
 mod medium;
 mod pages;
 mod rot;
 mod space;
 
-use std::cell::{Cell, Ref, RefCell, RefMut};
-use std::io;
 use std::ops::Range;
-use std::rc::Rc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use keyhole_log::Disk;
-use keyhole_log::limits::{BUFFER_LEN, CHECKPOINTS_KEPT, PAGE, SUPERBLOCK_AT};
+use keyhole_log::limits::{CHECKPOINTS_KEPT, PAGE, SUPERBLOCK_AT};
 
 pub use buffer::Buffer;
 pub use damage::Affected;
-pub use faults::{Crash, Faults, FileSystem, Lie, Survival};
+pub use faults::{ALWAYS, Crash, Faults, FileSystem, Lie, Survival};
+pub use handle::SimDisk;
 pub use medium::DiskCounters;
 pub(crate) use medium::Fuse;
 pub use rot::Rot;
 
-use crate::executor::Clock;
 use crate::random::Random;
-use bad_pages::{EIO, EROFS};
-use medium::{ChangeKind, MediumState};
+use medium::MediumState;
 
-/// Consecutive failures for lack of space allowed per disk without a successful change, plus as
-/// many for each operation that clients begin meanwhile. An operation asks for space twice: for its
-/// body and for its record.
-const REFUSED_MAX: u64 = 20;
-const REFUSED_EACH_MAX: u64 = 6;
-
-/// A medium with its content and its faults.
+/// A medium with its content and its faults. Disks of several threads may share it.
 pub struct Medium {
-    state: RefCell<MediumState>,
-    clock: Rc<Clock>,
-    pool: Rc<buffer::Pool>,
+    state: Mutex<MediumState>,
+    pool: Arc<buffer::Pool>,
 }
 
 impl Medium {
     /// Creates an empty medium.
-    pub fn new(clock: &Rc<Clock>, random: Random, faults: Faults) -> Rc<Self> {
-        let state = RefCell::new(MediumState::new(random, faults));
-        Rc::new(Medium { state, clock: Rc::clone(clock), pool: Rc::default() })
+    pub fn new(random: Random, faults: Faults) -> Arc<Self> {
+        Arc::new(Medium { state: Mutex::new(MediumState::new(random, faults)), pool: Arc::default() })
     }
 
-    fn state(&self) -> RefMut<'_, MediumState> {
-        self.state.borrow_mut()
-    }
-
-    fn look(&self) -> Ref<'_, MediumState> {
-        self.state.borrow()
+    fn state(&self) -> MutexGuard<'_, MediumState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns whether the machine has stopped.
     pub fn is_dead(&self) -> bool {
-        self.look().dead
+        self.state().dead
     }
 
     /// Returns the counters of past events.
     pub fn counters(&self) -> DiskCounters {
-        self.look().counters
+        self.state().counters
     }
 
     /// Returns whether the file system was full at some time since `then`, after an operation had
     /// failed for that reason.
     pub fn was_short_since(&self, then: &DiskCounters) -> bool {
-        let state = self.look();
+        let state = self.state();
         state.counters.full > then.full || state.space.is_short_since(then.neighbour)
     }
 
     /// Returns whether a write or sync is in flight.
     pub fn is_writing(&self) -> bool {
-        let state = self.look();
+        let state = self.state();
         state.syncing > 0 || state.changes.values().any(|change| change.phase == medium::Phase::InFlight)
     }
 
@@ -104,6 +94,18 @@ impl Medium {
     pub fn stop_after(&self, events: Option<u64>) {
         let mut state = self.state();
         state.fuse = events.map_or(Fuse::Never, |events| Fuse::Event(state.counters.events + events));
+    }
+
+    /// Stops the machine at the first change after this many more; `None` disables the stop. That
+    /// change is in flight then.
+    pub fn stop_after_changes(&self, changes: Option<u64>) {
+        let mut state = self.state();
+        state.fuse = changes.map_or(Fuse::Never, |changes| Fuse::Change(state.counters.changes + changes));
+    }
+
+    /// Modifies the fault settings.
+    pub fn update_faults(&self, update: impl FnOnce(&mut Faults)) {
+        update(&mut self.state().faults);
     }
 
     /// Replaces the fault settings and returns the old ones. Bad places remain.
@@ -117,15 +119,51 @@ impl Medium {
         pages.iter().for_each(|at| state.bad_pages.add_unreadable(*at));
     }
 
-    /// Makes the pages at these offsets unwritable.
-    pub fn add_unwritable(&self, pages: &[u64]) {
+    /// Makes a range unwritable.
+    pub fn add_unwritable(&self, range: Range<u64>) {
+        self.state().bad_pages.unwritable.push(range);
+    }
+
+    /// Makes the next `count` reads fail with this error number, although the medium is intact.
+    pub fn fail_reads(&self, count: u64, errno: i32) {
+        self.state().bad_pages.failing_reads = (count, errno);
+    }
+
+    /// Makes the page at this offset return garbage from its second read on.
+    pub fn fade(&self, page: u64) {
+        self.state().bad_pages.fading = Some((page, false));
+    }
+
+    /// Inverts these bits of a byte.
+    pub fn flip(&self, at: u64, mask: u8) {
+        self.state().flip(at, mask);
+    }
+
+    /// Limits the file system to this many bytes, all of them free except those of the file.
+    pub fn set_size(&self, bytes: u64) {
         let mut state = self.state();
-        pages.iter().for_each(|at| state.bad_pages.add_unwritable(*at));
+        state.space.size = Some(bytes / PAGE as u64);
+        state.space.release();
+    }
+
+    /// Lets others take all free space of a limited file system.
+    pub fn fill_by_others(&self) {
+        self.state().space.fill();
+    }
+
+    /// Frees the space that others have taken.
+    pub fn release_by_others(&self) {
+        self.state().space.release();
+    }
+
+    /// Discards a range, as a sparse copy of the file does.
+    pub fn punch(&self, offset: u64, len: u64) {
+        self.state().discard(offset, len);
     }
 
     /// Returns the offsets of the unreadable pages.
     pub fn unreadable(&self) -> Vec<u64> {
-        self.look().bad_pages.unreadable()
+        self.state().bad_pages.unreadable()
     }
 
     /// Makes the medium read-only after this many more events.
@@ -136,13 +174,13 @@ impl Medium {
 
     /// Returns whether the medium is read-only.
     pub fn is_read_only(&self) -> bool {
-        self.look().is_read_only()
+        self.state().is_read_only()
     }
 
     /// Makes a written page, or the page behind one, unwritable and returns its offset.
     pub fn wear(&self) -> Option<u64> {
         let at = self.state().at_rest(rot::wear)?;
-        self.add_unwritable(&[at]);
+        self.add_unwritable(at..at + PAGE as u64);
         Some(at)
     }
 
@@ -171,20 +209,21 @@ impl Medium {
 
     /// Returns the content of the medium, as reads see it.
     pub fn content(&self) -> Vec<u8> {
-        let state = self.look();
+        let state = self.state();
         state.current.bytes(0, state.current.len as usize)
     }
 
-    /// Replaces the content of a medium that nothing has been written to.
+    /// Replaces the content by that of a file that was written completely and synced.
     pub fn set_content(&self, content: &[u8]) {
-        self.state().at_rest(|pages, _| {
-            pages.grow(content.len() as u64, &[]);
-            for (page, at) in content.chunks_exact(PAGE).zip((0..).step_by(PAGE)) {
-                if page.iter().any(|byte| *byte != 0) {
-                    pages.put(at, &pages::cut(page));
-                }
-            }
-        });
+        self.state().set_content(content);
+    }
+
+    /// Modifies the content like [`set_content`](Self::set_content).
+    pub fn edit<T>(&self, edit: impl FnOnce(&mut Vec<u8>) -> T) -> T {
+        let mut content = self.content();
+        let result = edit(&mut content);
+        self.set_content(&content);
+        result
     }
 
     /// Stops the machine. All users of the medium must have been dropped.
@@ -254,252 +293,8 @@ impl Medium {
     /// Returns whether only a power failure may end the process: the cache holds changes that can
     /// never become durable.
     pub fn must_lose_power(&self) -> bool {
-        let state = self.look();
+        let state = self.state();
         let lost = |phase| matches!(phase, medium::Phase::Failed | medium::Phase::Unsynced);
         state.counters.failed > 0 || state.changes.values().any(|change| lost(change.phase))
-    }
-}
-
-/// The handle of one worker, or of the maintenance, to the medium.
-pub struct SimDisk {
-    medium: Rc<Medium>,
-    /// Number of client operations at the last change through this disk.
-    operations_then: Cell<u64>,
-    /// Operations without space since then.
-    refused: Cell<u64>,
-}
-
-impl SimDisk {
-    /// Creates a handle to this medium.
-    pub fn new(medium: &Rc<Medium>) -> Self {
-        let operations_then = Cell::new(0);
-        let refused = Cell::new(0);
-        SimDisk { medium: Rc::clone(medium), operations_then, refused }
-    }
-
-    /// Counts a client operation. Each allows all workers to ask for space again.
-    pub fn note_operation(&self) {
-        self.medium.state().operations += 1;
-    }
-
-    fn operations(&self) -> u64 {
-        self.medium.look().operations
-    }
-
-    /// Counts an operation without space. Panics at an engine that only repeats the request, since
-    /// it would never stop.
-    fn refuse(&self) {
-        self.refused.set(self.refused.get() + 1);
-        let operations = self.operations() - self.operations_then.get();
-        let refused = self.refused.get();
-        assert!(
-            refused <= REFUSED_MAX + REFUSED_EACH_MAX * operations,
-            "livelock: {refused} times without space in a row, for {operations} operations of clients"
-        );
-    }
-
-    /// Records a successful change.
-    fn succeeded(&self) {
-        self.refused.set(0);
-        self.operations_then.set(self.operations());
-    }
-
-    /// Counts a beginning, completion or answer. The machine may stop here, and then this never
-    /// returns.
-    async fn event(&self) {
-        if self.medium.state().event() {
-            std::future::pending::<()>().await;
-        }
-    }
-
-    /// Waits for the duration of an operation and completes it.
-    async fn pause(&self) {
-        self.wait().await;
-        self.medium.state().step();
-    }
-
-    async fn wait(&self) {
-        let time = self.medium.state().duration();
-        self.medium.clock.sleep(time).await;
-        self.event().await;
-    }
-
-    /// Writes, and completes the write in the given way.
-    async fn write_as(
-        &self,
-        offset: u64,
-        buf: Buffer,
-        at: Range<usize>,
-        done: fn(&mut MediumState, u64),
-    ) -> (io::Result<()>, Buffer) {
-        check_alignment(offset, &at);
-        let len = at.len() as u64;
-        self.event().await;
-        let id = self.medium.state().submit(ChangeKind::Write { offset, pages: pages::cut(&buf.as_ref()[at]) });
-        self.wait().await;
-        if let Some(error) = self.refusal_of_write(offset, len) {
-            let mut state = self.medium.state();
-            state.keep_unwritable(id);
-            state.fail(id);
-            return (Err(error), buf);
-        }
-        {
-            let mut state = self.medium.state();
-            if !state.has_space(offset, len) {
-                // The failure is temporary: the partial content counts as written until it is
-                // overwritten.
-                state.complete_in_part(id);
-                drop(state);
-                self.refuse();
-                return (Err(io::ErrorKind::StorageFull.into()), buf);
-            }
-            done(&mut state, id);
-            state.written(offset, len);
-            state.step();
-        }
-        self.succeeded();
-        self.event().await;
-        (Ok(()), buf)
-    }
-
-    /// Returns the error of a write, if it is to fail.
-    fn refusal_of_write(&self, offset: u64, len: u64) -> Option<io::Error> {
-        if self.fault(|faults| faults.write) {
-            return Some(self.failed(io::Error::other("a write that failed")));
-        }
-        if let Some(error) = self.refusal() {
-            return Some(error);
-        }
-        if self.medium.look().bad_pages.is_unwritable(offset, len) {
-            return Some(self.failed(io::Error::from_raw_os_error(EIO)));
-        }
-        None
-    }
-
-    /// Returns the error of every change of a read-only medium.
-    fn refusal(&self) -> Option<io::Error> {
-        self.medium.is_read_only().then(|| self.failed(io::Error::from_raw_os_error(EROFS)))
-    }
-
-    /// Decides whether a fault with this rate per 10,000 occurs.
-    fn fault(&self, rate: impl FnOnce(&Faults) -> u64) -> bool {
-        let mut state = self.medium.state();
-        let rate = rate(&state.faults);
-        state.random.rarely(rate)
-    }
-
-    /// Records a permanent failure.
-    fn failed(&self, error: io::Error) -> io::Error {
-        let tick = self.medium.clock.tick();
-        let mut state = self.medium.state();
-        state.counters.failed += 1;
-        state.counters.failed_at.get_or_insert(tick);
-        error
-    }
-}
-
-fn check_alignment(offset: u64, at: &Range<usize>) {
-    let aligned = offset.is_multiple_of(PAGE as u64) && at.start.is_multiple_of(PAGE) && at.end.is_multiple_of(PAGE);
-    assert!(aligned && !at.is_empty() && at.end <= BUFFER_LEN, "{offset} {at:?}");
-}
-
-impl Disk for SimDisk {
-    type Buf = Buffer;
-
-    fn buffer(&self) -> Buffer {
-        self.medium.pool.take()
-    }
-
-    async fn discard(&self, offset: u64, len: u64) -> io::Result<()> {
-        assert!(offset.is_multiple_of(PAGE as u64) && len.is_multiple_of(PAGE as u64), "{offset} {len}");
-        self.event().await;
-        if let Some(error) = self.refusal() {
-            return Err(error);
-        }
-        self.medium.state().discard(offset, len);
-        self.pause().await;
-        Ok(())
-    }
-
-    async fn read(&self, offset: u64, mut buf: Buffer, at: Range<usize>) -> (io::Result<()>, Buffer) {
-        check_alignment(offset, &at);
-        self.event().await;
-        self.pause().await;
-        if self.fault(|faults| faults.read) {
-            self.medium.state().counters.reads_failed += 1;
-            return (Err(io::Error::other("a read that failed")), buf);
-        }
-        if self.medium.look().bad_pages.is_unreadable(offset, at.len() as u64) {
-            self.medium.state().counters.reads_failed += 1;
-            return (Err(io::Error::from_raw_os_error(EIO)), buf);
-        }
-        let state = self.medium.look();
-        if offset + at.len() as u64 > state.current.len {
-            return (Err(io::ErrorKind::UnexpectedEof.into()), buf);
-        }
-        state.current.read(offset, &mut buf.as_mut()[at]);
-        drop(state);
-        (Ok(()), buf)
-    }
-
-    async fn write(&self, offset: u64, buf: Buffer, at: Range<usize>) -> (io::Result<()>, Buffer) {
-        self.write_as(offset, buf, at, MediumState::write_done).await
-    }
-
-    async fn write_durable(&self, offset: u64, buf: Buffer, at: Range<usize>) -> (io::Result<()>, Buffer) {
-        self.write_as(offset, buf, at, MediumState::durable_write_done).await
-    }
-
-    async fn sync(&self) -> io::Result<()> {
-        self.event().await;
-        let covered = {
-            let mut state = self.medium.state();
-            state.syncing += 1;
-            state.covered()
-        };
-        self.pause().await;
-        let fault = self.fault(|faults| faults.sync);
-        let read_only = self.medium.is_read_only() && !covered.is_empty();
-        if !self.medium.state().sync_done(&covered, fault || read_only) {
-            let error =
-                if read_only { io::Error::from_raw_os_error(EROFS) } else { io::Error::other("a sync that failed") };
-            return Err(self.failed(error));
-        }
-        self.event().await;
-        Ok(())
-    }
-
-    async fn len(&self) -> io::Result<u64> {
-        Ok(self.medium.look().current.len)
-    }
-
-    async fn allocate(&self, offset: u64, len: u64) -> io::Result<()> {
-        assert!(offset.is_multiple_of(PAGE as u64) && len.is_multiple_of(PAGE as u64), "{offset} {len}");
-        self.event().await;
-        if let Some(error) = self.refusal() {
-            return Err(error);
-        }
-        let (id, full) = self.medium.state().submit_allocation(offset, len);
-        // A failed attempt does not advance the neighbour: an immediate repetition must not free
-        // space.
-        if full {
-            self.wait().await;
-        } else {
-            self.pause().await;
-        }
-        if self.fault(|faults| faults.allocate) {
-            id.into_iter().for_each(|id| self.medium.state().fail(id));
-            return Err(self.failed(io::Error::other("an allocation that failed")));
-        }
-        id.into_iter().for_each(|id| self.medium.state().complete(id));
-        self.event().await;
-        if full {
-            // Counted when it is answered: others wait for the answer.
-            self.medium.state().counters.full += 1;
-            self.refuse();
-            return Err(io::ErrorKind::StorageFull.into());
-        }
-        self.succeeded();
-        Ok(())
     }
 }

@@ -7,6 +7,7 @@
 
 use std::ops::Range;
 
+use keyhole_log::Extent;
 use keyhole_log::limits::PAGE;
 
 use super::faults::{Faults, FileSystem};
@@ -31,6 +32,10 @@ pub(super) struct Space {
     /// Pages that have space, in the running system and after a power failure.
     current: Vec<bool>,
     durable: Vec<bool>,
+    /// Pages that were written since they got their space.
+    written: Vec<bool>,
+    /// Pages of the file system, if they are limited other than by the neighbour.
+    pub(super) size: Option<u64>,
     /// Free pages in the file system; `None`: more than the file can use.
     free: Option<u64>,
     /// Steps until the neighbour fills or frees the file system.
@@ -67,7 +72,43 @@ impl Space {
     }
 
     fn has(&self, faults: &Faults, pages: u64) -> bool {
-        faults.neighbour == 0 || self.free.is_none_or(|free| free >= pages)
+        let is_limited = faults.neighbour > 0 || self.size.is_some();
+        !is_limited || self.free.is_none_or(|free| free >= pages)
+    }
+
+    /// Lets others take all free space.
+    pub(super) fn fill(&mut self) {
+        self.free = Some(0);
+    }
+
+    /// Frees the space of others.
+    pub(super) fn release(&mut self) {
+        let taken = self.current.iter().filter(|has| **has).count() as u64;
+        self.free = self.size.map(|size| size.saturating_sub(taken));
+    }
+
+    /// Gives space to all pages of a file that was written completely.
+    pub(super) fn set_written(&mut self, len: u64) {
+        self.current = vec![true; len.div_ceil(PAGE as u64) as usize];
+        self.durable.clone_from(&self.current);
+        self.written.clone_from(&self.current);
+        self.release();
+    }
+
+    /// Records a completed write. Returns whether a part of it was the first since the allocation.
+    pub(super) fn written(&mut self, offset: u64, len: u64) -> bool {
+        mark(&mut self.written, pages(offset, len), true) > 0
+    }
+
+    /// Returns the pages with space in a file of this length, in order.
+    pub(super) fn extents(&self, len: u64) -> Vec<Extent> {
+        let has_space = self.current.iter().zip(0..pages(0, len).end).filter(|(has, _)| **has);
+        let extent = |page: usize| Extent {
+            offset: (page * PAGE) as u64,
+            len: PAGE as u64,
+            written: self.written.get(page).is_some_and(|written| *written),
+        };
+        has_space.map(|(_, page)| extent(page)).collect()
     }
 
     fn take(&mut self, range: Range<usize>) {
@@ -140,6 +181,8 @@ impl Space {
     /// Writes a range. Returns false if there is no space for it.
     pub(super) fn write(&mut self, faults: &Faults, random: &mut Random, offset: u64, len: u64) -> bool {
         let range = pages(offset, len);
+        let is_promised = matches!(faults.file_system, FileSystem::Ext4 | FileSystem::Xfs);
+        assert!(!is_promised || !faults.extents || self.missing(range.clone()) == 0, "a write into a hole at {offset}");
         let fits = match faults.file_system {
             FileSystem::Btrfs => self.has(faults, range.len() as u64) || !random.chance(COPIES_FAIL),
             _ => self.has(faults, self.missing(range.clone())),
@@ -158,6 +201,7 @@ impl Space {
         }
         let freed = mark(&mut self.current, pages(offset, len), false);
         mark(&mut self.durable, pages(offset, len), false);
+        mark(&mut self.written, pages(offset, len), false);
         self.give(freed);
     }
 
@@ -180,6 +224,8 @@ impl Space {
         let lost = self.current.iter().enumerate().filter(|(i, has)| **has && !self.durable.get(*i).unwrap_or(&false));
         let lost = lost.count() as u64;
         self.current.clone_from(&self.durable);
+        self.written.truncate(self.current.len());
+        self.written.iter_mut().zip(&self.current).for_each(|(written, has)| *written &= *has);
         self.give(lost);
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use keyhole_log::{Error, OpenOptions, Recovery, Store, open, worker};
 
 use super::Life;
-use crate::disk::{Crash, Faults, SimDisk, Survival};
+use crate::disk::{Crash, Faults, Survival};
 use crate::executor::Executor;
 use crate::work::{Client, audit_damaged};
 
@@ -46,7 +46,7 @@ impl Life {
     }
 
     fn open_damaged(&mut self, rebuild: bool) -> Result<(Executor, Option<Opened>), String> {
-        let disk = SimDisk::new(&self.world.medium);
+        let disk = self.world.disk();
         let options = self.world.plan.opening().options(self.world.plan.ring);
         let options = OpenOptions { rebuild, ..options };
         let mut executor = self.executor();
@@ -83,7 +83,7 @@ impl Life {
             other => return Err(format!("open, after {affected:?}: {other:?}")),
         };
         self.world.say(|| format!("open: {recovery:?}"));
-        let disk = Rc::new(SimDisk::new(&self.world.medium));
+        let disk = Rc::new(self.world.disk());
         let (log, _writer) = worker(store, disk);
         let task = audit_damaged(log, Rc::clone(&self.world), affected, recovery);
         let looked = self.alone(&mut executor, "audit of what is damaged", task);

@@ -104,7 +104,7 @@ fn live(seed: u64, setup: Setup) -> Result<Tally, String> {
         plan.focus(focus, &mut random);
     }
     let clock = Rc::new(Clock::default());
-    let medium = Medium::new(&clock, random.fork(), plan.faults.clone());
+    let medium = Medium::new(random.fork(), plan.faults.clone());
     let mut model = Model::new();
     model.durable = plan.durability == Durability::Always;
     model.ring = plan.ring;

@@ -9,7 +9,7 @@ use keyhole_log::limits::SEGMENTS_START;
 use keyhole_log::{Durability, Error, Recovery, Store, create, maintenance, open, worker};
 
 use super::{Life, Session};
-use crate::disk::{Crash, Faults, SimDisk, Survival};
+use crate::disk::{Crash, Faults, Survival};
 use crate::executor::{Executor, Stop};
 use crate::plan::Opening;
 use crate::work::{Audit, audit};
@@ -42,7 +42,7 @@ impl Life {
     /// Creates the file without faults: users repeat a failed creation.
     pub(super) fn make(&mut self) -> Result<(), String> {
         let faults = self.world.medium.set_faults(Faults::none());
-        let disk = SimDisk::new(&self.world.medium);
+        let disk = self.world.disk();
         let format = self.world.plan.format();
         let mut executor = self.executor();
         let made = self.alone(&mut executor, "create", async move { create(&disk, &format).await })?;
@@ -112,7 +112,7 @@ impl Life {
             let stop = armed.then(|| self.random.below(events));
             self.world.medium.stop_after(stop);
             let before = self.world.medium.counters();
-            let disk = SimDisk::new(&self.world.medium);
+            let disk = self.world.disk();
             let options = opening.options(self.world.plan.ring);
             let mut executor = self.executor();
             let answer = self.alone(&mut executor, "open", async move { open(&disk, options).await });
@@ -203,12 +203,12 @@ impl Life {
             });
         };
         for _ in 0..self.world.opening.get().workers {
-            let (log, writer) = worker(Arc::clone(&store), Rc::new(SimDisk::new(&self.world.medium)));
+            let (log, writer) = worker(Arc::clone(&store), Rc::new(self.world.disk()));
             spawn(Box::pin(writer.run()));
             logs.push(log);
         }
         if self.world.plan.maintained {
-            let disk = Rc::new(SimDisk::new(&self.world.medium));
+            let disk = Rc::new(self.world.disk());
             let (maintenance, writer) = maintenance(Arc::clone(&store), disk);
             spawn(Box::pin(maintenance.run()));
             spawn(Box::pin(writer.run()));

@@ -11,6 +11,7 @@ mod watch;
 use std::cell::{Cell, RefCell};
 use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use futures_util::future::{Either, select};
 use keyhole_log::limits::{BLOCK_DATA, SEGMENTS_START};
@@ -40,7 +41,7 @@ pub struct World {
     /// The time of this life.
     pub clock: Rc<Clock>,
     /// The medium of this life.
-    pub medium: Rc<Medium>,
+    pub medium: Arc<Medium>,
     /// The possible states of the store.
     pub model: RefCell<Model>,
     /// The parameters of this life.
@@ -58,6 +59,11 @@ pub struct World {
 }
 
 impl World {
+    /// Returns another handle to the medium.
+    pub fn disk(&self) -> SimDisk {
+        SimDisk::new(&self.medium, &self.clock)
+    }
+
     /// Prints an event if tracing is on.
     pub fn say(&self, what: impl FnOnce() -> String) {
         if self.trace {

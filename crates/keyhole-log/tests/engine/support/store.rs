@@ -1,7 +1,7 @@
 //! A store on a medium, opened, used and closed in one thread.
 
-use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use futures_executor::LocalPool;
 use futures_util::task::LocalSpawnExt;
@@ -11,8 +11,10 @@ use keyhole_log::{
     Condition, Content, Disk, Error, Etag, Format, ListObjects, Listed, Log, NewBody, Object, OpenOptions, PutObject,
     Recovery, create, open, worker,
 };
+use keyhole_sim::disk::{Medium, SimDisk};
+use keyhole_sim::random::Random;
 
-use super::{Medium, MemDisk};
+use super::new_medium;
 
 pub(crate) const CAPACITY: u64 = 64 << 20;
 
@@ -22,12 +24,12 @@ pub(crate) const SEGMENT_LEN: u64 = 2 << 20;
 /// An open store and its workers.
 pub(crate) struct Store {
     pub(crate) pool: LocalPool,
-    pub(crate) logs: Vec<Log<MemDisk>>,
+    pub(crate) logs: Vec<Log<SimDisk>>,
     pub(crate) recovery: Recovery,
 }
 
-pub(crate) fn format(medium: &Rc<RefCell<Medium>>, capacity: u64) -> Result<(), Error> {
-    let disk = MemDisk::new(medium);
+pub(crate) fn format(medium: &Arc<Medium>, capacity: u64) -> Result<(), Error> {
+    let disk = SimDisk::in_turns(medium);
     let format = Format { store_id: [0x5a; 16], capacity, segment_len: SEGMENT_LEN, created_ms: 1 };
     LocalPool::new().run_until(create(&disk, &format))
 }
@@ -38,16 +40,16 @@ pub(crate) fn options(workers: usize) -> OpenOptions {
 
 impl Store {
     /// Creates a store.
-    pub(crate) fn fresh(seed: u64, workers: usize) -> (Rc<RefCell<Medium>>, Store) {
-        let medium = Medium::new(seed);
+    pub(crate) fn fresh(seed: u64, workers: usize) -> (Arc<Medium>, Store) {
+        let medium = new_medium(seed);
         format(&medium, CAPACITY).unwrap();
         let store = Store::open(&medium, workers);
         (medium, store)
     }
 
     /// Creates a maintained store with a bucket.
-    pub(crate) fn fresh_maintained() -> (Rc<RefCell<Medium>>, Store) {
-        let medium = Medium::new(1);
+    pub(crate) fn fresh_maintained() -> (Arc<Medium>, Store) {
+        let medium = new_medium(1);
         format(&medium, CAPACITY).unwrap();
         let mut store = Store::maintained(&medium, options(1)).unwrap();
         let log = store.log();
@@ -55,35 +57,35 @@ impl Store {
         (medium, store)
     }
 
-    pub(crate) fn open(medium: &Rc<RefCell<Medium>>, workers: usize) -> Store {
+    pub(crate) fn open(medium: &Arc<Medium>, workers: usize) -> Store {
         Store::open_with(medium, options(workers)).unwrap()
     }
 
     /// Opens a store with the maintenance running.
-    pub(crate) fn maintained(medium: &Rc<RefCell<Medium>>, options: OpenOptions) -> Result<Store, Error> {
+    pub(crate) fn maintained(medium: &Arc<Medium>, options: OpenOptions) -> Result<Store, Error> {
         let store = Store::open_with(medium, options)?;
         let (maintenance, writer) =
-            keyhole_log::maintenance(store.logs[0].store().clone(), Rc::new(MemDisk::new(medium)));
+            keyhole_log::maintenance(store.logs[0].store().clone(), Rc::new(SimDisk::in_turns(medium)));
         store.spawn(writer.run());
         store.spawn(maintenance.run());
         Ok(store)
     }
 
-    pub(crate) fn open_with(medium: &Rc<RefCell<Medium>>, options: OpenOptions) -> Result<Store, Error> {
+    pub(crate) fn open_with(medium: &Arc<Medium>, options: OpenOptions) -> Result<Store, Error> {
         let mut pool = LocalPool::new();
-        let disk = MemDisk::new(medium);
+        let disk = SimDisk::in_turns(medium);
         let workers = options.workers;
         let (store, recovery) = pool.run_until(open(&disk, options))?;
         let mut logs = Vec::new();
         for _ in 0..workers {
-            let (log, writer) = worker(store.clone(), Rc::new(MemDisk::new(medium)));
+            let (log, writer) = worker(store.clone(), Rc::new(SimDisk::in_turns(medium)));
             pool.spawner().spawn_local(writer.run()).unwrap();
             logs.push(log);
         }
         Ok(Store { pool, logs, recovery })
     }
 
-    pub(crate) fn log(&self) -> Log<MemDisk> {
+    pub(crate) fn log(&self) -> Log<SimDisk> {
         self.logs[0].clone()
     }
 
@@ -111,8 +113,8 @@ impl Store {
 
 /// Returns deterministic bytes for a seed. No two pages are equal, for any seeds.
 pub(crate) fn bytes(seed: u64, len: usize) -> Vec<u8> {
-    let mut random = super::Random::new(seed);
-    let page: Vec<u8> = (0..PAGE / 8).flat_map(|_| random.next().to_le_bytes()).collect();
+    let mut random = Random::new(seed);
+    let page: Vec<u8> = (0..PAGE / 8).flat_map(|_| random.number().to_le_bytes()).collect();
     let mut out = Vec::with_capacity(len + PAGE);
     while out.len() < len {
         let at = out.len();
@@ -130,7 +132,7 @@ pub(crate) fn tag(chunk: u64) -> [u8; 16] {
     tag
 }
 
-pub(crate) async fn write_body(log: &Log<MemDisk>, data: &[u8], sealed: bool) -> Result<NewBody, Error> {
+pub(crate) async fn write_body(log: &Log<SimDisk>, data: &[u8], sealed: bool) -> Result<NewBody, Error> {
     let mut writer = log.body_writer();
     let blocks = data.len().div_ceil(BLOCK_DATA).max(1);
     for index in 0..blocks {
@@ -157,17 +159,18 @@ pub(crate) fn etag(seed: u64) -> Etag {
 }
 
 /// Stores an object with bytes and an ETag derived from `seed`.
-pub(crate) async fn put(log: &Log<MemDisk>, key: &str, seed: u64, len: usize) -> Result<(), Error> {
+pub(crate) async fn put(log: &Log<SimDisk>, key: &str, seed: u64, len: usize) -> Result<(), Error> {
     put_if(log, key, seed, len, Condition::None).await
 }
 
 pub(crate) async fn put_if(
-    log: &Log<MemDisk>,
+    log: &Log<SimDisk>,
     key: &str,
     seed: u64,
     len: usize,
     condition: Condition,
 ) -> Result<(), Error> {
+    log.disk().note_operation();
     let body = write_body(log, &bytes(seed, len), seed.is_multiple_of(2)).await?;
     let put = PutObject {
         bucket: "bucket".into(),
@@ -185,7 +188,7 @@ pub(crate) async fn put_if(
 }
 
 /// Reads all bytes of an object in order, block by block, and checks every tag.
-pub(crate) async fn read(log: &Log<MemDisk>, object: &Object) -> Result<Vec<u8>, Error> {
+pub(crate) async fn read(log: &Log<SimDisk>, object: &Object) -> Result<Vec<u8>, Error> {
     let mut out = Vec::new();
     for part in &object.parts {
         let body = log.body(part).await?;
@@ -207,7 +210,7 @@ pub(crate) async fn read(log: &Log<MemDisk>, object: &Object) -> Result<Vec<u8>,
 }
 
 /// Returns the seed of the object of this name, after verifying its contents.
-pub(crate) async fn get(log: &Log<MemDisk>, key: &str) -> Option<u64> {
+pub(crate) async fn get(log: &Log<SimDisk>, key: &str) -> Option<u64> {
     let object = log.object("bucket", key).await.unwrap()?;
     let seed = u64::from_le_bytes(object.etag.digest[..8].try_into().unwrap());
     assert_eq!(read(log, &object).await.unwrap(), bytes(seed, object.size as usize), "{key}");
@@ -217,7 +220,7 @@ pub(crate) async fn get(log: &Log<MemDisk>, key: &str) -> Option<u64> {
 }
 
 /// Lists all keys of the bucket, in pages of three.
-pub(crate) fn keys(log: &Log<MemDisk>) -> Vec<String> {
+pub(crate) fn keys(log: &Log<SimDisk>) -> Vec<String> {
     let mut list = ListObjects { limit: 3, ..ListObjects::default() };
     let mut keys = Vec::new();
     loop {

@@ -108,7 +108,7 @@ pub(crate) struct MemoryNode {
     keys: RefCell<Vec<(String, Vec<Grant>)>>,
     /// Whether new connections admit customer keys.
     is_secure: Cell<bool>,
-    medium: Rc<Medium>,
+    medium: Arc<Medium>,
 }
 
 /// A machine without a node: a clock, tasks, and a medium.
@@ -116,7 +116,7 @@ struct Machine {
     executor: Executor,
     clock: Rc<Clock>,
     random: Random,
-    medium: Rc<Medium>,
+    medium: Arc<Medium>,
     disk: Rc<SimDisk>,
 }
 
@@ -125,11 +125,11 @@ impl Machine {
     fn new(content: &[u8]) -> Self {
         let clock = Rc::new(Clock::default());
         let mut random = Random::new(1);
-        let medium = Medium::new(&clock, random.fork(), Faults::none());
+        let medium = Medium::new(random.fork(), Faults::none());
         if !content.is_empty() {
             medium.set_content(content);
         }
-        let disk = Rc::new(SimDisk::new(&medium));
+        let disk = Rc::new(SimDisk::new(&medium, &clock));
         let executor = Executor::new(clock.clone(), random.fork());
         Machine { executor, clock, random, medium, disk }
     }

@@ -40,6 +40,7 @@ mod draft;
 mod error;
 mod geometry;
 mod index;
+mod key_map;
 mod locks;
 mod log;
 mod maintain;

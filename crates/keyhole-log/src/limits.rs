@@ -96,7 +96,7 @@ pub const PART_CHECKSUMS_MAX: usize = 416 * 1024;
 pub const QUOTA_SHARE: u64 = 1024;
 
 /// Approximate bytes that a new name takes in the index beside its key: the entries of an object and
-/// of its body, and slack.
+/// of its body, the fingerprint of the key, and slack.
 pub const INDEX_PER_NAME: u64 = 160;
 
 /// A full index is measured again once it has lost one in this many of its names.
@@ -209,7 +209,7 @@ pub const REPLAY_READ: usize = 128 << 10;
 /// Bytes of records between the positions at which recovery can resume reading a segment.
 pub const REPLAY_SPAN: u64 = 1 << 20;
 
-/// Ratio of index memory to checkpoint bytes, as a fraction. An object and its body take 120 bytes,
+/// Ratio of index memory to checkpoint bytes, as a fraction. An object and its body take 116 bytes,
 /// a twentieth of slack and the key in memory; in a checkpoint they take 80 bytes and the key.
 pub const INDEX_OF_CHECKPOINT: (u64, u64) = (3, 2);
 
@@ -274,6 +274,9 @@ pub(crate) const BODIES_AT_A_TIME: usize = if SMALL { 3 } else { 4096 };
 
 /// Maximum entries of a leaf of the index's maps. An insertion moves up to this many.
 pub(crate) const LEAF_MAX: usize = if SMALL { 4 } else { 128 };
+
+/// Maximum leaves of a node of the map of names. Their separators take 2 KiB.
+pub(crate) const NODE_MAX: usize = if SMALL { 4 } else { 128 };
 
 /// Maximum capacity of a file: locations in the index have 47 bits for an
 /// offset in units of 8 bytes.

@@ -2,7 +2,8 @@
 //!
 //! The standard library's map leaves a third to a half of its slots empty, which dominates an index
 //! of millions of entries. Here an entry costs its own size plus a tenth, and an insertion moves up
-//! to [`LEAF_MAX`] entries. A lookup is two binary searches.
+//! to [`LEAF_MAX`] entries. A lookup is two binary searches, of the first keys of the leaves and of one
+//! leaf.
 
 use std::borrow::Borrow;
 use std::cell::Cell;
@@ -21,6 +22,8 @@ const LEAF_MIN: usize = LEAF_MAX / 4;
 pub(crate) struct SortedMap<K, V> {
     /// The leaves. None of them is empty.
     leaves: Vec<Vec<(K, V)>>,
+    /// The first key of each leaf, so that the search for a leaf reads one array.
+    firsts: Vec<K>,
     len: usize,
     /// The leaf found last: sequential access finds it again without a search.
     last: Cell<usize>,
@@ -28,7 +31,7 @@ pub(crate) struct SortedMap<K, V> {
 
 impl<K, V> Default for SortedMap<K, V> {
     fn default() -> Self {
-        SortedMap { leaves: Vec::new(), len: 0, last: Cell::new(0) }
+        SortedMap { leaves: Vec::new(), firsts: Vec::new(), len: 0, last: Cell::new(0) }
     }
 }
 
@@ -39,19 +42,15 @@ pub(crate) struct Place {
     at: usize,
 }
 
-impl<K: Ord, V> SortedMap<K, V> {
+impl<K: Ord + Clone, V> SortedMap<K, V> {
     pub(crate) fn len(&self) -> usize {
         self.len
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.len == 0
     }
 
     /// Returns the bytes allocated by the map, without those owned by keys and values.
     pub(crate) fn allocated(&self) -> usize {
         let leaves: usize = self.leaves.iter().map(|leaf| leaf.capacity() * size_of::<(K, V)>()).sum();
-        leaves + self.leaves.capacity() * size_of::<Vec<(K, V)>>()
+        leaves + self.leaves.capacity() * size_of::<Vec<(K, V)>>() + self.firsts.capacity() * size_of::<K>()
     }
 
     /// Returns the position of this key (`Ok`), or where it would be inserted (`Err`).
@@ -65,15 +64,15 @@ impl<K: Ord, V> SortedMap<K, V> {
     /// Returns the position of the key that compares as equal, or where it would be inserted.
     /// `compare` compares a key with the one looked for.
     pub(crate) fn find_by(&self, compare: impl Fn(&K) -> Ordering) -> Result<Place, Place> {
-        let begins = |leaf: &Vec<(K, V)>| compare(&leaf[0].0) != Ordering::Greater;
+        let begins = |first: &K| compare(first) != Ordering::Greater;
         let again = self.last.get()..self.last.get() + 2;
         let near =
-            |leaf: usize| self.leaves.get(leaf).is_some_and(begins) && !self.leaves.get(leaf + 1).is_some_and(begins);
+            |leaf: usize| self.firsts.get(leaf).is_some_and(begins) && !self.firsts.get(leaf + 1).is_some_and(begins);
         let leaf = match again.into_iter().find(|&leaf| near(leaf)) {
             Some(leaf) => leaf,
             // New keys are often the last, while older ones are looked up in between.
-            None if self.leaves.last().is_some_and(begins) => self.leaves.len() - 1,
-            None => self.leaves.partition_point(begins).saturating_sub(1),
+            None if self.firsts.last().is_some_and(begins) => self.firsts.len() - 1,
+            None => self.firsts.partition_point(begins).saturating_sub(1),
         };
         self.last.set(leaf);
         let Some(entries) = self.leaves.get(leaf) else { return Err(Place { leaf: 0, at: 0 }) };
@@ -136,9 +135,13 @@ impl<K: Ord, V> SortedMap<K, V> {
     pub(crate) fn insert_at(&mut self, Place { leaf, at }: Place, key: K, value: V) {
         self.len += 1;
         let Some(entries) = self.leaves.get_mut(leaf) else {
+            self.firsts.push(key.clone());
             self.leaves.push(vec![(key, value)]);
             return;
         };
+        if at == 0 {
+            self.firsts[leaf] = key.clone();
+        }
         if entries.len() < LEAF_MAX {
             if entries.len() == entries.capacity() {
                 entries.reserve_exact(LEAF_STEP);
@@ -156,6 +159,7 @@ impl<K: Ord, V> SortedMap<K, V> {
             right.insert(at - split, (key, value));
         }
         entries.shrink_to(entries.len() + LEAF_STEP);
+        self.firsts.insert(leaf + 1, right[0].0.clone());
         self.leaves.insert(leaf + 1, right);
     }
 
@@ -172,10 +176,15 @@ impl<K: Ord, V> SortedMap<K, V> {
         self.len -= 1;
         if entries.is_empty() {
             self.leaves.remove(leaf);
+            self.firsts.remove(leaf);
             if self.leaves.capacity() > 4 * self.leaves.len().max(LEAF_MIN) {
                 self.leaves.shrink_to(2 * self.leaves.len());
+                self.firsts.shrink_to(2 * self.firsts.len());
             }
             return value;
+        }
+        if at == 0 {
+            self.firsts[leaf] = entries[0].0.clone();
         }
         if entries.capacity() > entries.len() + 2 * LEAF_STEP {
             entries.shrink_to(entries.len() + LEAF_STEP);
@@ -192,6 +201,7 @@ impl<K: Ord, V> SortedMap<K, V> {
             let fits = self.leaves.get(left + 1).is_some_and(|right| right.len() + self.leaves[left].len() <= LEAF_MAX);
             if fits {
                 let right = self.leaves.remove(left + 1);
+                self.firsts.remove(left + 1);
                 self.leaves[left].reserve_exact(right.len());
                 self.leaves[left].extend(right);
                 return;
@@ -217,10 +227,6 @@ impl<K: Ord, V> SortedMap<K, V> {
         first.iter().chain(rest.iter().flatten()).map(|(key, value)| (key, value))
     }
 
-    pub(crate) fn last_key(&self) -> Option<&K> {
-        self.leaves.last()?.last().map(|(key, _)| key)
-    }
-
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
         self.leaves.iter().flatten().map(|(key, value)| (key, value))
     }
@@ -232,8 +238,9 @@ mod tests {
 
     use super::*;
 
-    impl<K: Ord, V> SortedMap<K, V> {
+    impl<K: Ord + Clone, V> SortedMap<K, V> {
         fn check(&self) {
+            assert!(self.leaves.iter().map(|leaf| &leaf[0].0).eq(&self.firsts));
             assert!(self.leaves.iter().all(|leaf| !leaf.is_empty() && leaf.len() <= LEAF_MAX));
             assert_eq!(self.leaves.iter().map(Vec::len).sum::<usize>(), self.len);
             assert!(self.leaves.iter().flatten().is_sorted_by(|a, b| a.0 < b.0));
@@ -288,6 +295,6 @@ mod tests {
     #[test]
     fn empty_map_has_no_entries() {
         let mut map = SortedMap::<u8, ()>::default();
-        assert!(map.is_empty() && map.get(&1).is_none() && map.remove(&1).is_none() && map.from(&0).next().is_none());
+        assert!(map.len() == 0 && map.get(&1).is_none() && map.remove(&1).is_none() && map.from(&0).next().is_none());
     }
 }

@@ -102,7 +102,8 @@ impl Index {
                 settings.filter(|settings| settings.seq == seq).map(|settings| &mut settings.at)
             }
             Effect::Put(put) => {
-                let entry = self.buckets.get_mut(&put.bucket).and_then(|home| home.objects.get_mut(&put.key));
+                let entry =
+                    self.buckets.get_mut(&put.bucket).and_then(|home| home.objects.get_mut(put.key.0.as_bytes()));
                 // Only the name of a lost object is in the index: its record
                 // alone does not restore it.
                 entry.filter(|entry| entry.seq == seq && entry.at != Location::LOST).map(|entry| &mut entry.at)
@@ -151,7 +152,7 @@ impl Index {
                 (settings.seq == seq).then_some(settings.at)
             }
             Effect::Put(put) => {
-                let entry = self.buckets.get(&put.bucket)?.objects.get(&put.key)?;
+                let entry = self.buckets.get(&put.bucket)?.objects.get(put.key.0.as_bytes())?;
                 (entry.seq == seq).then_some(entry.at)
             }
             Effect::CreateUpload { bucket, .. } => self.buckets.get(bucket)?.uploads.get(seq).map(|upload| upload.at),
@@ -202,7 +203,7 @@ impl Index {
 
     fn put(&mut self, seq: u64, at: Location, put: &Put) -> Result<(), Error> {
         let home = self.buckets.get_mut(&put.bucket).ok_or(Error::NoSuchBucket)?;
-        let place = home.objects.find(&put.key);
+        let place = home.objects.find(put.key.0.as_bytes());
         if home.take_effect(seq, &put.key, place) {
             self.newest_ms = self.newest_ms.max(put.time_ms);
             let stamp = Stamp::new(put.time_ms, put.etag.parts, put.sealed);
@@ -213,11 +214,11 @@ impl Index {
             let old = match place {
                 Ok(place) => Some(std::mem::replace(home.objects.at_mut(place), entry)),
                 Err(place) => {
-                    home.objects.insert_at(place, put.key.clone(), entry);
+                    home.objects.insert_at(place, &put.key.0, entry);
                     None
                 }
             };
-            self.added_object(put.bucket, put.key.0.len(), at, &put.bodies, old);
+            self.added_object(put.bucket, at, &put.bodies, old);
         }
         if let Some(upload) = put.upload {
             self.remove_upload(put.bucket, upload);
@@ -232,49 +233,46 @@ impl Index {
             let stamp = Stamp::new(self.newest_ms, 0, false);
             let bodies = Bodies::from_vec(Vec::new());
             let entry = ObjectEntry { at: Location::LOST, seq, size: 0, stamp, digest: [0; 16], bodies };
-            self.add_object(bucket, key.into(), entry);
+            self.add_object(bucket, key, entry);
         }
     }
 
     /// Adds an object, replacing the one of its name.
-    pub(super) fn add_object(&mut self, bucket: u64, key: Key, entry: ObjectEntry) {
+    pub(super) fn add_object(&mut self, bucket: u64, key: &str, entry: ObjectEntry) {
         let Some(home) = self.buckets.get_mut(&bucket) else { return };
         let at = entry.at;
         let bodies = entry.bodies.clone();
-        let len = key.0.len();
         home.bytes = home.bytes.wrapping_add(entry.size);
         home.charged = home.charged.wrapping_add(quota_charge(entry.size, at));
         self.newest_ms = self.newest_ms.max(entry.time_ms());
         let old = home.objects.insert(key, entry);
-        self.added_object(bucket, len, at, &bodies, old);
+        self.added_object(bucket, at, &bodies, old);
     }
 
-    fn added_object(&mut self, bucket: u64, len: usize, at: Location, bodies: &Bodies, old: Option<ObjectEntry>) {
+    fn added_object(&mut self, bucket: u64, at: Location, bodies: &Bodies, old: Option<ObjectEntry>) {
         self.totals.objects += 1;
-        self.totals.keys += len as u64;
         self.live.add(at);
         // New references first: both objects may have the same body.
         self.add_refs(bodies.as_slice());
-        self.forget_object(bucket, len, old);
+        self.forget_object(bucket, old);
     }
 
     fn delete(&mut self, seq: u64, bucket: u64, key: &Key) {
         let Some(home) = self.buckets.get_mut(&bucket) else { return };
-        let place = home.objects.find(key);
+        let place = home.objects.find(key.0.as_bytes());
         if home.take_effect(seq, key, place) {
             let old = place.ok().map(|place| home.objects.remove_at(place));
-            self.forget_object(bucket, key.0.len(), old);
+            self.forget_object(bucket, old);
         }
     }
 
-    fn forget_object(&mut self, bucket: u64, key_len: usize, old: Option<ObjectEntry>) {
+    fn forget_object(&mut self, bucket: u64, old: Option<ObjectEntry>) {
         let Some(old) = old else { return };
         if let Some(home) = self.buckets.get_mut(&bucket) {
             home.bytes = home.bytes.wrapping_sub(old.size);
             home.charged = home.charged.wrapping_sub(quota_charge(old.size, old.at));
         }
         self.totals.objects -= 1;
-        self.totals.keys -= key_len as u64;
         self.live.sub(old.at);
         self.drop_refs(old.bodies.as_slice());
     }
@@ -341,15 +339,15 @@ impl Index {
             self.remove_upload(id, upload);
         }
         // Objects remain only if the records that deleted them are lost.
-        let keys: Vec<Key> = self
+        let keys: Vec<String> = self
             .buckets
             .get(&id)
             .into_iter()
-            .flat_map(|bucket| bucket.objects.iter().map(|(key, _)| key.clone()))
+            .flat_map(|bucket| bucket.objects.iter().map(|(key, _)| key.to_owned()))
             .collect();
         for key in keys {
-            let old = self.buckets.get_mut(&id).and_then(|home| home.objects.remove(&key));
-            self.forget_object(id, key.0.len(), old);
+            let old = self.buckets.get_mut(&id).and_then(|home| home.objects.remove(key.as_bytes()));
+            self.forget_object(id, old);
         }
         if let Some(bucket) = self.buckets.remove(&id) {
             self.live.sub(bucket.at);

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use super::entry::{Key, ObjectEntry, Properties};
 use super::location::Location;
 use super::uploads::{Upload, Uploads};
+use crate::key_map::{KeyMap, KeyPlace};
 use crate::sabotage::{self, Sabotage};
-use crate::sorted::{Place, SortedMap};
 use crate::types::{BucketInfo, BucketSettings, BucketUsage, UploadRef};
 
 /// The outcome of a write for its name.
@@ -47,7 +47,7 @@ pub(crate) struct Bucket {
     pub(super) settings_pending: u32,
     /// Whether its deletion is in flight.
     pub(super) deleting: bool,
-    pub(super) objects: SortedMap<Key, ObjectEntry>,
+    pub(super) objects: KeyMap<ObjectEntry>,
     pub(super) pending: BTreeMap<Key, Pending>,
     pub(super) uploads: Uploads,
     /// Plaintext bytes of its objects, and of the parts of its uploads.
@@ -112,7 +112,7 @@ impl Bucket {
 
     /// Iterates over the objects from a key on, in order.
     pub(crate) fn objects_from(&self, key: &str) -> impl Iterator<Item = (&str, &ObjectEntry)> {
-        self.objects.from(key.as_bytes()).map(|(key, entry)| (&*key.0, entry))
+        self.objects.from(key.as_bytes())
     }
 
     /// Iterates over the uploads from a sequence number on, in order.
@@ -131,7 +131,7 @@ impl Bucket {
     }
 
     pub(crate) fn last_key(&self) -> Option<&str> {
-        self.objects.last_key().map(|key| &*key.0)
+        self.objects.last_key()
     }
 
     /// Returns the plaintext bytes of its objects and of the parts of its uploads.
@@ -182,7 +182,7 @@ impl Bucket {
 
     /// Returns whether a write of a name counts, or a newer one has already been applied. `place`
     /// is the result of looking up the name.
-    pub(super) fn take_effect(&mut self, seq: u64, key: &Key, place: Result<Place, Place>) -> bool {
+    pub(super) fn take_effect(&mut self, seq: u64, key: &Key, place: Result<KeyPlace, KeyPlace>) -> bool {
         if place.is_ok_and(|place| self.objects.at(place).seq > seq) {
             return false;
         }

@@ -276,7 +276,7 @@ impl Loader {
                 let at = Location::from_raw(at);
                 let bodies = Bodies::from_vec(bodies);
                 let entry = ObjectEntry { at, seq, size, stamp: Stamp(stamp), digest, bodies };
-                index.add_object(self.home, key.into(), entry);
+                index.add_object(self.home, key, entry);
             }
             Item::Upload { seq, at, id, time_ms, sealed, declared, key } => {
                 let at = Location::from_raw(at);

@@ -112,7 +112,7 @@ pub(crate) struct BodyEntry {
     pub(super) refs: u32,
 }
 
-const _: () = assert!(size_of::<(Key, ObjectEntry)>() == 80 && size_of::<(BodyId, BodyEntry)>() == 40);
+const _: () = assert!(size_of::<ObjectEntry>() == 64 && size_of::<(BodyId, BodyEntry)>() == 40);
 
 impl ObjectEntry {
     /// Returns whether this is the entry of the object that a record stores.

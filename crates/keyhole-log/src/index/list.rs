@@ -101,12 +101,12 @@ impl Bucket {
         let filter = Filter::new(&list.prefix, list.delimiter.as_deref(), list.limit);
         let (entries, truncated) = filter.collect(filter.start(list.after.as_deref()), |place| {
             let (key, entry) = self.objects.from(place.key.as_slice()).next()?;
-            Some((&*key.0, (key, entry), next_key(&key.0)))
+            Some((key, (key, entry), next_key(key)))
         });
         let entries = entries.into_iter().map(|entry| match entry {
             Rolled::Prefix(prefix) => Listed::Prefix(prefix),
             Rolled::Item((key, entry)) => Listed::Object {
-                key: key.0.to_string(),
+                key: key.to_owned(),
                 size: entry.size,
                 time_ms: entry.time_ms(),
                 etag: entry.etag(),

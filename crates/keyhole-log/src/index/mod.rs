@@ -8,7 +8,8 @@
 //!
 //! Bodies are reference-counted. A body is dropped when it has neither references nor pins.
 //!
-//! An object takes an [`ObjectEntry`] and a [`BodyEntry`], whose sizes are asserted, and its key.
+//! An object takes an [`ObjectEntry`] and a [`BodyEntry`], whose sizes are asserted, and its name in
+//! a [`KeyMap`](crate::key_map::KeyMap).
 
 mod admit;
 mod apply;
@@ -30,6 +31,8 @@ pub(crate) use capture::{Capture, Loader};
 pub(crate) use effect::Effect;
 #[cfg(test)]
 pub(crate) use effect::Put;
+#[cfg(test)]
+pub(crate) use entry::Key;
 pub(crate) use entry::{Bodies, BodyEntry, ObjectEntry, Properties};
 pub(crate) use location::{Live, Location, Shares};
 pub use recount::LiveMismatch;
@@ -97,8 +100,6 @@ impl Replaying {
 pub(crate) struct Totals {
     pub(crate) objects: u64,
     pub(crate) uploads: u64,
-    /// Bytes of object keys.
-    pub(crate) keys: u64,
     /// Bytes allocated outside the entries of bodies.
     pub(crate) shares: u64,
 }
@@ -191,7 +192,7 @@ impl Index {
     /// Iterates over all objects: bucket, key, entry.
     pub(crate) fn objects(&self) -> impl Iterator<Item = (&str, &str, &ObjectEntry)> {
         let buckets = self.buckets.values();
-        buckets.flat_map(|bucket| bucket.objects.iter().map(|(key, entry)| (&*bucket.name, &*key.0, entry)))
+        buckets.flat_map(|bucket| bucket.objects.iter().map(|(key, entry)| (&*bucket.name, key, entry)))
     }
 
     /// Iterates over all buckets: sequence number, name and record, and number
@@ -226,7 +227,7 @@ impl Index {
         let checkpoints = self.checkpoints.iter().map(|checkpoint| checkpoint.records.capacity() * 8).sum::<usize>();
         let uploads: usize = self.buckets.values().map(|bucket| bucket.uploads.allocated()).sum();
         let settings: usize = self.buckets.values().map(Bucket::opaque_len).sum();
-        self.totals.keys + self.totals.shares + (tables + checkpoints + uploads + settings) as u64
+        self.totals.shares + (tables + checkpoints + uploads + settings) as u64
     }
 
     /// Pins bodies until they are unpinned as often.

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use crate::index::Bodies;
 use crate::state::State;
 use crate::store::Store;
+use crate::types::BodyId;
 
 /// Keeps the bodies of an object readable while held.
 #[derive(Clone)]
 pub(crate) struct Pin {
-    _held: Arc<Held>,
+    held: Arc<Held>,
 }
 
 struct Held {
@@ -22,7 +23,12 @@ impl Pin {
     /// Pins `bodies`. `state` must be the locked state of `store`.
     pub(crate) fn new(store: &Arc<Store>, state: &mut State, bodies: Bodies) -> Self {
         state.index.pin(bodies.as_slice());
-        Pin { _held: Arc::new(Held { store: Arc::clone(store), bodies }) }
+        Pin { held: Arc::new(Held { store: Arc::clone(store), bodies }) }
+    }
+
+    /// Returns the pinned bodies.
+    pub(crate) fn bodies(&self) -> &[BodyId] {
+        self.held.bodies.as_slice()
     }
 }
 

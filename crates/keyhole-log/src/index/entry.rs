@@ -103,6 +103,14 @@ pub(crate) struct ObjectEntry {
     pub(crate) bodies: Bodies,
 }
 
+/// What the entry of an object says of its record, except for its bodies.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ObjectFacts {
+    size: u64,
+    stamp: Stamp,
+    digest: [u8; 16],
+}
+
 /// A body.
 #[derive(Debug)]
 pub(crate) struct BodyEntry {
@@ -117,10 +125,11 @@ const _: () = assert!(size_of::<ObjectEntry>() == 64 && size_of::<(BodyId, BodyE
 impl ObjectEntry {
     /// Returns whether this is the entry of the object that a record stores.
     pub(crate) fn is_of(&self, put: &ObjectPut<'_>) -> bool {
-        self.size == put.size
-            && self.stamp == Stamp::new(put.time_ms, put.etag.parts, put.sealed)
-            && self.digest == put.etag.digest
-            && self.bodies.as_slice().iter().eq(put.parts.iter().map(|part| &part.body))
+        self.facts().are_of(self.bodies.as_slice(), put)
+    }
+
+    pub(crate) fn facts(&self) -> ObjectFacts {
+        ObjectFacts { size: self.size, stamp: self.stamp, digest: self.digest }
     }
 
     pub(crate) fn time_ms(&self) -> u64 {
@@ -137,6 +146,16 @@ impl ObjectEntry {
 
     pub(crate) fn properties(&self) -> Properties {
         Properties { etag: self.etag(), size: self.size, time_ms: self.time_ms() }
+    }
+}
+
+impl ObjectFacts {
+    /// Returns whether these facts and bodies are those of the object that a record stores.
+    pub(crate) fn are_of(&self, bodies: &[BodyId], put: &ObjectPut<'_>) -> bool {
+        self.size == put.size
+            && self.stamp == Stamp::new(put.time_ms, put.etag.parts, put.sealed)
+            && self.digest == put.etag.digest
+            && bodies.iter().eq(put.parts.iter().map(|part| &part.body))
     }
 }
 

@@ -33,7 +33,7 @@ pub(crate) use effect::Effect;
 pub(crate) use effect::Put;
 #[cfg(test)]
 pub(crate) use entry::Key;
-pub(crate) use entry::{Bodies, BodyEntry, ObjectEntry, Properties};
+pub(crate) use entry::{Bodies, BodyEntry, ObjectEntry, ObjectFacts, Properties};
 pub(crate) use location::{Live, Location, Shares};
 pub use recount::LiveMismatch;
 pub use room::IndexLimits;
@@ -61,7 +61,7 @@ pub(crate) struct Index {
     /// Names of buckets whose creation is in flight.
     creating: BTreeSet<Box<str>>,
     bodies: SortedMap<BodyId, BodyEntry>,
-    pins: BTreeMap<BodyId, u32>,
+    pins: BTreeMap<BodyId, Pins>,
     /// Set during replay.
     replaying: Option<Replaying>,
     pub(crate) totals: Totals,
@@ -74,6 +74,15 @@ pub(crate) struct Index {
     pub(crate) building: Vec<Location>,
     limits: IndexLimits,
     measured: room::Measured,
+}
+
+/// The pins of a body.
+#[derive(Debug, Default)]
+struct Pins {
+    count: u32,
+    /// Whether the body lost its last reference, or had none, while it was pinned. Otherwise it need
+    /// not be looked up when the last pin goes.
+    is_unused: bool,
 }
 
 /// Retention of unreferenced bodies during replay, since a later record may refer to them.
@@ -230,27 +239,30 @@ impl Index {
         self.totals.shares + (tables + checkpoints + uploads + settings) as u64
     }
 
-    /// Pins bodies until they are unpinned as often.
+    /// Pins bodies until they are unpinned as often. They are referenced, or pinned already.
     pub(crate) fn pin(&mut self, bodies: &[BodyId]) {
         for &id in bodies {
-            *self.pins.entry(id).or_insert(0) += 1;
+            self.pins.entry(id).or_default().count += 1;
         }
     }
 
     pub(crate) fn unpin(&mut self, bodies: &[BodyId]) {
         for &id in bodies {
             let Some(pins) = self.pins.get_mut(&id) else { unreachable!("a pinned body has a pin count") };
-            *pins -= 1;
-            if *pins == 0 {
+            pins.count -= 1;
+            if pins.count == 0 {
+                let is_unused = pins.is_unused;
                 self.pins.remove(&id);
-                self.collect(id);
+                if is_unused {
+                    self.collect(id);
+                }
             }
         }
     }
 
     #[cfg(feature = "shuttle")]
     pub(crate) fn pin_count(&self) -> u64 {
-        self.pins.values().copied().map(u64::from).sum()
+        self.pins.values().map(|pins| u64::from(pins.count)).sum()
     }
 
     fn add_refs(&mut self, bodies: &[BodyId]) {
@@ -282,7 +294,11 @@ impl Index {
 
     fn collect_at(&mut self, id: BodyId, place: Place) {
         let is_kept = self.replaying.as_ref().is_some_and(|replaying| replaying.keeps(id));
-        if self.bodies.at(place).refs > 0 || is_kept || self.pins.contains_key(&id) {
+        if self.bodies.at(place).refs > 0 || is_kept {
+            return;
+        }
+        if let Some(pins) = self.pins.get_mut(&id) {
+            pins.is_unused = true;
             return;
         }
         let body = self.bodies.remove_at(place);

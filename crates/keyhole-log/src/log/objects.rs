@@ -3,7 +3,7 @@
 use super::{Body, CommitRequest, Log, body_draft, draft, within};
 use crate::disk::Disk;
 use crate::error::{Damage, Error, LOST_OBJECT};
-use crate::index::{Location, ObjectEntry, Outcome, Properties, quota_charge};
+use crate::index::{Location, ObjectEntry, ObjectFacts, Outcome, Properties, quota_charge};
 use crate::limits::{HEAD_MAX, KEY_MAX, OBJECT_TAGS_MAX};
 use crate::object::{Content, Object, PutObject};
 use crate::pin::Pin;
@@ -70,12 +70,12 @@ impl<D: Disk> Log<D> {
             store.check_poison()?;
             let (id, home) = state.index.writable(&bucket)?;
             home.decide(&key, condition)?;
-            let is_new = home.object(&key).is_none();
+            let replaced = home.object(&key).map(|old| quota_charge(old.size, old.at));
             if !is_tagging {
                 let record = key.len() + head.len() + tags.len() + part_checksums.len();
-                home.check_quota(size, record, |home| home.object(&key).map(|old| quota_charge(old.size, old.at)))?;
+                home.check_quota(size, record, |_| replaced)?;
             }
-            if is_new {
+            if replaced.is_none() {
                 state.index.admit_name(key.len())?;
             }
             if sabotage::is(Sabotage::ReserveLate) {
@@ -127,9 +127,9 @@ impl<D: Disk> Log<D> {
     /// `NoSuchBucket`; `Damaged`, `Io`.
     pub async fn object(&self, bucket: &str, key: &str) -> Result<Option<Object>, Error> {
         let Some(located) = self.locate_object(bucket, key)? else { return Ok(None) };
-        let LocatedObject { at, seq, pin, entry, .. } = located;
+        let LocatedObject { at, seq, pin, facts, .. } = located;
         let offset = at.at.offset();
-        let object = self.record(at, seq, |payload| object_of(payload, &entry, pin)).await;
+        let object = self.record(at, seq, |payload| object_of(payload, &facts, pin, seq)).await;
         sound(object, offset).map(Some).map_err(|error| named(error, bucket, key))
     }
 
@@ -140,9 +140,9 @@ impl<D: Disk> Log<D> {
     /// Those of [`object`](Self::object).
     pub async fn object_with_body(&self, bucket: &str, key: &str) -> Result<Option<(Object, Option<Body>)>, Error> {
         let Some(located) = self.locate_object(bucket, key)? else { return Ok(None) };
-        let LocatedObject { at, seq, pin, entry, ahead } = located;
+        let LocatedObject { at, seq, pin, facts, ahead } = located;
         let offset = at.at.offset();
-        let take = |payload: RecordPayload<'_>| object_of(payload, &entry, pin);
+        let take = |payload: RecordPayload<'_>| object_of(payload, &facts, pin, seq);
         let found = match ahead {
             Some((body, body_at)) => self.record_with_body(at, seq, body, body_at, take).await,
             None => self.record(at, seq, take).await.map(|object| (object, None)),
@@ -166,7 +166,7 @@ impl<D: Disk> Log<D> {
         }
         let at = entry.at;
         let seq = entry.seq;
-        let entry = entry.clone();
+        let facts = entry.facts();
         let bodies = entry.bodies.clone();
         let ahead = match *bodies.as_slice() {
             [body] => state.index.body(body).filter(|of_body| of_body.is_ahead_of(at)).map(|of_body| (body, of_body)),
@@ -174,7 +174,7 @@ impl<D: Disk> Log<D> {
         };
         let at = Located::new(self.store(), &mut state, at);
         let pin = Pin::new(self.store(), &mut state, bodies);
-        Ok(Some(LocatedObject { at, seq, pin, entry, ahead }))
+        Ok(Some(LocatedObject { at, seq, pin, facts, ahead }))
     }
 
     /// Returns whether there is an object of this name and its head is sealed. Answers from the
@@ -251,16 +251,21 @@ struct LocatedObject {
     at: Located,
     seq: u64,
     pin: Pin,
-    /// What the index says of it.
-    entry: ObjectEntry,
+    /// What the index says of it, except for its bodies, which the pin holds.
+    facts: ObjectFacts,
     /// Its only body, whose record directly precedes the object's.
     ahead: Option<(BodyId, Location)>,
 }
 
 /// Builds the object from its record, or says what the record contradicts: itself or the index.
-fn object_of(payload: RecordPayload<'_>, entry: &ObjectEntry, pin: Pin) -> Option<Result<Object, &'static str>> {
+fn object_of(
+    payload: RecordPayload<'_>,
+    facts: &ObjectFacts,
+    pin: Pin,
+    seq: u64,
+) -> Option<Result<Object, &'static str>> {
     let RecordPayload::ObjectPut(put) = payload else { return None };
-    let other = (!entry.is_of(&put)).then_some("an object that differs from the index");
+    let other = (!facts.are_of(pin.bodies(), &put)).then_some("an object that differs from the index");
     if let Some(what) = put.contradiction().or(other) {
         return Some(Err(what));
     }
@@ -275,7 +280,7 @@ fn object_of(payload: RecordPayload<'_>, entry: &ObjectEntry, pin: Pin) -> Optio
         part_checksums: put.part_checksums.to_vec(),
         parts: put.parts,
         completed: put.completed,
-        seq: entry.seq,
+        seq,
         pin,
     }))
 }

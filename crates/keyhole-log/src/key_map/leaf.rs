@@ -9,8 +9,8 @@ const LEAF_STEP: usize = LEAF_MAX.div_ceil(16);
 /// Bytes of a key behind the common prefix that its fingerprint holds.
 const FINGERPRINT_LEN: usize = size_of::<u64>();
 
-/// A leaf. Keys, fingerprints and values are apart, so that a search reads fingerprints, and one key to
-/// confirm what it has found.
+/// A leaf. Keys, fingerprints and values are in separate arrays: a search reads the fingerprints, and
+/// one key to confirm the match.
 #[derive(Debug)]
 pub(super) struct Leaf<V> {
     /// Length of a common prefix of all keys.
@@ -24,7 +24,7 @@ pub(super) struct Leaf<V> {
     values: Vec<V>,
 }
 
-/// Returns the fingerprint of what follows the common prefix. Equal ones say nothing about the order.
+/// Returns the fingerprint of what follows the common prefix. Different keys can have equal ones.
 fn fingerprint(rest: &[u8]) -> u64 {
     match rest.first_chunk::<FINGERPRINT_LEN>() {
         Some(first) => u64::from_be_bytes(*first),

@@ -3,8 +3,8 @@
 //! A lookup among millions of keys costs as much as the memory that it touches for the first time, so
 //! each step of it reads one short array: the separators of the root, those of a node, the fingerprints
 //! of a leaf, and at last one key. The separators of a node and the fingerprints of a leaf begin behind
-//! the prefix that its keys share: of long names that differ only in their last bytes they hold these.
-//! Keys that agree in all that is held are compared as a whole.
+//! the prefix that its keys share, so they hold the bytes in which long names differ. Keys with equal
+//! separators or fingerprints are compared as a whole.
 //!
 //! A key is stored once and takes no allocation of its own: a leaf keeps all of its keys in one string.
 

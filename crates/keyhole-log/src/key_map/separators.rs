@@ -1,4 +1,4 @@
-//! The first keys of a node's children, shortened to what a search needs.
+//! The first keys of a node's children, shortened for searches.
 
 use std::ops::Range;
 
@@ -6,7 +6,7 @@ use std::ops::Range;
 const HEAD_LEN: usize = size_of::<u128>();
 
 /// The first keys of the children of a node: their common prefix once, and of each key the 16 bytes
-/// behind it. A search follows no pointer, except where keys agree in all of that.
+/// behind it. A search follows a pointer only where these are equal.
 #[derive(Debug, Default)]
 pub(super) struct Separators {
     prefix: Vec<u8>,
@@ -18,8 +18,8 @@ pub(super) fn common_len(a: &[u8], b: &[u8]) -> usize {
     a.iter().zip(b).take_while(|(a, b)| a == b).count()
 }
 
-/// Returns the first bytes of a key, padded with zeros, as a number of the same order. Equal numbers
-/// say nothing about the order of the keys.
+/// Returns the first bytes of a key, padded with zeros, as a number of the same order. Keys with
+/// equal numbers can differ.
 fn head(key: &[u8]) -> u128 {
     match key.first_chunk::<HEAD_LEN>() {
         Some(first) => u128::from_be_bytes(*first),

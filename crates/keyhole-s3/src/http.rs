@@ -5,11 +5,10 @@ use std::fmt;
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
-use zeroize::Zeroize;
-
 use crate::limits::{HEAD_MAX, HEADERS_MAX, QUERY_PARAMETERS_MAX};
 use crate::query::{self, Query};
 use crate::time::http_date;
+use crate::wipe::wipe;
 use crate::{Error, ErrorCode};
 
 /// The interim response that asks the client for the body.
@@ -53,10 +52,22 @@ impl Headers {
             .map(|(_, at)| &self.values[at])
     }
 
+    /// Iterates over the positions of all fields with this lower-case name.
+    pub(crate) fn positions(&self, name: &str) -> impl Iterator<Item = usize> {
+        let names = self.ranges().map(|(at, _)| at).enumerate();
+        names
+            .filter(move |(_, at)| at.len() == name.len() && self.names.as_bytes()[at.clone()] == *name.as_bytes())
+            .map(|(i, _)| i)
+    }
+
     /// Iterates over the ranges of each field's name and value.
     fn ranges(&self) -> impl Iterator<Item = (Range<usize>, Range<usize>)> {
-        let starts = std::iter::once(&(0, 0)).chain(&self.ends);
-        starts.zip(&self.ends).map(|(start, end)| (start.0..end.0, start.1..end.1))
+        let mut start = (0, 0);
+        self.ends.iter().map(move |end| {
+            let field = (start.0..end.0, start.1..end.1);
+            start = *end;
+            field
+        })
     }
 
     /// Reserves room for `fields` fields with names and values of these total lengths.
@@ -77,7 +88,7 @@ impl Headers {
             // Reallocate by hand: `Vec` would free the old buffer without wiping it.
             let mut grown = Vec::with_capacity(2 * (self.values.len() + value.len()));
             grown.extend_from_slice(&self.values);
-            self.values.as_mut_slice().zeroize();
+            wipe(&mut self.values);
             self.values = grown;
         }
         self.values.extend_from_slice(value);
@@ -92,7 +103,7 @@ impl Headers {
 
 impl Drop for Headers {
     fn drop(&mut self) {
-        self.values.as_mut_slice().zeroize();
+        wipe(&mut self.values);
     }
 }
 
@@ -314,12 +325,19 @@ fn refuse_ambiguous(headers: &Headers) -> Result<(), Error> {
         if headers.iter().take(i).any(|(other, _)| other == name) {
             return Err(invalid("A header that has one value is given twice. Send it once.").with_field("Header", name));
         }
-        if is_own && memchr::memmem::find(value, b"  ").is_some() {
+        if is_own && has_run_of_spaces(value) {
             let message = "A header has two spaces in a row. Send one, or encode them as %20.";
             return Err(invalid(message).with_field("Header", name));
         }
     }
     Ok(())
+}
+
+/// Returns whether a value has two spaces in a row.
+pub(crate) fn has_run_of_spaces(value: &[u8]) -> bool {
+    let pairs = value.iter().zip(value.iter().skip(1));
+    // Without an early exit, so that the comparison is vectorised.
+    pairs.fold(false, |found, (a, b)| found | ((*a == b' ') & (*b == b' ')))
 }
 
 /// Splits the path from the query of a target in origin form or absolute form (RFC 9112 §3.2). An

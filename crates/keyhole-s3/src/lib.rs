@@ -8,6 +8,7 @@
 //! - [`ops`]: routing of requests to operations, and their parameters;
 //! - [`query`]: the query of a request, read once for signature and operation;
 //! - [`sse`]: the SSE-C rules, in the order in which S3 applies them;
+//! - [`wipe`]: the wiping of buffers that held keys;
 //! - [`xml`]: XML documents of requests and responses;
 //! - [`Error`]: S3 errors with status, code and message.
 //!
@@ -45,6 +46,7 @@ pub mod ops;
 pub mod query;
 pub mod sse;
 pub mod time;
+pub mod wipe;
 pub mod xml;
 
 pub use error::{Error, ErrorCode};

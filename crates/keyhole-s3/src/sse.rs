@@ -217,6 +217,9 @@ pub(crate) fn refuse_misspelt(name: &str) -> Result<(), Error> {
 
 /// Returns whether a lower-case header name is probably a misspelt SSE-C header.
 fn is_misspelt(name: &str) -> bool {
+    if !may_be_misspelt(name) {
+        return false;
+    }
     if MANAGED.contains(&name) || SSE_C_HEADERS.contains(&name) || name.starts_with("x-amz-meta-") {
         return false;
     }
@@ -229,6 +232,26 @@ fn is_misspelt(name: &str) -> bool {
         name.len().abs_diff(other.len()) <= TYPOS_MAX && strsim::osa_distance(name, other) <= TYPOS_MAX
     };
     PREFIXES.iter().any(|prefix| name.starts_with(prefix)) || SSE_C_HEADERS.iter().any(is_close)
+}
+
+/// Returns whether a name has all letters of one of the words that every misspelt name has, or is
+/// about as long as an SSE-C header. Most names are neither, and are not compared further.
+fn may_be_misspelt(name: &str) -> bool {
+    const WORDS: [u64; 4] = [letters(b"key"), letters(b"algorithm"), letters(b"md5"), letters(b"encrypt")];
+    let found = letters(name.as_bytes());
+    name.len() >= KEY_HEADER.len() - TYPOS_MAX || WORDS.iter().any(|word| found & word == *word)
+}
+
+/// Returns the set of the characters in a name, as bits: letters below the others.
+const fn letters(name: &[u8]) -> u64 {
+    let mut found = 0;
+    let mut i = 0;
+    while i < name.len() {
+        let byte = name[i];
+        found |= 1 << if byte >= b'A' { byte & 31 } else { 32 | byte & 31 };
+        i += 1;
+    }
+    found
 }
 
 /// Removes everything but letters and digits, so that `_`, `.` and missing hyphens do not matter.
@@ -362,6 +385,14 @@ mod tests {
         for (typos, is) in [("servr", true), ("servxy", true), ("serxyz", false), ("", false)] {
             assert_eq!(is_misspelt(&typed(typos)), is, "{typos}");
         }
+        // The shortest name that is compared for its length alone, and one that is not.
+        let shortest = KEY_HEADER.len() - TYPOS_MAX;
+        assert!(may_be_misspelt(&"a".repeat(shortest)) && !may_be_misspelt(&"a".repeat(shortest - 1)));
+        assert!(
+            !["host", "user-agent", "authorization", "x-amz-date", "x-amz-content-sha256"]
+                .into_iter()
+                .any(may_be_misspelt)
+        );
         for name in [
             "x-amz-sse-customer-key",
             "x-amz-ssec-key",

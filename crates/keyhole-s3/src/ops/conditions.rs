@@ -38,20 +38,26 @@ pub fn copy_conditions(head: &RequestHead) -> Conditions {
 }
 
 fn read(headers: &Headers, prefix: &str) -> Conditions {
-    // A repeated field is a list (RFC 9110 §5.3). Bytes that are not UTF-8 match no ETag.
-    let text = |name: &str| {
-        let is_match = |field: &str| field.strip_prefix(prefix) == Some(name);
-        let values = headers.iter().filter(|(field, _)| is_match(field)).map(|(_, value)| value);
-        let values: Vec<_> = values.map(String::from_utf8_lossy).collect();
-        (!values.is_empty()).then(|| values.join(","))
-    };
+    const NAMES: [&str; 4] = ["if-match", "if-none-match", "if-modified-since", "if-unmodified-since"];
+    let mut found = [const { None::<String> }; NAMES.len()];
+    for (field, value) in headers.iter() {
+        let Some(name) = field.strip_prefix(prefix).filter(|name| name.starts_with("if-")) else { continue };
+        let Some(at) = NAMES.iter().position(|condition| *condition == name) else { continue };
+        // A repeated field is a list (RFC 9110 §5.3). Bytes that are not UTF-8 match no ETag.
+        let text = String::from_utf8_lossy(value);
+        match &mut found[at] {
+            Some(list) => list.extend([",", &text]),
+            none => *none = Some(text.into_owned()),
+        }
+    }
+    let [if_match, if_none_match, if_modified_since, if_unmodified_since] = found;
     // An invalid date is ignored (RFC 9110 §13.1.3).
-    let date = |name: &str| text(name).and_then(|text| parse_http_date(&text));
+    let date = |text: Option<String>| text.and_then(|text| parse_http_date(&text));
     Conditions {
-        if_match: text("if-match"),
-        if_none_match: text("if-none-match"),
-        if_modified_since: date("if-modified-since"),
-        if_unmodified_since: date("if-unmodified-since"),
+        if_match,
+        if_none_match,
+        if_modified_since: date(if_modified_since),
+        if_unmodified_since: date(if_unmodified_since),
     }
 }
 

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::{Either, select};
 
+use crate::secret::wipe_stack;
+
 /// The clocks, the timer and the random generator of a system.
 pub trait Services {
     /// Returns the milliseconds since 1970-01-01T00:00:00Z.
@@ -19,6 +21,12 @@ pub trait Services {
 
     /// Fills `bytes` from a cryptographic generator.
     fn random(&self, bytes: &mut [u8]);
+
+    /// Wipes the stack below the tasks of the node, at once or before the thread next waits. The
+    /// node calls this after each request that may have carried a key.
+    fn wipe_stack(&self) {
+        wipe_stack();
+    }
 }
 
 /// The [`Services`] of a node. Cloning shares them.
@@ -39,6 +47,11 @@ impl Host {
     /// Returns the time of a monotonic clock, for measuring durations.
     pub fn instant(&self) -> Instant {
         self.0.instant()
+    }
+
+    /// Wipes the stack below the tasks of the node, at once or before the thread next waits.
+    pub(crate) fn wipe_stack(&self) {
+        self.0.wipe_stack();
     }
 
     /// Runs a future for at most this time. Returns `None` on timeout.

@@ -84,4 +84,5 @@ pub use observe::{Exchange, Fault, Observer, SealedObject};
 pub use platform::{Platform, Stream};
 pub use policy::{Policy, SseC};
 pub use proxy::TrustedProxies;
+pub use secret::wipe_stack;
 pub use settings::{OwnPolicy, PolicyDefaults};

@@ -3,7 +3,7 @@
 use std::hint::black_box;
 use std::ops::{Deref, DerefMut};
 
-use zeroize::Zeroize;
+use keyhole_s3::wipe::wipe;
 
 /// Bytes of stack that a request uses at most below the frame of the connection. Frames of a build
 /// without optimisation have no slots in common.
@@ -12,12 +12,11 @@ const STACK_WIPED: usize = if cfg!(debug_assertions) { 512 * 1024 } else { 128 *
 /// Wipes the stack below the caller. Moves and calls leave copies of keys there, in places that no
 /// destructor knows.
 #[inline(never)]
-pub(crate) fn wipe_stack() {
+pub fn wipe_stack() {
     black_box(&mut [0_u8; STACK_WIPED]);
 }
 
-/// Bytes of fixed length, wiped on drop in one pass: `Zeroizing<Vec<u8>>` wipes byte by byte, which
-/// takes longer than decrypting the same length.
+/// Bytes of fixed length, wiped on drop in one pass.
 pub(crate) struct Secret(Box<[u8]>);
 
 impl Secret {
@@ -48,6 +47,6 @@ impl DerefMut for Secret {
 
 impl Drop for Secret {
     fn drop(&mut self) {
-        self.0.zeroize();
+        wipe(&mut self.0);
     }
 }

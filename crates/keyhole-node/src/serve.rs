@@ -19,7 +19,6 @@ use crate::node::Node;
 use crate::observe::{Account, Exchange, Fault};
 use crate::platform::{Platform, Stream};
 use crate::request::{Received, Request};
-use crate::secret::wipe_stack;
 
 /// The action on the connection after an exchange.
 enum Next {
@@ -67,20 +66,23 @@ impl<P: Platform> Node<P> {
             Err(_) => return Next::Abort,
         };
         let began = self.host.instant();
-        let request_id = hex::encode_upper(self.host.random_array::<8>());
+        let mut request_id = [0; 16];
+        hex::encode_to_slice(self.host.random_array::<8>(), &mut request_id).expect("two digits for each byte");
+        request_id.make_ascii_uppercase();
+        let request_id = std::str::from_utf8(&request_id).expect("digits are text");
         let head_or_none = head.as_ref().ok();
         let is_secure = self.is_secure(connection, head_or_none);
         let account = Account::new(&*self.config.observer, is_secure, connection.link.clone());
         connection.link.client.set(Client::of(None, self.client_address(connection, head_or_none)));
         let result = match &head {
             Ok(head) => {
-                let received = Received { head, request_id: &request_id, account: &account };
+                let received = Received { head, request_id, account: &account };
                 self.dispatch(connection, received).await
             }
             Err(error) => Err(Failure::Reply(error.clone())),
         };
         let context = ReplyContext {
-            request_id: &request_id,
+            request_id,
             resource: head_or_none.map_or("", |head| &head.path),
             now_ms: self.host.now_ms(),
             persistence: match head_or_none {
@@ -93,7 +95,7 @@ impl<P: Platform> Node<P> {
         let ended = self.respond(connection, result, &context, &account).await;
         self.report(connection, head_or_none, &context, &account, began, &ended);
         if ended.error.is_some() || account.concerns_sealed() || head_or_none.is_none_or(may_carry_key) {
-            wipe_stack();
+            self.host.wipe_stack();
         }
         ended.next
     }

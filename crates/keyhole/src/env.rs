@@ -2,15 +2,18 @@
 
 use std::cell::RefCell;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use keyhole_node::Services;
+use tokio::sync::Notify;
 use zeroize::Zeroize;
 
 /// The system's clocks, timer and random generator.
 #[derive(Clone, Copy)]
 pub(crate) struct System;
 
-impl keyhole_node::Services for System {
+impl Services for System {
     fn now_ms(&self) -> u64 {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
@@ -35,6 +38,47 @@ impl System {
         let mut bytes = [0; N];
         random(&mut bytes);
         bytes
+    }
+}
+
+/// The services of a worker: those of the system, and one wipe of the stack for all requests that end
+/// before its thread waits.
+#[derive(Clone, Default)]
+pub(crate) struct WorkerSystem {
+    /// A request has ended that may have left keys on the stack.
+    is_stack_dirty: Rc<Notify>,
+}
+
+impl WorkerSystem {
+    /// Wipes the stack each time that requests have ended, without end. To be polled as a task of its
+    /// own: its frames begin where those of the connections' tasks do.
+    pub(crate) async fn keep_stack_clean(self) {
+        loop {
+            self.is_stack_dirty.notified().await;
+            keyhole_node::wipe_stack();
+        }
+    }
+}
+
+impl Services for WorkerSystem {
+    fn now_ms(&self) -> u64 {
+        System.now_ms()
+    }
+
+    fn instant(&self) -> Instant {
+        System.instant()
+    }
+
+    fn sleep(&self, time: Duration) -> Pin<Box<dyn Future<Output = ()>>> {
+        System.sleep(time)
+    }
+
+    fn random(&self, bytes: &mut [u8]) {
+        random(bytes);
+    }
+
+    fn wipe_stack(&self) {
+        self.is_stack_dirty.notify_one();
     }
 }
 

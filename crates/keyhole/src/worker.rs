@@ -15,7 +15,7 @@ use crate::background::{Background, Duties};
 use crate::buffer::Buffer;
 use crate::cli::serve::SyncMode;
 use crate::engine::AnyEngine;
-use crate::env::System;
+use crate::env::WorkerSystem;
 use crate::medium::Medium;
 use crate::metrics::{self, Meter};
 use crate::net::tls::Acceptor;
@@ -82,7 +82,9 @@ where
         SyncMode::Interval(period) => Some(spawn_local(flush_regularly(log.clone(), period))),
         SyncMode::Always | SyncMode::Never => None,
     };
-    let node: WorkerNode<D, A::Stream> = Node::new(setup.config, log.clone(), setup.engine, Host::new(System));
+    let system = WorkerSystem::default();
+    let cleaning = spawn_local(system.clone().keep_stack_clean());
+    let node: WorkerNode<D, A::Stream> = Node::new(setup.config, log.clone(), setup.engine, Host::new(system));
     let meter = setup.meter;
     let monitor = setup.monitor;
     meter.enter(node.gauge());
@@ -125,6 +127,7 @@ where
         tracing::warn!("the last checkpoint was not written; the next start takes longer");
     }
     beating.abort();
+    cleaning.abort();
     heartbeat.rest();
     Ok(())
 }

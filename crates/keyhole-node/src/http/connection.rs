@@ -6,7 +6,7 @@ use std::rc::Rc;
 use keyhole_s3::ErrorCode;
 use keyhole_s3::http::{self, RequestHead};
 use keyhole_s3::limits::HEAD_MAX;
-use zeroize::Zeroize;
+use keyhole_s3::wipe::wipe;
 
 use crate::failure::{Failure, Result};
 use crate::host::Host;
@@ -100,7 +100,7 @@ impl<S: Stream> Connection<S> {
         let mut grown = Vec::with_capacity(INBOX_LEN);
         grown.extend_from_slice(&self.inbox);
         // Heads carry customer keys.
-        self.inbox.zeroize();
+        wipe(&mut self.inbox);
         self.inbox = grown;
     }
 
@@ -119,7 +119,7 @@ impl<S: Stream> Connection<S> {
     /// Wipes the inbox of a connection that serves no further request: a malformed head or the rest
     /// of a refused body may be a key or plaintext, and closing takes its time.
     pub(crate) fn discard_inbox(&mut self) {
-        self.inbox.as_mut_slice().zeroize();
+        wipe(&mut self.inbox);
         self.inbox.clear();
     }
 
@@ -127,7 +127,7 @@ impl<S: Stream> Connection<S> {
     pub(super) fn consume(&mut self, len: usize) {
         let rest = self.inbox.len() - len;
         self.inbox.copy_within(len.., 0);
-        self.inbox[rest..].zeroize();
+        wipe(&mut self.inbox[rest..]);
         self.inbox.truncate(rest);
     }
 
@@ -140,7 +140,7 @@ impl<S: Stream> Connection<S> {
 
 impl<S> Drop for Connection<S> {
     fn drop(&mut self) {
-        self.inbox.as_mut_slice().zeroize();
+        wipe(&mut self.inbox);
     }
 }
 

@@ -7,8 +7,8 @@ use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use keyhole_node::Stream;
+use keyhole_s3::wipe::wipe;
 use socket2::SockRef;
-use zeroize::Zeroize;
 
 use super::timeouts::ConnectionState;
 use crate::buffer::Buffer;
@@ -69,7 +69,7 @@ pub(crate) fn unsent(socket: &impl AsRawFd) -> u64 {
 /// a customer key.
 fn unread(result: io::Result<usize>, mut bytes: Vec<u8>, before: usize) -> (io::Result<usize>, Vec<u8>) {
     if matches!(result, Ok(0)) {
-        bytes[before..].zeroize();
+        wipe(&mut bytes[before..]);
         bytes.truncate(before);
     }
     (result, bytes)

@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use keyhole_s3::wipe::wipe;
 use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus, WriteTraffic};
 use rustls::{Error, ServerConfig};
@@ -120,7 +121,7 @@ impl Session {
             return 0;
         }
         let len = take(&self.held[self.held_from..]);
-        self.held[self.held_from..self.held_from + len].zeroize();
+        wipe(&mut self.held[self.held_from..self.held_from + len]);
         self.held_from += len;
         if self.held_from == self.held.len() {
             self.held = Vec::new();

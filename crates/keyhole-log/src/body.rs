@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::draft::Payload;
 use crate::geometry::run_bytes;
 use crate::index::Effect;
 use crate::limits::BLOCK_DATA;
@@ -15,7 +16,7 @@ use crate::writer::PlacedBlock;
 pub struct NewBody {
     pub(crate) id: BodyId,
     pub(crate) len: u64,
-    pub(crate) record: Vec<u8>,
+    pub(crate) record: Payload,
     pub(crate) runs: Vec<Run>,
     /// Pin the segments of its blocks until a record names them.
     pub(crate) pins: Vec<SegmentPin>,
@@ -23,7 +24,7 @@ pub struct NewBody {
 
 /// The record of a body, and the pins that keep its blocks until the record is durable.
 pub(crate) struct NamedBody {
-    pub(crate) payload: Vec<u8>,
+    pub(crate) payload: Payload,
     pub(crate) effect: Effect,
     pub(crate) pins: Vec<SegmentPin>,
 }

@@ -1,13 +1,57 @@
 //! Records to write.
 
+use std::fmt;
+
 use crate::index::Effect;
+
+/// The payload of a record: its encoding, and the bytes of a body that end it.
+#[derive(Default)]
+pub(crate) struct Payload {
+    front: Vec<u8>,
+    body: Option<InlineBody>,
+}
+
+/// The bytes of an inline body, in the buffer that received them.
+struct InlineBody {
+    buf: Box<dyn AsRef<[u8]>>,
+    len: usize,
+}
+
+impl Payload {
+    /// Returns a payload that ends with the first `len` bytes of `buf`.
+    pub(crate) fn with_body(front: Vec<u8>, buf: impl AsRef<[u8]> + 'static, len: usize) -> Self {
+        Payload { front, body: Some(InlineBody { buf: Box::new(buf), len }) }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.front.len() + self.body.as_ref().map_or(0, |body| body.len)
+    }
+
+    /// Returns the two pieces of the payload, the second of which may be empty.
+    pub(crate) fn pieces(&self) -> [&[u8]; 2] {
+        let body = self.body.as_ref().map_or(&[][..], |body| &(*body.buf).as_ref()[..body.len]);
+        [&self.front, body]
+    }
+}
+
+impl From<Vec<u8>> for Payload {
+    fn from(front: Vec<u8>) -> Self {
+        Payload { front, body: None }
+    }
+}
+
+impl fmt::Debug for Payload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Payload").field("len", &self.len()).finish_non_exhaustive()
+    }
+}
 
 /// A record to write.
 #[derive(Debug)]
 pub(crate) struct Draft {
     pub(crate) seq: u64,
     pub(crate) kind: u8,
-    pub(crate) payload: Vec<u8>,
+    pub(crate) payload: Payload,
     pub(crate) effect: Effect,
 }
 

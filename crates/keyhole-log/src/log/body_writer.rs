@@ -7,6 +7,7 @@ use futures_channel::oneshot;
 use super::Log;
 use crate::body::{NewBody, add_block};
 use crate::disk::Disk;
+use crate::draft::Payload;
 use crate::error::Error;
 use crate::limits::{
     BLOCK_DATA, BLOCKS_IN_FLIGHT, BLOCKS_MAX, CHUNK_LEN, CHUNK_TAGS_MAX, CHUNKS_MAX, INLINE_MAX, PREFIX_MAX, RUNS_MAX,
@@ -23,6 +24,10 @@ impl<D: Disk> Log<D> {
         BodyWriter::new(self.clone())
     }
 }
+
+/// Length in bytes from which an inline body stays in its buffer until its record is written. A
+/// shorter one is copied, since a buffer takes up more memory.
+const KEPT_MIN: usize = CHUNK_LEN;
 
 /// The last block of a body: a buffer, the number of its bytes used (at most
 /// [`BLOCK_DATA`]), and their tags.
@@ -102,9 +107,9 @@ impl<D: Disk> BodyWriter<D> {
         match last {
             Some((buf, len, tags)) if self.blocks == 0 && len <= INLINE_MAX => {
                 assert!(tags.len() <= CHUNK_TAGS_MAX, "a block has at most one tag more than chunks");
-                Ok(self.inline(&buf.as_ref()[..len], tags, prefix))
+                Ok(self.inline(Some((buf, len)), tags, prefix))
             }
-            None if self.blocks == 0 => Ok(self.inline(&[], &[], prefix)),
+            None if self.blocks == 0 => Ok(self.inline(None, &[], prefix)),
             Some((buf, len, tags)) => {
                 assert!(
                     len <= BLOCK_DATA && tags.len() <= CHUNK_TAGS_MAX,
@@ -123,11 +128,18 @@ impl<D: Disk> BodyWriter<D> {
         }
     }
 
-    fn inline(&mut self, data: &[u8], tags: &[[u8; 16]], prefix: &[u8]) -> NewBody {
+    fn inline(&mut self, last: Option<(D::Buf, usize)>, tags: &[[u8; 16]], prefix: &[u8]) -> NewBody {
         let id = self.id();
+        let data = last.as_ref().map_or(&[][..], |(buf, len)| &buf.as_ref()[..*len]);
         let len = data.len() as u64;
-        let bytes = Bytes::Inline { tags, data };
-        let record = RecordPayload::Body(BodyRecord { id, relocation: 0, len, prefix, bytes }).encode();
+        let is_kept = data.len() >= KEPT_MIN;
+        // The bytes of a body end its record.
+        let bytes = Bytes::Inline { tags, data: if is_kept { &[] } else { data } };
+        let front = RecordPayload::Body(BodyRecord { id, relocation: 0, len, prefix, bytes }).encode();
+        let record = match last {
+            Some((buf, len)) if is_kept => Payload::with_body(front, buf, len),
+            _ => Payload::from(front),
+        };
         NewBody { id, len, record, runs: Vec::new(), pins: Vec::new() }
     }
 
@@ -143,7 +155,7 @@ impl<D: Disk> BodyWriter<D> {
         let runs = std::mem::take(&mut self.runs);
         let pins = std::mem::take(&mut self.pins);
         let bytes = Bytes::Blocks(runs.clone());
-        let record = RecordPayload::Body(BodyRecord { id, relocation: 0, len, prefix, bytes }).encode();
+        let record = RecordPayload::Body(BodyRecord { id, relocation: 0, len, prefix, bytes }).encode().into();
         Ok(NewBody { id, len, record, runs, pins })
     }
 

@@ -122,7 +122,7 @@ impl CommitRequest {
 }
 
 pub(crate) fn draft(seq: u64, payload: &RecordPayload<'_>) -> Draft {
-    Draft { seq, kind: payload.kind(), payload: payload.encode(), effect: Effect::of(payload) }
+    Draft { seq, kind: payload.kind(), payload: payload.encode().into(), effect: Effect::of(payload) }
 }
 
 /// Returns the record of a newly written body, and the pins that keep its blocks

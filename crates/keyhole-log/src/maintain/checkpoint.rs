@@ -113,7 +113,7 @@ impl<D: Disk> Maintenance<D> {
 
     async fn write_record(&self, payload: &RecordPayload<'_>) -> Result<(), Error> {
         let seq = self.store.lock().numbers.record();
-        let draft = Draft { seq, kind: payload.kind(), payload: payload.encode(), effect: Effect::Checkpoint };
+        let draft = Draft { seq, kind: payload.kind(), payload: payload.encode().into(), effect: Effect::Checkpoint };
         self.log.write(CommitRequest { drafts: vec![draft], relaxed: true, ..CommitRequest::default() }).await
     }
 

@@ -170,7 +170,12 @@ impl<D: Disk> Maintenance<D> {
         let seq = found.header.seq;
         let effect = Effect::of(&RecordPayload::parse(kind, found.payload)?);
         let live = self.store.lock().index.location(seq, &effect) == Some(Location::new(at, found.len));
-        live.then(|| Draft { seq, kind, payload: found.payload.to_vec(), effect: Effect::Moved(Box::new(effect)) })
+        live.then(|| Draft {
+            seq,
+            kind,
+            payload: found.payload.to_vec().into(),
+            effect: Effect::Moved(Box::new(effect)),
+        })
     }
 
     /// Moves records, which are collected until they fill a commit. At most one of them is long.
@@ -251,7 +256,7 @@ impl<D: Disk> Maintenance<D> {
         let bytes = Bytes::Blocks(runs.clone());
         let payload = RecordPayload::Body(BodyRecord { id, relocation, len, prefix: &prefix, bytes });
         let effect = Effect::Moved(Box::new(Effect::Body { id, relocation, len, runs }));
-        let draft = Draft { seq, kind: payload.kind(), payload: payload.encode(), effect };
+        let draft = Draft { seq, kind: payload.kind(), payload: payload.encode().into(), effect };
         moved.space += record::space(draft.payload.len());
         moved.drafts.push(draft);
         for pin in pins {

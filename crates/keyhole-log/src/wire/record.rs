@@ -101,7 +101,12 @@ pub(crate) const fn space(payload_len: usize) -> usize {
 impl Header {
     /// Writes the record to the front of `out`, which is longer. Returns its checksum.
     pub(crate) fn emit(&self, store: &StoreId, payload: &[u8], out: &mut [u8]) -> u32 {
-        let len = HEADER_LEN + payload.len();
+        self.emit_pieces(store, [payload, &[]], out)
+    }
+
+    /// Writes a record like [`emit`](Self::emit), whose payload is in two pieces.
+    pub(crate) fn emit_pieces(&self, store: &StoreId, [front, rest]: [&[u8]; 2], out: &mut [u8]) -> u32 {
+        let len = HEADER_LEN + front.len() + rest.len();
         assert!(len <= RECORD_MAX, "a record is at most RECORD_MAX bytes long");
         let out = &mut out[..len];
         put(out, field::MAGIC, &MAGIC);
@@ -117,7 +122,9 @@ impl Header {
         put(out, field::DURABLE, &self.durable.to_le_bytes());
         put(out, field::HINT_SEGMENT, &self.hint.segment.to_le_bytes());
         put(out, field::HINT_UNTIL, &self.hint.until.to_le_bytes());
-        out[HEADER_LEN..].copy_from_slice(payload);
+        let (at_front, at_rest) = out[HEADER_LEN..].split_at_mut(front.len());
+        at_front.copy_from_slice(front);
+        at_rest.copy_from_slice(rest);
         let check = check(out);
         put(out, field::CHECK, &check.to_le_bytes());
         let crc = crc(&[&out[field::CRC.end..]]);
@@ -262,6 +269,9 @@ mod tests {
         };
         let mut bytes = vec![0xff; 200];
         let crc = header.emit(&[1; 16], b"payload", &mut bytes);
+        let mut in_pieces = vec![0xff; 200];
+        assert_eq!(header.emit_pieces(&[1; 16], [b"pay", b"load"], &mut in_pieces), crc);
+        assert_eq!(in_pieces, bytes);
         let record = verify(&bytes, &[1; 16], 1 << 33).unwrap();
         assert_eq!((record.header, record.crc, record.payload), (header, crc, &b"payload"[..]));
         assert_eq!(verify(&bytes, &[2; 16], 1 << 33), None, "another store");

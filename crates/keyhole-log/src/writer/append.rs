@@ -2,7 +2,7 @@
 
 use super::context::Context;
 use crate::disk::Disk;
-use crate::draft::Draft;
+use crate::draft::{Draft, Payload};
 use crate::error::Error;
 use crate::index::{Effect, Location};
 use crate::open::{OpenMeta, WriterEnd};
@@ -55,7 +55,7 @@ impl<D: Disk> Context<D> {
             };
             let len = record::HEADER_LEN + draft.payload.len();
             let next = at + record::space(draft.payload.len());
-            meta.prev = header.emit(&self.store.id, &draft.payload, D::slice(&mut buf, at..next));
+            meta.prev = header.emit_pieces(&self.store.id, draft.payload.pieces(), D::slice(&mut buf, at..next));
             D::slice(&mut buf, at + len..next).fill(0);
             places.push(Location::new(header.offset, len as u32));
             at = next;
@@ -106,7 +106,7 @@ impl<D: Disk> Context<D> {
     /// Creates a record of the log itself, without payload.
     pub(super) fn housekeeping(&self, kind: u8) -> Draft {
         let seq = self.store.lock().numbers.record();
-        Draft { seq, kind, payload: Vec::new(), effect: Effect::Nothing }
+        Draft { seq, kind, payload: Payload::default(), effect: Effect::Nothing }
     }
 
     /// Writes a record of the log itself as one batch. It does not affect the index.

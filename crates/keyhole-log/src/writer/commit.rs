@@ -8,7 +8,7 @@ use super::batch::Batch;
 use super::context::{Context, Torn, WRITE_ATTEMPTS};
 use super::job::Commit;
 use crate::disk::Disk;
-use crate::draft::Draft;
+use crate::draft::{Draft, Payload};
 use crate::error::Error;
 use crate::index::{Effect, Location};
 use crate::open::OpenMeta;
@@ -169,7 +169,9 @@ pub(crate) async fn commit<D: Disk>(
     meta
 }
 
-fn apply<D: Disk>(context: &Context<D>, commits: Vec<Commit>, places: Vec<Location>, meta: Option<&OpenMeta>) {
+fn apply<D: Disk>(context: &Context<D>, mut commits: Vec<Commit>, places: Vec<Location>, meta: Option<&OpenMeta>) {
+    // Freed before the lock is taken.
+    commits.iter_mut().flat_map(|commit| &mut commit.drafts).for_each(|draft| draft.payload = Payload::default());
     let mut places = places.into_iter();
     let mut answers = Vec::with_capacity(commits.len());
     let mut state = context.store.lock();

@@ -3,7 +3,7 @@
 use keyhole_core::chunked::Sealer;
 use keyhole_core::limits::{CHUNK_LEN, SALT_LEN};
 use keyhole_core::{DataKey, body};
-use keyhole_log::limits::{BLOCK_DATA, CHUNK_TAGS_MAX, buffer_len};
+use keyhole_log::limits::{BLOCK_DATA, CHUNK_TAGS_MAX, INLINE_MAX, buffer_len};
 use keyhole_log::{Disk, NewBody};
 use keyhole_s3::body::{BodyDecoder, Digests};
 
@@ -11,7 +11,7 @@ use crate::admission::Admitted;
 use crate::body_memory::BodyMemory;
 use crate::failure::Result;
 use crate::http::{Connection, Receiver};
-use crate::limits::STRIDE;
+use crate::limits::RECEIVE_MAX;
 use crate::node::Node;
 use crate::platform::{Buf, Platform};
 use crate::source::BodySource;
@@ -77,22 +77,26 @@ impl<P: Platform> Node<P> {
             let limit = usize::try_from(source.bound()).unwrap_or(BLOCK_DATA).min(BLOCK_DATA);
             memory.reserve(source, &mut writer, limit).await?;
             let mut buf = self.log.disk().buffer_with_len(buffer_len(limit));
+            // A body in its record has one checksum with it.
+            let is_inline = writer.is_empty() && limit <= INLINE_MAX;
             let mut len = 0;
+            let mut sealed = 0;
             tags.clear();
             let is_last = loop {
-                let (filled, back) = source.fill(buf, len..limit.min(len + STRIDE)).await;
+                let (filled, back) = source.fill_some(buf, len..limit.min(len + RECEIVE_MAX), CHUNK_LEN).await;
                 buf = back;
-                let at = len..len + filled?;
-                len = at.end;
+                len += filled?;
                 let is_last = source.remaining() == 0;
-                for chunk in <P::Disk>::slice(&mut buf, at).chunks_mut(CHUNK_LEN) {
+                let whole = if is_last || len == limit { len } else { len - len % CHUNK_LEN };
+                for chunk in <P::Disk>::slice(&mut buf, sealed..whole).chunks_mut(CHUNK_LEN) {
                     if let Some(sealer) = &mut sealer {
                         tags.push(sealer.seal_next(chunk));
                     }
-                    if chunk.len() == CHUNK_LEN {
+                    if chunk.len() == CHUNK_LEN && !is_inline {
                         writer.checksum(chunk);
                     }
                 }
+                sealed = whole;
                 // After a full last chunk comes the tag of an empty final chunk.
                 if let Some(sealer) = sealer.as_mut().filter(|sealer| is_last && !sealer.is_finished()) {
                     tags.push(sealer.seal_next(&mut []));

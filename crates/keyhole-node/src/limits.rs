@@ -13,6 +13,10 @@ pub const BLOCKS_PER_UPLOAD: usize = 1 + keyhole_log::limits::BLOCKS_IN_FLIGHT;
 /// to stay in the core's cache. A multiple of the chunk length.
 pub const STRIDE: usize = 8 * keyhole_log::limits::CHUNK_LEN;
 
+/// The most bytes of a body that are received at once. Each receive costs a wake-up, so it takes all
+/// that has arrived, as long as that stays in the core's second-level cache until it is encrypted.
+pub const RECEIVE_MAX: usize = 4 * STRIDE;
+
 /// Pages of a piece of the source that is held beside each block of a copy.
 pub const COPY_PAGES: usize = STRIDE / PAGE;
 

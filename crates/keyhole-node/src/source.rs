@@ -24,6 +24,13 @@ pub(crate) trait BodySource<B> {
 
     /// Fills `buf[at]`, completely unless the body ends. Returns the number of bytes filled.
     async fn fill(&mut self, buf: B, at: Range<usize>) -> (Result<usize>, B);
+
+    /// Fills `buf[at]` with as many bytes as have arrived, at least `least` unless the range or the
+    /// body is shorter. Returns the number of bytes filled.
+    async fn fill_some(&mut self, buf: B, at: Range<usize>, least: usize) -> (Result<usize>, B) {
+        let end = at.end.min(at.start + least);
+        self.fill(buf, at.start..end).await
+    }
 }
 
 /// A verified piece of a body to send: `buf[at]`.

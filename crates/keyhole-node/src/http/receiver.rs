@@ -173,11 +173,17 @@ impl<S: Stream> BodySource<S::Buf> for Receiver<'_, S> {
         Ok(())
     }
 
-    async fn fill(&mut self, mut buf: S::Buf, at: Range<usize>) -> (Result<usize>, S::Buf) {
+    async fn fill(&mut self, buf: S::Buf, at: Range<usize>) -> (Result<usize>, S::Buf) {
+        let len = at.len();
+        self.fill_some(buf, at, len).await
+    }
+
+    async fn fill_some(&mut self, mut buf: S::Buf, at: Range<usize>, least: usize) -> (Result<usize>, S::Buf) {
         let start = at.start;
         let limit = at.end;
+        let enough = limit.min(start.saturating_add(least));
         let mut filled = start;
-        while filled < limit && self.decoder.remaining() > 0 {
+        while filled < enough && self.decoder.remaining() > 0 {
             let step = match self.decoder.step(&self.connection.inbox) {
                 Ok(step) => step,
                 Err(error) => return (Err(error.into()), buf),

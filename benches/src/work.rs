@@ -87,6 +87,9 @@ pub struct Run {
     pub warmup: Duration,
     /// Duration of the measurement.
     pub time: Duration,
+    /// Whether each connection sends its requests only once: the measurement then ends with the last
+    /// of them.
+    pub once: bool,
     /// Whether received data are compared.
     pub checked: bool,
     /// The processes of the server.
@@ -268,10 +271,12 @@ impl Store {
             let working: Vec<_> = counts.iter().enumerate().map(spawn).collect();
             signed.wait();
             // A thread that fails ends all of them early and returns the error.
+            let is_over = || phase.load(Ordering::Relaxed) == DONE || working.iter().all(|one| one.is_finished());
             let wait = |time: Duration| {
                 let until = Instant::now() + time;
-                while Instant::now() < until && phase.load(Ordering::Relaxed) != DONE {
-                    thread::sleep(until.saturating_duration_since(Instant::now()).min(Duration::from_millis(10)));
+                let step = Duration::from_millis(if run.once { 1 } else { 10 });
+                while Instant::now() < until && !is_over() {
+                    thread::sleep(until.saturating_duration_since(Instant::now()).min(step));
                 }
             };
             wait(run.warmup);
@@ -385,7 +390,8 @@ impl Worker<'_> {
         // This thread is the only writer.
         let add =
             |count: &AtomicU64, n: usize| count.store(count.load(Ordering::Relaxed) + n as u64, Ordering::Relaxed);
-        for request in self.requests.iter().cycle() {
+        let count = if self.run.once { self.requests.len() } else { usize::MAX };
+        for request in self.requests.iter().cycle().take(count) {
             let in_phase = self.phase.load(Ordering::Relaxed);
             if in_phase == DONE {
                 break;

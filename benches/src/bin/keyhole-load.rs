@@ -84,6 +84,10 @@ struct Options {
     /// The objects already exist: skip the puts before gets.
     #[arg(long)]
     filled: bool,
+    /// Send each request only once, and end with the last of them or after --seconds: with a new
+    /// page cache, each object is read from the disk.
+    #[arg(long)]
+    once: bool,
     /// Duration of the measurement.
     #[arg(long, default_value_t = 10.0, value_name = "S")]
     seconds: f64,
@@ -154,6 +158,7 @@ impl Options {
             sample: self.sample as usize,
             warmup: positive("warmup", self.warmup)?,
             time: positive("seconds", self.seconds)?,
+            once: self.once,
             checked: !self.unchecked,
             servers: self.pids.clone(),
         })

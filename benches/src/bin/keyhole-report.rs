@@ -1,5 +1,5 @@
-//! Measures Keyhole end to end and compares it with its limits, nginx, and the costs of network,
-//! encryption and disk alone; writes a page with plots. `keyhole-report --help`; `benches/run`
+//! Measures Keyhole end to end and compares it with its limits, nginx, SeaweedFS, and the costs of
+//! network, encryption and disk alone; writes a page with plots. `keyhole-report --help`; `benches/run`
 //! builds and runs it.
 
 use std::env;
@@ -20,7 +20,18 @@ struct Options {
     /// program.
     #[arg(long, value_name = "FILE")]
     keyhole: Option<PathBuf>,
-    /// Where to create the temporary directory for all data: on the disk to measure, with 24 GiB
+    /// The program with profile-guided optimisation, as built by packaging/pgo. Without it, its
+    /// limits are reported as not measured.
+    #[arg(long, value_name = "FILE")]
+    packaged: Option<PathBuf>,
+    /// An earlier program to compare with in the same turns. Without it, the limits relative to it
+    /// are reported as not measured.
+    #[arg(long, value_name = "FILE")]
+    baseline: Option<PathBuf>,
+    /// The program `weed` of SeaweedFS. Without it, SeaweedFS is not measured.
+    #[arg(long, value_name = "FILE")]
+    seaweedfs: Option<PathBuf>,
+    /// Where to create the temporary directory for all data: on the disk to measure, with 34 GiB
     /// free. Default: the directory of this program.
     #[arg(long, value_name = "DIR")]
     directory: Option<PathBuf>,
@@ -31,7 +42,7 @@ struct Options {
     /// Number of turns, of which the medians are reported. Default: 3, or with --quick 1.
     #[arg(long, value_parser = clap::value_parser!(u8).range(1..=100))]
     turns: Option<u8>,
-    /// Duration of each measurement in a turn. Default: 2.5, or with --quick 0.3.
+    /// Duration of each measurement in a turn. Default: 2, or with --quick 0.3.
     #[arg(long, value_name = "S")]
     seconds: Option<f64>,
     /// Run for a minute or two on small stores, as a functional check: the figures mean little.
@@ -52,10 +63,13 @@ impl Options {
         let directory = self.directory.unwrap_or_else(|| beside.to_owned());
         let benches = Path::new(env!("CARGO_MANIFEST_DIR"));
         let results = if self.quick { directory.join("quick/RESULTS.md") } else { benches.join("RESULTS.md") };
-        let seconds = self.seconds.unwrap_or(if self.quick { 0.3 } else { 2.5 });
+        let seconds = self.seconds.unwrap_or(if self.quick { 0.3 } else { 2.0 });
         let time = Duration::try_from_secs_f64(seconds).ok().filter(|_| (0.05..=60.0).contains(&seconds));
         Ok(report::Options {
             keyhole: self.keyhole.unwrap_or_else(|| beside.join("keyhole")),
+            packaged: self.packaged,
+            baseline: self.baseline,
+            seaweedfs: self.seaweedfs,
             results: self.results.unwrap_or(results),
             remarks: benches.join("REMARKS.md"),
             turns: self.turns.unwrap_or(if self.quick { 1 } else { 3 }).into(),

@@ -1,5 +1,6 @@
-//! The page of the report: tables, explanations and plots.
+//! The page of the report: tables and explanations.
 
+use std::ffi::OsStr;
 use std::fmt::Write;
 use std::fs;
 use std::path::Path;
@@ -9,9 +10,10 @@ use svg::Document;
 
 use super::figures::{Figure, Figures, Unit};
 use super::machine::Machine;
-use super::plot::{self, Bar, Colour, Heading, Line};
+use super::results::Sample;
 use super::scenario::{
-    CONNECTIONS, LARGE, MIB, SMALL, Sample, Scenario, Server, USUAL, floors, operation_name, size_name,
+    CHUNKS, DOWNLOADS, FEW, LARGE, LIMITED, MANY, MIB, Memory, Population, SIZES, SMALL, Scenario, Server, USUAL,
+    floors, operation_name, size_name,
 };
 use crate::work::Operation;
 use crate::{Error, Result};
@@ -22,10 +24,19 @@ const REMARKS_BEGIN: &str = "<!-- From here on to the end: REMARKS.md. -->\n";
 /// Fraction of the cores used by other processes from which a warning is printed.
 const OTHERS_MAX: f64 = 0.05;
 
+/// The versions of the servers that Keyhole is compared with.
+#[derive(Clone, Debug)]
+pub(super) struct Versions {
+    pub(super) nginx: String,
+    pub(super) seaweedfs: Option<String>,
+}
+
 /// The subject of the report, apart from its figures.
 pub(super) struct Subject<'s> {
     pub(super) machine: &'s Machine,
-    pub(super) nginx_version: &'s str,
+    pub(super) versions: &'s Versions,
+    /// How memory is limited.
+    pub(super) limited_by: &'s str,
     pub(super) turns: usize,
     pub(super) seconds: f64,
     /// Whether this is a short run, whose figures are unreliable.
@@ -46,11 +57,6 @@ fn table(header: &[&str], rows: &[Vec<String>]) -> String {
     text
 }
 
-/// Formats an optional value.
-fn optional(value: Option<f64>, unit: Unit) -> String {
-    value.map_or_else(String::new, |value| unit.number(value))
-}
-
 fn percent(share: f64) -> String {
     if share.is_finite() { format!("{:.0} %", share * 100.0) } else { "–".to_owned() }
 }
@@ -59,11 +65,10 @@ fn percent(share: f64) -> String {
 pub(super) fn page(subject: &Subject<'_>, figures: &Figures<'_>, remarks: &str) -> String {
     let parts = [
         introduction(subject, figures),
-        verdicts(figures),
-        cpu(figures),
-        throughput(figures),
+        limits(figures),
+        costs(figures),
+        speeds(figures),
         sizes(figures),
-        growth(figures),
         floor_table(figures),
         disturbances(figures, subject.machine.cores),
     ];
@@ -92,228 +97,175 @@ fn introduction(subject: &Subject<'_>, figures: &Figures<'_>) -> String {
     if subject.is_quick {
         text.push_str("**Quick run: a functional check. Its figures mean little.**\n\n");
     }
+    let seaweedfs =
+        subject.versions.seaweedfs.as_ref().map_or_else(String::new, |version| format!(", SeaweedFS {version}"));
     let _ = write!(
         text,
-        "{processor}, {cores} cores; {} of memory; {kernel}; {file_system}; nginx {}. HTTP on loopback, SSE-C, \
-         `UNSIGNED-PAYLOAD`, durable PUTs, {USUAL} connections unless stated otherwise. The cores are shared with the load \
-         generator, which compares every received byte. All servers were measured in turns: {} of {} s per figure, whose median \
-         is shown.\n\n",
+        "{processor}, {cores} cores; {} of memory; {kernel}; {file_system}; nginx {}{seaweedfs}. HTTP on loopback, SSE-C, \
+         `UNSIGNED-PAYLOAD`, durable PUTs; {USUAL} connections, {FEW} for objects of 64 MiB, unless stated otherwise. The cores \
+         are shared with the load generator, which compares every received byte. All servers were measured in turns: {} of {} s \
+         per figure, whose median is shown.\n\n",
         ByteSize(*memory).display().iec(),
-        subject.nginx_version,
+        subject.versions.nginx,
         subject.turns,
         subject.seconds,
     );
     let counts = figures.counts;
+    let stored = ByteSize(counts.stored as u64).display().iec();
     let _ = write!(
         text,
-        "The store has {} objects of 4 KiB unless stated otherwise, {} of 1 MiB and {} of 64 MiB; requests are spread over all \
-         of them. CPU time covers all threads of the server, user and kernel. nginx is the reference: it serves files with \
-         `sendfile` and accepts PUTs by DAV, without encryption, signatures or durability; over TLS it encrypts once.\n\n\
-         Floors are measured in the same turns by programs with a single task. *Network*: a server that reads requests and \
-         responds from memory. *Encryption*: AES-256-GCM of 16 KiB chunks with the node's engine, twice over TLS; for 4 KiB \
-         including key derivation. *Disk*: reads from the page cache; direct, durable writes. Encryption and reads run on all \
-         cores at once, as in a loaded server, where two cores may be two threads of one.\n\n",
+        "*Cold*: each of {} objects of 4 KiB, or of {stored} of larger ones, is read once after a restart of the node, with \
+         nothing of the store in the page cache. *Hot*: {} of objects (10,000 of 4 KiB) are read again and again, in a limited \
+         memory a quarter of it (one object of 64 MiB). Memory is limited by {}.\n\n\
+         nginx serves files with `sendfile` and accepts PUTs by DAV, without encryption, signatures or durability; over TLS it \
+         encrypts once. SeaweedFS gets the same requests as Keyhole and does not sync its writes. CPU time covers all threads of \
+         a server, user and kernel. Floors are measured in the same turns by bare programs: a network server that responds from \
+         memory; AES-256-GCM with the node's engine, twice over TLS; reads from the page cache (hot) or direct (cold); direct, \
+         durable writes.\n\n",
         Unit::PerSecond.number(counts.small as f64),
-        counts.mib,
-        counts.large,
+        ByteSize(counts.hot as u64).display().iec(),
+        subject.limited_by,
     );
     text
 }
 
-fn verdicts(figures: &Figures<'_>) -> String {
+fn limits(figures: &Figures<'_>) -> String {
     let all = figures.all();
-    let missed: Vec<&Figure> = all.iter().filter(|figure| figure.holds() != Some(true)).collect();
-    let mut text = match missed.len() {
-        0 => format!("All {} limits are met.\n\n", all.len()),
-        count => format!("{count} of {} limits are missed:\n\n", all.len()),
+    let missed = all.iter().filter(|figure| !figure.holds()).count();
+    let mut text = format!("## 1. Limits\n\n{missed} of {} limits are missed.\n\n", all.len());
+    let row = |figure: &Figure| {
+        let compared = figure.compared.filter(|(_, one, other)| one.is_finite() && other.is_finite());
+        let compared = compared.map_or_else(String::new, |(unit, one, other)| {
+            format!("{} / {} {}", unit.number(one), unit.number(other), unit.name())
+        });
+        let verdict = figure.verdict();
+        let verdict = if figure.holds() { verdict } else { format!("**{verdict}**") };
+        let name = format!("`{}`", figure.promise.name);
+        let value = format!("**{}**", figure.unit.text(figure.value));
+        vec![name, figure.promise.measure.describe(), figure.limit_text(), value, verdict, compared]
     };
-    for figure in &missed {
-        let _ = writeln!(text, "- {figure}");
-    }
-    if !missed.is_empty() {
-        text.push('\n');
-    }
+    let rows: Vec<Vec<String>> = all.iter().map(row).collect();
+    text.push_str(&table(&["limit", "figure", "", "measured", "", "compared"], &rows));
     text
 }
 
-/// Returns the leading cells, which all tables of figures share.
-fn beginning(figure: &Figure) -> Vec<String> {
-    let what = match figure.unit.name() {
-        "" => figure.what.clone(),
-        unit => format!("{}, {unit}", figure.what),
-    };
-    let limit = figure.limit_text();
-    let limit = limit.strip_suffix(figure.unit.name()).unwrap_or(&limit).trim_end().to_owned();
-    vec![what, limit, format!("**{}**", figure.unit.number(figure.ours)), figure.verdict()]
+/// Returns the loads whose costs are shown, in the order of the tables.
+fn loads() -> Vec<Scenario> {
+    let mut all = Vec::new();
+    for size in SIZES {
+        all.extend([Scenario::get(size).cold(), Scenario::get(size)]);
+        for memory in LIMITED {
+            all.push(Scenario::get(size).cold().within(memory));
+            all.extend((size > SMALL).then(|| Scenario::get(size).within(memory)));
+        }
+    }
+    all.extend(SIZES.map(Scenario::put));
+    for load in [Scenario::get(SMALL), Scenario::put(SMALL)] {
+        all.extend([load.over(MANY), load.of(Population::Least), load.of(Population::Most)]);
+    }
+    all.extend([Scenario::get(MIB), Scenario::put(MIB)].map(|load| load.on(Server::KeyholeTls)));
+    all.push(Scenario::put(MIB).plain().over(8));
+    all
 }
 
-fn cpu(figures: &Figures<'_>) -> String {
-    let all = figures.cpu_figures();
-    let rows = all.iter().map(|figure| {
-        let unit = figure.unit;
-        let floors = &figure.floors;
-        let mut row = beginning(figure);
-        row.extend([floors.network, floors.encryption, floors.disk].map(|floor| optional(floor, unit)));
-        row.push(optional(floors.together, unit));
-        row.push(optional(floors.together.map(|floor| figure.ours - floor), unit));
-        row.push(figure.kernel_share.map_or_else(String::new, percent));
-        row.push(optional(figure.nginx, unit));
+fn costs(figures: &Figures<'_>) -> String {
+    let row = |load: Scenario| {
+        let unit = Figures::unit(load);
+        let floors = figures.floors(load);
+        let cpu = figures.cpu(load);
+        let other = |server: Server| {
+            let measured = figures.cpu(load.on(server));
+            if measured.is_finite() { unit.number(measured) } else { String::new() }
+        };
+        let nginx = if load.server.is_tls() { Server::NginxTls } else { Server::Nginx };
+        let name = if load.server.is_tls() { format!("{} over TLS", load.load()) } else { load.load() };
+        let mut row = vec![format!("{name}, {}", unit.name()), format!("**{}**", unit.number(cpu))];
+        let parts = [floors.network, floors.encryption, floors.disk, floors.sum()];
+        // The floors of plain objects are others: without encryption, with checksums.
+        row.extend(parts.map(|part| if load.is_plain { String::new() } else { unit.number(part) }));
+        row.push(if load.is_plain { String::new() } else { Unit::Ratio.number(cpu / floors.sum()) });
+        row.extend([Server::Packaged, Server::Baseline, nginx, Server::SeaweedFs].map(other));
         row
-    });
+    };
     let header = [
-        "CPU time of the server",
-        "limit",
+        "CPU time",
         "Keyhole",
-        "",
         "network",
         "encryption",
         "disk",
-        "floor",
-        "the rest",
-        "in the kernel",
+        "floors",
+        "ratio",
+        "packaged",
+        "baseline",
         "nginx",
+        "SeaweedFS",
     ];
-    let mut text = "## 1. CPU time of the server\n\n".to_owned();
-    text.push_str(&table(&header, &rows.collect::<Vec<_>>()));
-    text.push_str("*Floor* is the sum of network, encryption and disk. *In the kernel* is the kernel's share of Keyhole's CPU time.\n\n");
-    for figure in &all {
-        text.push_str(&sentence(figure));
-    }
-    text.push_str(
-        "\n![CPU time of a GiB, by parts](plots/cost.svg)\n\n![CPU time of a small operation, by parts](plots/cost-small.svg)\n\n",
-    );
-    text
-}
-
-/// Describes the parts of a figure's time.
-fn sentence(figure: &Figure) -> String {
-    let Figure { what, unit, ours, floors, .. } = figure;
-    let (Some(network), Some(encryption), Some(disk), Some(floor)) =
-        (floors.network, floors.encryption, floors.disk, floors.together)
-    else {
-        return String::new();
-    };
-    let parts = [("the network", network), ("encryption", encryption), ("the disk", disk)];
-    let parts = parts.map(|(name, part)| format!("{name} {}", percent(part / ours)));
-    let rest = ours - floor;
-    let of_rest = if rest > 0.0 {
-        format!("the rest is {}, {}", unit.text(rest), percent(rest / ours))
-    } else {
-        "there is no rest".to_owned()
-    };
+    let rows: Vec<Vec<String>> = loads().into_iter().map(row).collect();
     format!(
-        "- {what}: {}. The floors account for {} ({}); {of_rest}.\n",
-        unit.text(*ours),
-        percent(floor / ours),
-        parts.join(", ")
+        "## 2. CPU time of the server\n\n{}*Floors* is the sum of network, encryption and disk, *ratio* that of Keyhole to it.\n\n\
+         ![CPU time of a GiB, by parts](plots/cost.svg)\n\n![CPU time of a small operation, by parts](plots/cost-small.svg)\n\n\
+         ![CPU time by objects](plots/objects.svg)\n\n",
+        table(&header, &rows)
     )
 }
 
-fn throughput(figures: &Figures<'_>) -> String {
-    let rows = figures.throughput_figures().into_iter().map(|figure| {
-        let unit = figure.unit;
-        let floors = &figure.floors;
-        let mut row = beginning(&figure);
-        row.extend([floors.network, floors.encryption, floors.disk].map(|floor| optional(floor, unit)));
-        row.push(optional(floors.together, unit));
-        row.push(optional(figure.nginx, unit));
+fn speeds(figures: &Figures<'_>) -> String {
+    let median = |scenario, figure: fn(&Sample) -> f64| figures.results.median(scenario, figure);
+    let row = |load: Scenario| {
+        let unit = if load.is_by_operation() { Unit::PerSecond } else { Unit::GibPerSecond };
+        let rate = |server| {
+            let scenario = load.on(server);
+            let rate = if load.is_by_operation() {
+                median(scenario, |sample| sample.operations_per_s)
+            } else {
+                figures.gib_per_s(scenario)
+            };
+            if rate.is_finite() { unit.number(rate) } else { String::new() }
+        };
+        let name = if load.server.is_tls() { format!("{} over TLS", load.load()) } else { load.load() };
+        let nginx = if load.server.is_tls() { Server::NginxTls } else { Server::Nginx };
+        let mut row = vec![format!("{name}, {}", unit.name()), format!("**{}**", rate(load.server))];
+        row.extend([Server::Baseline, nginx, Server::SeaweedFs].map(rate));
+        row.extend([Unit::Milliseconds.number(median(load, |sample| sample.p50))]);
+        row.push(Unit::Milliseconds.number(median(load, |sample| sample.p99)));
+        row.push(Unit::Milliseconds.number(median(load.on(Server::Baseline), |sample| sample.p99)));
+        row.push(percent(median(load, |sample| sample.kernel_share)));
         row
-    });
-    let header =
-        ["throughput and latency", "limit", "Keyhole", "", "network", "encryption", "disk", "together", "nginx"];
-    let mut text = "## 2. Throughput and latency\n\n".to_owned();
-    text.push_str(&table(&header, &rows.collect::<Vec<_>>()));
-    text.push_str(
-        "*Network*, *encryption* and *disk* are the figures of each alone. *Together* is their sum for latencies; for \
-         throughput it is the rate at which the generator's measured cost and the floors fill the cores, or the disk's rate if \
-         that is lower.\n\n",
-    );
-    let rows = [Operation::Get, Operation::Put].into_iter().flat_map(|operation| {
-        [MIB, LARGE].map(|size| {
-            let of = |server| figures.counts.scenario(server, operation, size, USUAL);
-            let scenario = of(Server::Keyhole);
-            let median = |figure: fn(&Sample) -> f64| figures.results.median(scenario, figure);
-            let cores = [
-                median(|sample| sample.server_cores),
-                median(|sample| sample.own_cores),
-                median(|sample| sample.other_cores),
-                median(|sample| sample.idle_cores),
-            ];
-            let mut row = vec![format!("{} {}", operation_name(operation), size_name(size))];
-            row.extend(
-                [Server::Keyhole, Server::Nginx, Server::Bare]
-                    .map(|server| Unit::GibPerSecond.number(gib_per_s(figures, of(server)))),
-            );
-            row.extend(cores.map(|cores| Unit::Ratio.number(cores)));
-            row
-        })
-    });
-    let header = ["GiB/s", "Keyhole", "nginx", "network alone", "cores: node", "generator", "others", "idle"];
-    text.push_str(&table(&header, &rows.collect::<Vec<_>>()));
-    text.push_str("![Throughput](plots/throughput.svg)\n\n");
-    text
-}
-
-fn gib_per_s(figures: &Figures<'_>, scenario: Scenario) -> f64 {
-    figures.results.median(scenario, |sample| sample.bytes_per_s) / (1u64 << 30) as f64
+    };
+    let mut all = loads();
+    all.push(Scenario::get(SMALL).beside(DOWNLOADS));
+    let header = [
+        "throughput",
+        "Keyhole",
+        "baseline",
+        "nginx",
+        "SeaweedFS",
+        "p50, ms",
+        "p99, ms",
+        "baseline p99",
+        "in the kernel",
+    ];
+    let rows: Vec<Vec<String>> = all.into_iter().map(row).collect();
+    format!(
+        "## 3. Throughput and latency\n\n{}*In the kernel* is the kernel's share of Keyhole's CPU time.\n\n\
+         ![Throughput](plots/throughput.svg)\n\n",
+        table(&header, &rows)
+    )
 }
 
 fn sizes(figures: &Figures<'_>) -> String {
-    let rows = figures.size_figures().into_iter().map(|figure| {
-        let mut row = beginning(&figure);
-        row.push(optional(figure.nginx, figure.unit));
-        row
-    });
-    let mut text = "## 3. Memory and program size\n\n".to_owned();
-    text.push_str(&table(&["bytes", "limit", "Keyhole", "", "nginx"], &rows.collect::<Vec<_>>()));
-    text.push_str("The figures of nginx cover all of its processes, and its program without modules.\n\n");
-    text
-}
-
-fn growth(figures: &Figures<'_>) -> String {
-    let mut text = "## 4. Cost per operation as load grows\n\n".to_owned();
-    let rows: Vec<Vec<String>> = figures.growth_figures().iter().map(beginning).collect();
-    text.push_str(&table(&["4 KiB", "limit", "Keyhole", ""], &rows));
-    let number =
-        |unit: Unit, scenario, figure: fn(&Sample) -> f64| unit.number(figures.results.median(scenario, figure));
-    let mut rows = Vec::new();
-    for operation in [Operation::Get, Operation::Put] {
-        for connections in CONNECTIONS {
-            let of = |server| figures.counts.scenario(server, operation, SMALL, connections);
-            let ours = of(Server::Keyhole);
-            let floors = figures.cpu_floors(ours);
-            rows.push(vec![
-                format!("{}, {connections}", operation_name(operation)),
-                format!("**{}**", number(Unit::Microseconds, ours, |sample| sample.cpu_per_operation)),
-                optional(floors.network, Unit::Microseconds),
-                optional(floors.together, Unit::Microseconds),
-                number(Unit::Microseconds, of(Server::Nginx), |sample| sample.cpu_per_operation),
-                number(Unit::PerSecond, ours, |sample| sample.operations_per_s),
-                number(Unit::PerSecond, of(Server::Nginx), |sample| sample.operations_per_s),
-                number(Unit::Microseconds, ours, |sample| sample.p50),
-                number(Unit::Microseconds, ours, |sample| sample.p99),
-            ]);
-        }
+    let sizes = figures.sizes;
+    let mib = |bytes: u64| Unit::Mib.text(bytes as f64);
+    let mut text = format!(
+        "The index of {} objects takes {}. Peak resident memory of nginx: {}",
+        Unit::PerSecond.number(figures.counts.most as f64),
+        mib(sizes.index_most),
+        mib(sizes.nginx)
+    );
+    if let Some(bytes) = sizes.seaweed_fs {
+        let _ = write!(text, "; of SeaweedFS: {}", mib(bytes));
     }
-    let header = ["connections", "CPU, us", "network", "floor", "nginx", "operations/s", "nginx", "p50, us", "p99, us"];
-    text.push_str(&table(&header, &rows));
-    let mut rows = Vec::new();
-    for operation in [Operation::Get, Operation::Put] {
-        for &objects in &figures.counts.growing {
-            let usual = figures.counts.scenario(Server::Keyhole, operation, SMALL, USUAL);
-            let ours = Scenario { objects, ..usual };
-            rows.push(vec![
-                format!("{}, {}", operation_name(operation), Unit::PerSecond.number(objects as f64)),
-                format!("**{}**", number(Unit::Microseconds, ours, |sample| sample.cpu_per_operation)),
-                optional(figures.cpu_floors(usual).together, Unit::Microseconds),
-                number(Unit::PerSecond, ours, |sample| sample.operations_per_s),
-                number(Unit::Microseconds, ours, |sample| sample.p50),
-                number(Unit::Microseconds, ours, |sample| sample.p99),
-            ]);
-        }
-    }
-    text.push_str(&table(&["objects", "CPU, us", "floor", "operations/s", "p50, us", "p99, us"], &rows));
-    text.push_str("![CPU time by connections](plots/connections.svg)\n\n![CPU time by objects](plots/objects.svg)\n\n");
+    text.push_str(".\n\n");
     text
 }
 
@@ -327,26 +279,29 @@ fn floor_table(figures: &Figures<'_>) -> String {
     });
     let mut rows: Vec<Vec<String>> = rows.collect();
     for operation in [Operation::Get, Operation::Put] {
-        for (size, connections) in [(SMALL, USUAL), (MIB, USUAL), (LARGE, USUAL)] {
-            let scenario = figures.counts.scenario(Server::Bare, operation, size, connections);
-            let unit = if size == SMALL { Unit::Microseconds } else { Unit::SecondsPerGib };
-            let rate = match size {
-                SMALL => Unit::PerSecond.text(figures.results.median(scenario, |sample| sample.operations_per_s)),
-                _ => Unit::GibPerSecond.text(gib_per_s(figures, scenario)),
+        for size in [SMALL, CHUNKS, MIB, LARGE] {
+            let load = if operation == Operation::Get { Scenario::get(size) } else { Scenario::put(size) };
+            let scenario = load.on(Server::Bare);
+            let rate = if load.is_by_operation() {
+                Unit::PerSecond.text(figures.results.median(scenario, |sample| sample.operations_per_s))
+            } else {
+                Unit::GibPerSecond.text(figures.gib_per_s(scenario))
             };
             let what = format!("network: {} {}", operation_name(operation), size_name(size));
-            rows.push(vec![what, unit.text(figures.cpu(scenario)), rate]);
+            rows.push(vec![what, Figures::unit(load).text(figures.cpu(scenario)), rate]);
         }
     }
     let text = table(&["bare programs", "CPU", "throughput"], &rows);
-    format!("## 5. Floors\n\n{text}")
+    format!("## 4. Floors\n\n{text}")
 }
 
 /// Describes other load on the machine, and requests answered with SlowDown.
 fn disturbances(figures: &Figures<'_>, cores: usize) -> String {
     let mut others: Vec<(f64, String)> = Vec::new();
     let mut slow_down = 0;
-    for (scenario, sample) in figures.results.samples().filter(|(scenario, _)| scenario.server.is_keyhole()) {
+    let ours =
+        |scenario: &Scenario| scenario.server.is_keyhole() && scenario.memory == Memory::Full && scenario.beside == 0;
+    for (scenario, sample) in figures.results.samples().filter(|(scenario, _)| ours(scenario)) {
         slow_down += sample.slow_down;
         if sample.other_cores > OTHERS_MAX * cores as f64 {
             others.push((sample.other_cores, scenario.to_string()));
@@ -369,131 +324,19 @@ fn disturbances(figures: &Figures<'_>, cores: usize) -> String {
     text
 }
 
-/// Returns the plots by name.
-pub(super) fn plots(subject: &Subject<'_>, figures: &Figures<'_>) -> Vec<(&'static str, Document)> {
-    let note = format!(
-        "{}, {} cores shared with the generator; medians of turns: {}",
-        subject.machine.processor, subject.machine.cores, subject.turns
-    );
-    vec![
-        ("cost", cost_plot(figures, &note, Unit::SecondsPerGib, "CPU time of the server for a GiB, s")),
-        (
-            "cost-small",
-            cost_plot(figures, &note, Unit::Microseconds, "CPU time of the server for a 4 KiB operation, us"),
-        ),
-        ("throughput", throughput_plot(figures, &note)),
-        ("connections", connections_plot(figures, &note)),
-        ("objects", objects_plot(figures, &note)),
-    ]
-}
-
-fn cost_plot(figures: &Figures<'_>, note: &str, unit: Unit, title: &str) -> Document {
-    let scale = if unit == Unit::Microseconds { 1e6 } else { 1.0 };
-    let groups = figures.cpu_figures().into_iter().filter(|figure| figure.unit == unit).map(|figure| {
-        let floors = &figure.floors;
-        let part = |value: Option<f64>| value.unwrap_or(0.0) * scale;
-        let rest = figure.ours - floors.together.unwrap_or(0.0);
-        let ours = vec![
-            (Colour::Network, part(floors.network)),
-            (Colour::Encryption, part(floors.encryption)),
-            (Colour::Disk, part(floors.disk)),
-            (Colour::Rest, part(Some(rest))),
-        ];
-        let theirs = figure.nginx.unwrap_or(f64::NAN);
-        let limit = figure.limit.map(|limit| limit.value() * scale);
-        vec![
-            Bar { name: figure.what.clone(), parts: ours, text: unit.number(figure.ours), limit },
-            Bar {
-                name: "nginx".to_owned(),
-                parts: vec![(Colour::Theirs, theirs * scale)],
-                text: unit.number(theirs),
-                limit: None,
-            },
-        ]
-    });
-    let colours = [
-        (Colour::Network, "network alone"),
-        (Colour::Encryption, "encryption alone"),
-        (Colour::Disk, "disk alone"),
-        (Colour::Rest, "the rest of Keyhole"),
-        (Colour::Theirs, "nginx"),
-    ];
-    let groups: Vec<Vec<Bar>> = groups.collect();
-    plot::bars(Heading { title, note }, &format!("CPU time, {}; the mark is the limit", unit.name()), &colours, &groups)
-}
-
-fn throughput_plot(figures: &Figures<'_>, note: &str) -> Document {
-    let mut groups = Vec::new();
-    for operation in [Operation::Get, Operation::Put] {
-        for size in [MIB, LARGE] {
-            let name = format!("{} {}", operation_name(operation), size_name(size));
-            let servers = [
-                (Server::Keyhole, Colour::Ours, name),
-                (Server::Nginx, Colour::Theirs, String::new()),
-                (Server::Bare, Colour::Network, String::new()),
-            ];
-            let bar = |(server, colour, name)| {
-                let value = gib_per_s(figures, figures.counts.scenario(server, operation, size, USUAL));
-                Bar { name, parts: vec![(colour, value)], text: Unit::GibPerSecond.number(value), limit: None }
-            };
-            groups.push(servers.into_iter().map(bar).collect());
-        }
-    }
-    let colours = [(Colour::Ours, "Keyhole"), (Colour::Theirs, "nginx"), (Colour::Network, "network alone")];
-    let heading = Heading { title: "Throughput, 16 connections", note };
-    plot::bars(heading, "GiB/s", &colours, &groups)
-}
-
-/// Returns the lines for the CPU time of small operations.
-fn cpu_line(
-    figures: &Figures<'_>,
-    name: &str,
-    colour: Colour,
-    scenarios: impl Iterator<Item = (f64, Scenario)>,
-) -> Line {
-    let points = scenarios.map(|(x, scenario)| (x, figures.cpu(scenario) * 1e6)).collect();
-    Line { name: name.to_owned(), colour, points }
-}
-
-fn connections_plot(figures: &Figures<'_>, note: &str) -> Document {
-    let line = |name: &str, colour, server, operation| {
-        let of = |connections| (connections as f64, figures.counts.scenario(server, operation, SMALL, connections));
-        cpu_line(figures, name, colour, CONNECTIONS.into_iter().map(of))
-    };
-    let lines = [
-        line("Keyhole GET", Colour::Ours, Server::Keyhole, Operation::Get),
-        line("Keyhole durable PUT", Colour::OursToo, Server::Keyhole, Operation::Put),
-        line("nginx GET", Colour::Theirs, Server::Nginx, Operation::Get),
-        line("nginx PUT", Colour::TheirsToo, Server::Nginx, Operation::Put),
-        line("network alone, GET", Colour::Network, Server::Bare, Operation::Get),
-    ];
-    let ticks = CONNECTIONS.map(|connections| (connections as f64, connections.to_string()));
-    let heading = Heading { title: "CPU time of a 4 KiB operation, by connections", note };
-    plot::lines(heading, "connections", "us of the server's CPU time", &ticks, &lines)
-}
-
-fn objects_plot(figures: &Figures<'_>, note: &str) -> Document {
-    let line = |name: &str, colour, operation| {
-        let usual = figures.counts.scenario(Server::Keyhole, operation, SMALL, USUAL);
-        let of = |objects: &usize| (*objects as f64, Scenario { objects: *objects, ..usual });
-        cpu_line(figures, name, colour, figures.counts.growing.iter().map(of))
-    };
-    let lines = [
-        line("Keyhole GET", Colour::Ours, Operation::Get),
-        line("Keyhole durable PUT", Colour::OursToo, Operation::Put),
-    ];
-    let counts = figures.counts.growing.iter();
-    let ticks: Vec<(f64, String)> =
-        counts.map(|objects| (*objects as f64, Unit::PerSecond.number(*objects as f64))).collect();
-    let heading = Heading { title: "CPU time of a 4 KiB operation, by objects in the store", note };
-    plot::lines(heading, "objects", "us of the server's CPU time", &ticks, &lines)
-}
-
 /// Writes the page and its plots.
 pub(super) fn write(page: &str, plots: &[(&str, Document)], to: &Path) -> Result<()> {
     let failed = |path: &Path, error: std::io::Error| Error::of(format_args!("cannot write {}", path.display()), error);
     let directory = to.parent().unwrap_or(Path::new(".")).join("plots");
     fs::create_dir_all(&directory).map_err(|error| failed(&directory, error))?;
+    // Plots that an earlier version of this program wrote are no longer in the page.
+    for entry in fs::read_dir(&directory).map_err(|error| failed(&directory, error))? {
+        let path = entry.map_err(|error| failed(&directory, error))?.path();
+        let is_plot = path.extension().is_some_and(|extension| extension == "svg");
+        if is_plot && plots.iter().all(|(name, _)| path.file_stem() != Some(OsStr::new(name))) {
+            fs::remove_file(&path).map_err(|error| failed(&path, error))?;
+        }
+    }
     for (name, document) in plots {
         let path = directory.join(name).with_extension("svg");
         svg::save(&path, document).map_err(|error| failed(&path, error))?;
@@ -504,7 +347,9 @@ pub(super) fn write(page: &str, plots: &[(&str, Document)], to: &Path) -> Result
 #[cfg(test)]
 mod tests {
     use super::super::figures::Sizes;
-    use super::super::scenario::{Counts, Results};
+    use super::super::plots::plots;
+    use super::super::results::Results;
+    use super::super::scenario::Counts;
     use super::*;
 
     #[test]
@@ -514,11 +359,24 @@ mod tests {
     }
 
     #[test]
+    fn plots_of_earlier_versions_are_removed() {
+        let home = tempfile::tempdir_in(keyhole_tests::target_dir()).unwrap();
+        let plots = home.path().join("plots");
+        fs::create_dir(&plots).unwrap();
+        for name in ["old.svg", "new.svg", "note.txt"] {
+            fs::write(plots.join(name), "").unwrap();
+        }
+        write("page", &[("new", Document::new())], &home.path().join("RESULTS.md")).unwrap();
+        let is_there = |name: &str| plots.join(name).exists();
+        assert!(!is_there("old.svg") && is_there("new.svg") && is_there("note.txt"));
+        assert!(fs::read_to_string(plots.join("new.svg")).unwrap().contains("<svg"));
+    }
+
+    #[test]
     fn page_without_figures_renders() {
-        let counts = Counts { small: 10, growing: vec![1, 10], mib: 1, large: 1 };
+        let counts = Counts { stored: 1 << 30, small: 10, least: 1, most: 10, hot: 1 << 20 };
         let results = Results::default();
-        let sizes = Sizes::of_next_to_nothing();
-        let figures = Figures { results: &results, counts: &counts, sizes, cores: 2 };
+        let figures = Figures { results: &results, counts: &counts, sizes: Sizes::default() };
         let machine = Machine {
             processor: "a processor".to_owned(),
             cores: 2,
@@ -526,7 +384,15 @@ mod tests {
             kernel: "Linux".to_owned(),
             file_system: "ext4".to_owned(),
         };
-        let subject = Subject { machine: &machine, nginx_version: "1", turns: 3, seconds: 1.0, is_quick: false };
+        let versions = Versions { nginx: "1".to_owned(), seaweedfs: None };
+        let subject = Subject {
+            machine: &machine,
+            versions: &versions,
+            limited_by: "a group",
+            turns: 3,
+            seconds: 1.0,
+            is_quick: false,
+        };
         let text = page(&subject, &figures, "Remarks by hand.\n");
         assert!(text.contains("a processor, 2 cores; 1.0 GiB of memory") && !text.contains("NaN"), "{text}");
         for line in text.lines().filter(|line| line.starts_with("|---")) {

@@ -10,7 +10,7 @@ use inferno::collapse::Collapse;
 use inferno::collapse::perf::{Folder, Options as FoldOptions};
 use inferno::flamegraph;
 
-use super::scenario::{SMALL, Scenario, Server, operation_name, size_name};
+use super::scenario::Scenario;
 use crate::{Error, Result};
 
 /// Duration of a recording.
@@ -97,18 +97,14 @@ fn threads_together(folded: &str) -> String {
 
 /// Returns the file name of a scenario.
 fn file_name(scenario: Scenario) -> String {
-    let Scenario { server, operation, size, connections, objects } = scenario;
-    let tls = if server == Server::KeyholeTls { "-tls" } else { "" };
-    let operation = operation_name(operation).to_lowercase();
-    let size = size_name(size).replace(' ', "");
-    let objects = if scenario.size == SMALL { format!("-{objects}-objects") } else { String::new() };
-    format!("{operation}-{size}{tls}-{connections}-connections{objects}.svg")
+    let words = format!("{}{}", if scenario.server.is_tls() { "TLS " } else { "" }, scenario.load());
+    words.to_lowercase().replace([' ', ','], "-").replace("--", "-") + ".svg"
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::scenario::{SMALL, Server};
     use super::*;
-    use crate::work::Operation;
 
     #[test]
     fn worker_threads_are_merged() {
@@ -118,15 +114,8 @@ mod tests {
 
     #[test]
     fn flame_graph_files_are_named_after_scenarios() {
-        let scenario = Scenario {
-            server: Server::Keyhole,
-            operation: Operation::Get,
-            size: SMALL,
-            connections: 16,
-            objects: 1000,
-        };
-        assert_eq!(file_name(scenario), "get-4KiB-16-connections-1000-objects.svg");
-        let tls = Scenario { server: Server::KeyholeTls, size: 1 << 20, ..scenario };
-        assert_eq!(file_name(tls), "get-1MiB-tls-16-connections.svg");
+        assert_eq!(file_name(Scenario::get(SMALL).over(64)), "get-4-kib-hot-64-connections.svg");
+        let tls = Scenario::put(1 << 20).on(Server::KeyholeTls);
+        assert_eq!(file_name(tls), "tls-put-1-mib.svg");
     }
 }

@@ -20,7 +20,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use super::accelerated::Accelerated;
 use super::bytes::AlignedBytes;
-use super::scenario::SMALL;
+use super::scenario::{CHUNKS, SMALL, size_name};
 use crate::{Error, Result};
 
 const MIB: usize = 1 << 20;
@@ -29,9 +29,12 @@ const GIB: f64 = (1u64 << 30) as f64;
 /// Bytes that the node writes per MiB of an object: a block and its footer.
 const BLOCK_LEN: usize = MIB + 4096;
 
-/// Bytes that the node writes per object of 4 KiB: the object, its sealed head and the record
+/// Bytes that the node writes per small object besides its data: its sealed head and the record
 /// around them.
-const RECORD_LEN: usize = SMALL + 512;
+const RECORD_OVERHEAD: usize = 512;
+
+/// Bytes that the node writes per object of 4 KiB.
+const RECORD_LEN: usize = SMALL + RECORD_OVERHEAD;
 
 /// Alignment of direct I/O.
 const PAGE: usize = 4096;
@@ -60,15 +63,16 @@ pub(super) enum Floor {
     Seal,
     /// AES-256-GCM of chunks of 16 KiB in place, opened, on all cores at once. Per GiB.
     Open,
-    /// Sealing on one core while the others are idle: two cores may be hardware threads of one. Per
-    /// GiB.
-    SealAlone,
-    /// Opening on one core while the others are idle. Per GiB.
-    OpenAlone,
     /// An object of 4 KiB: the keys of object head and body derived, both sealed. Per object.
     SealObject,
     /// An object of 4 KiB, opened. Per object.
     OpenObject,
+    /// An object of 64 KiB, sealed like one of 4 KiB. Per object.
+    SealChunks,
+    /// An object of 64 KiB, opened. Per object.
+    OpenChunks,
+    /// Batches of records of 64 KiB objects from 16 clients, one durable write each. Per record.
+    WriteChunks,
     /// Blocks of 1 MiB with O_DIRECT, four at a time, each made durable. Per GiB.
     WriteMib,
     /// Blocks of 1 MiB with O_DIRECT, made durable once per 64 blocks. Per GiB.
@@ -80,12 +84,12 @@ pub(super) enum Floor {
         /// Records per write.
         batch: usize,
     },
-    /// 4 KiB at random offsets from the page cache, on all cores at once. Per read.
-    ReadSmall,
-    /// 1 MiB at random offsets from the page cache, on all cores at once. Per GiB.
-    ReadMib,
-    /// 1 MiB from the disk, with O_DIRECT, one at a time. Per GiB.
-    ReadDirect,
+    /// Pieces of this length at random offsets from the page cache, on all cores at once. Per read
+    /// or per GiB.
+    ReadCached(usize),
+    /// Pieces of this length at random offsets from the disk with O_DIRECT, on all cores at once. Per
+    /// read or per GiB.
+    ReadDirect(usize),
 }
 
 impl Floor {
@@ -98,7 +102,12 @@ impl Floor {
 
     /// Returns whether costs are per GiB; otherwise they are per object.
     pub(super) fn is_by_gib(self) -> bool {
-        !matches!(self, Floor::SealObject | Floor::OpenObject | Floor::Commit { .. } | Floor::ReadSmall)
+        match self {
+            Floor::SealObject | Floor::OpenObject | Floor::SealChunks | Floor::OpenChunks => false,
+            Floor::Commit { .. } | Floor::WriteChunks => false,
+            Floor::ReadCached(len) | Floor::ReadDirect(len) => len >= MIB,
+            Floor::Seal | Floor::Open | Floor::WriteMib | Floor::WriteLarge => true,
+        }
     }
 
     /// Returns the name for the report.
@@ -106,19 +115,19 @@ impl Floor {
         match self {
             Floor::Seal => "encryption: chunks of 16 KiB sealed in place".to_owned(),
             Floor::Open => "encryption: chunks of 16 KiB opened in place".to_owned(),
-            Floor::SealAlone => "encryption: chunks of 16 KiB sealed in place, one core".to_owned(),
-            Floor::OpenAlone => "encryption: chunks of 16 KiB opened in place, one core".to_owned(),
             Floor::SealObject => "encryption: 4 KiB object sealed, with key derivation".to_owned(),
             Floor::OpenObject => "encryption: 4 KiB object opened, with key derivation".to_owned(),
+            Floor::SealChunks => "encryption: 64 KiB object sealed, with key derivation".to_owned(),
+            Floor::OpenChunks => "encryption: 64 KiB object opened, with key derivation".to_owned(),
+            Floor::WriteChunks => "disk: 64 KiB records, 8 per durable write, 2 threads".to_owned(),
             Floor::WriteMib => "disk: 1 MiB direct writes, 4 in flight, each durable".to_owned(),
             Floor::WriteLarge => "disk: 1 MiB direct writes, one sync per 64".to_owned(),
             Floor::Commit { threads, batch } => {
                 let plural = if threads == 1 { "" } else { "s" };
                 format!("disk: 4 KiB records, {batch} per durable write, {threads} thread{plural}")
             }
-            Floor::ReadSmall => "disk: 4 KiB read from the page cache".to_owned(),
-            Floor::ReadMib => "disk: 1 MiB read from the page cache".to_owned(),
-            Floor::ReadDirect => "disk: 1 MiB direct read".to_owned(),
+            Floor::ReadCached(len) => format!("disk: {} read from the page cache", size_name(len)),
+            Floor::ReadDirect(len) => format!("disk: {} direct read", size_name(len)),
         }
     }
 }
@@ -130,8 +139,6 @@ pub(super) struct Cost {
     pub(super) cpu: f64,
     /// Units per second, over all threads.
     pub(super) rate: f64,
-    /// Seconds between two units on one thread.
-    pub(super) latency: f64,
 }
 
 /// The file for disk measurements, fully written in advance.
@@ -182,21 +189,21 @@ impl Disk {
         match floor {
             Floor::Seal => encryption(parallel(cores, time, |_, until| Ok(seal(until)))),
             Floor::Open => encryption(parallel(cores, time, |_, until| open(until))),
-            Floor::SealAlone => encryption(parallel(1, time, |_, until| Ok(seal(until)))),
-            Floor::OpenAlone => encryption(parallel(1, time, |_, until| open(until))),
-            Floor::SealObject => encryption(parallel(cores, time, |_, until| seal_object(until))),
-            Floor::OpenObject => encryption(parallel(cores, time, |_, until| open_object(until))),
+            Floor::SealObject => encryption(parallel(cores, time, |_, until| seal_object(until, SMALL))),
+            Floor::OpenObject => encryption(parallel(cores, time, |_, until| open_object(until, SMALL))),
+            Floor::SealChunks => encryption(parallel(cores, time, |_, until| seal_object(until, CHUNKS))),
+            Floor::OpenChunks => encryption(parallel(cores, time, |_, until| open_object(until, CHUNKS))),
+            Floor::WriteChunks => self.commit(time, 2, 8, CHUNKS + RECORD_OVERHEAD),
             Floor::WriteMib => self.write(time, 1),
             Floor::WriteLarge => self.write(time, 64),
-            Floor::Commit { threads, batch } => self.commit(time, threads, batch),
-            Floor::ReadSmall => self.read(self.open_cached()?, cores, time, SMALL),
-            Floor::ReadMib => self.read(self.open_cached()?, cores, time, MIB),
-            Floor::ReadDirect => {
+            Floor::Commit { threads, batch } => self.commit(time, threads, batch, RECORD_LEN),
+            Floor::ReadCached(len) => self.read(self.open_cached()?, cores, time, len),
+            Floor::ReadDirect(len) => {
                 // Cached pages would be read from the page cache even with O_DIRECT.
                 let file = self.open()?;
                 file.sync_all().map_err(|error| self.failed(error))?;
                 rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).map_err(io::Error::from)?;
-                self.read(self.open_direct()?, 1, time, MIB)
+                self.read(self.open_direct()?, cores, time, len)
             }
         }
     }
@@ -226,10 +233,10 @@ impl Disk {
         .map_err(|error| self.failed(error))
     }
 
-    /// Writes batches of records, each as one durable write.
-    fn commit(&self, time: Duration, threads: usize, batch: usize) -> Result<Cost> {
+    /// Writes batches of records of one length, each as one durable write.
+    fn commit(&self, time: Duration, threads: usize, batch: usize, record_len: usize) -> Result<Cost> {
         let file = self.open_direct()?;
-        let len = (batch * RECORD_LEN).next_multiple_of(PAGE);
+        let len = (batch * record_len).next_multiple_of(PAGE);
         let part = FILE_LEN / threads as u64;
         let in_part = part / len as u64;
         parallel(threads, time, |thread, until| {
@@ -253,7 +260,7 @@ impl Disk {
     /// Reads pieces of one length at random offsets, sequentially on each thread.
     fn read(&self, file: File, threads: usize, time: Duration, len: usize) -> Result<Cost> {
         let pieces = FILE_LEN / len as u64;
-        let by = if len == SMALL { 1.0 } else { len as f64 / GIB };
+        let by = if len < MIB { 1.0 } else { len as f64 / GIB };
         parallel(threads, time, |thread, until| {
             let mut memory = huge(len)?;
             let mut random = fastrand::Rng::with_seed(thread as u64);
@@ -304,7 +311,7 @@ fn parallel(
         results.sum::<io::Result<f64>>()
     })?;
     let rate = done / begun.elapsed().as_secs_f64();
-    Ok(Cost { cpu: (cpu() - cpu_before) / done, rate, latency: threads as f64 / rate })
+    Ok(Cost { cpu: (cpu() - cpu_before) / done, rate })
 }
 
 /// Repeats the work until the deadline and returns the amount done.
@@ -361,19 +368,22 @@ fn open(until: Instant) -> io::Result<f64> {
     opened(all).map(|()| done)
 }
 
-fn seal_object(until: Instant) -> io::Result<f64> {
-    let mut data = AlignedBytes::new(SMALL);
+fn seal_object(until: Instant, len: usize) -> io::Result<f64> {
+    let mut data = AlignedBytes::new(len);
     let mut sealed = vec![0; SEALED_HEAD_MAX];
     let mut all = true;
     let done = repeat(until, 1.0, || all &= seal_once(&mut data, &mut sealed).is_some());
     opened(all).map(|()| done)
 }
 
+/// Chunks of the longest object that is sealed as a whole.
+const CHUNKS_MAX: usize = CHUNKS / CHUNK_LEN;
+
 /// An object whose body was sealed in place.
 struct Sealed {
     head_len: usize,
     prefix: [u8; PREFIX_LEN],
-    tag: [u8; TAG_LEN],
+    tags: [[u8; TAG_LEN]; CHUNKS_MAX],
 }
 
 /// Seals an object: its body in place, its object head into `head`.
@@ -384,12 +394,15 @@ fn seal_once(data: &mut [u8], head: &mut [u8]) -> Option<Sealed> {
         Head { data_key: Some(data_key.expose()), plaintext_length: Some(data.len() as u64), ..Head::default() };
     let head_len = seal_head(&Accelerated, &customer_key, &SALT, BUCKET, NAME, &plain, head).ok()?;
     let mut sealer = Sealer::new(&Accelerated, data_key.expose(), &SALT, &[&body::context(0)]);
-    let tag = sealer.seal_next(data);
-    Some(Sealed { head_len, prefix: sealer.prefix(), tag })
+    let mut tags = [[0; TAG_LEN]; CHUNKS_MAX];
+    for (chunk, tag) in data.chunks_mut(CHUNK_LEN).zip(&mut tags) {
+        *tag = sealer.seal_next(chunk);
+    }
+    Some(Sealed { head_len, prefix: sealer.prefix(), tags })
 }
 
-fn open_object(until: Instant) -> io::Result<f64> {
-    let mut data = AlignedBytes::new(SMALL);
+fn open_object(until: Instant, len: usize) -> io::Result<f64> {
+    let mut data = AlignedBytes::new(len);
     let mut head = vec![0; SEALED_HEAD_MAX];
     let sealed = seal_once(&mut data, &mut head).ok_or_else(|| io::Error::other("a head is not sealed"))?;
     let ciphertext = data.to_vec();
@@ -403,7 +416,13 @@ fn open_object(until: Instant) -> io::Result<f64> {
         let data_key = open_head(&Accelerated, &key, BUCKET, NAME, &mut head).ok().and_then(|head| head.data_key);
         let context = body::context(0);
         let opener = data_key.and_then(|key| Opener::new(&Accelerated, key, &sealed.prefix, &[&context]).ok());
-        all &= opener.is_some_and(|mut opener| opener.open_at(0, &mut data, &sealed.tag).is_ok());
+        let Some(mut opener) = opener else {
+            all = false;
+            return;
+        };
+        for (index, (chunk, tag)) in (0..).zip(data.chunks_mut(CHUNK_LEN).zip(&sealed.tags)) {
+            all &= opener.open_at(index, chunk, tag).is_ok();
+        }
     });
     opened(all).map(|()| done)
 }
@@ -416,23 +435,9 @@ mod tests {
     fn floors_are_all_measured() {
         let directory = tempfile::tempdir_in(keyhole_tests::target_dir()).unwrap();
         let disk = Disk::new(directory.path()).unwrap();
-        let commits = [1, 4, 16, 64, 256].map(Floor::commit);
-        let others = [
-            Floor::Seal,
-            Floor::Open,
-            Floor::SealAlone,
-            Floor::OpenAlone,
-            Floor::SealObject,
-            Floor::OpenObject,
-            Floor::WriteMib,
-            Floor::WriteLarge,
-            Floor::ReadSmall,
-            Floor::ReadMib,
-            Floor::ReadDirect,
-        ];
-        for floor in commits.into_iter().chain(others) {
+        for floor in super::super::scenario::floors() {
             let cost = disk.measure(floor, 2, Duration::from_millis(5)).unwrap();
-            assert!(cost.cpu > 0.0 && cost.rate > 0.0 && cost.latency.is_finite(), "{}: {cost:?}", floor.name());
+            assert!(cost.cpu > 0.0 && cost.rate > 0.0, "{}: {cost:?}", floor.name());
         }
     }
 

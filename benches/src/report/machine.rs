@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::thread;
 
+use super::memory::meminfo;
 use crate::{Error, Result};
 
 /// The machine, and the disk of a directory.
@@ -23,15 +24,13 @@ impl Machine {
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
         let cpuinfo = read("/proc/cpuinfo");
         let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
-        let meminfo = read("/proc/meminfo");
-        let memory = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB"));
         let directory = directory.canonicalize().map_err(|error| Error::of(directory.display(), error))?;
         let mounts = read("/proc/self/mountinfo");
         let release = rustix::system::uname().release().to_string_lossy().into_owned();
         Ok(Machine {
             processor: model.map_or(std::env::consts::ARCH, |(_, name)| name.trim()).to_owned(),
             cores: thread::available_parallelism().map_or(1, usize::from),
-            memory: memory.and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0) << 10,
+            memory: meminfo("MemTotal:").unwrap_or(0),
             kernel: format!("Linux {release}"),
             file_system: file_system(&mounts, &directory).unwrap_or("unknown").to_owned(),
         })

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use keyhole_tests::Certificate;
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::memory;
 use crate::{Error, Result};
 
 /// Number of worker processes.
@@ -26,12 +27,11 @@ const PROGRAMS: [&str; 2] = ["nginx", "/usr/sbin/nginx"];
 pub(super) struct Nginx {
     master: Child,
     workers: Vec<u32>,
+    files: PathBuf,
     endpoint: String,
     tls_endpoint: String,
     /// Its reported version.
     pub(super) version: String,
-    /// Size of its program.
-    pub(super) program_len: u64,
 }
 
 impl Nginx {
@@ -58,8 +58,8 @@ impl Nginx {
             .map_err(failed)?;
         let endpoint = format!("http://127.0.0.1:{port}");
         let tls_endpoint = format!("https://127.0.0.1:{tls_port}");
-        let program_len = fs::metadata(which(&program)).map(|metadata| metadata.len()).unwrap_or(0);
-        let mut nginx = Nginx { master, workers: Vec::new(), endpoint, tls_endpoint, version, program_len };
+        let files = directory.join("files");
+        let mut nginx = Nginx { master, workers: Vec::new(), files, endpoint, tls_endpoint, version };
         nginx.wait(port).map_err(|error| {
             let said = fs::read_to_string(directory.join("error.log")).unwrap_or_default();
             Error::of(error, said.trim())
@@ -91,6 +91,11 @@ impl Nginx {
 
     pub(super) fn tls_endpoint(&self) -> &str {
         &self.tls_endpoint
+    }
+
+    /// Removes its files from the page cache.
+    pub(super) fn evict(&self) -> Result<()> {
+        memory::evict(&self.files).map_err(|error| Error::of(self.files.display(), error))
     }
 
     /// Returns its worker processes.
@@ -128,13 +133,6 @@ fn find() -> Result<(PathBuf, String)> {
         }
     }
     Err(Error::new("nginx not found: install nginx-light, or use benches/run"))
-}
-
-/// Searches `PATH` for a program.
-fn which(program: &Path) -> PathBuf {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&path).map(|directory| directory.join(program)).find(|path| path.is_file());
-    found.unwrap_or_else(|| program.to_owned())
 }
 
 /// Returns ports that were free a moment ago.

@@ -14,7 +14,7 @@ const LINES_RIGHT: f64 = WIDTH - 36.0;
 const LINES_HEIGHT: f64 = 340.0;
 
 /// Left end and maximum length of bars.
-const BARS_LEFT: f64 = 210.0;
+const BARS_LEFT: f64 = 270.0;
 const BARS_LEN: f64 = WIDTH - BARS_LEFT - 110.0;
 const BAR: f64 = 20.0;
 const BAR_GAP: f64 = 6.0;

@@ -46,10 +46,13 @@ impl<P: Platform> Node<P> {
     /// Returns the policy of a bucket. A missing bucket allows everything, as the operation fails
     /// anyway.
     pub(crate) fn policy(&self, bucket: &str) -> Result<Policy> {
-        match self.log.bucket_settings(bucket) {
-            Some((settings, _)) => Ok(OwnPolicy::of(&settings)?.over(&self.config.defaults.of(bucket))),
-            None => Ok(Policy::default()),
-        }
+        Ok(self.policy_if_exists(bucket)?.unwrap_or_default())
+    }
+
+    /// Returns the policy of a bucket, if the bucket exists.
+    pub(crate) fn policy_if_exists(&self, bucket: &str) -> Result<Option<Policy>> {
+        let Some((settings, _)) = self.log.bucket_settings(bucket) else { return Ok(None) };
+        Ok(Some(OwnPolicy::of(&settings)?.over(&self.config.defaults.of(bucket))))
     }
 
     /// Returns the customer key of a write, if the bucket's policy accepts it.

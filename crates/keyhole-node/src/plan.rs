@@ -92,7 +92,9 @@ impl<P: Platform> Node<P> {
         name: ObjectName<'r>,
         kind: WriteKind,
     ) -> Result<WritePlan<'r>> {
-        let policy = self.policy(name.bucket)?;
+        let found = self.policy_if_exists(name.bucket)?;
+        let has_bucket = found.is_some();
+        let policy = found.unwrap_or_default();
         let customer_key = match kind {
             WriteKind::SealedFile => refuse_key(request, &policy)?,
             _ => self.key_for_write(request, name.bucket, &policy)?,
@@ -108,7 +110,9 @@ impl<P: Platform> Node<P> {
             WriteKind::Copy => Tags::default(),
             WriteKind::Put | WriteKind::Upload | WriteKind::SealedFile => ops::tags(request.head)?,
         };
-        self.require_bucket(name.bucket)?;
+        if !has_bucket {
+            return Err(ErrorCode::NoSuchBucket.into());
+        }
         let condition = if has_condition { write_condition(request)? } else { Condition::None };
         let data_key = customer_key.is_some().then(|| self.data_key());
         let mut plan = WritePlan {

@@ -2,6 +2,7 @@
 //! fixed clock.
 
 mod access;
+mod allocations;
 mod audit;
 mod bounds;
 mod buckets;
@@ -17,6 +18,7 @@ mod names;
 mod one_reading;
 mod policy;
 mod ranges;
+mod receiving;
 mod requests;
 mod sse_c;
 mod support;

@@ -94,10 +94,12 @@ pub(crate) trait Supervised {
     /// [`RATE_CROWDED`]; zero if the node does not wait for it.
     fn owed(&self) -> Duration {
         let state = self.state();
-        let since = state.pending_since.get().filter(|_| !state.is_leaving.get());
+        if state.is_leaving.get() || state.pending_since.get().is_none() {
+            return Duration::ZERO;
+        }
         // What a peer sends counts at once, what it is sent only when it has received it.
-        let unsent = || if state.is_reading.get() { 0 } else { self.unsent() };
-        since.map_or(Duration::ZERO, |_| state.owed(unsent()))
+        let unsent = if state.is_reading.get() { 0 } else { self.unsent() };
+        state.owed(unsent)
     }
 }
 
@@ -239,12 +241,12 @@ impl Connections {
     ///
     /// Does not wait for a connection that was cut off to end, unless many do.
     pub(crate) async fn make_room(&self, shed: impl Fn() -> bool) {
-        let most = self.max + self.max / LEAVING_SHARE;
+        let is_full = || self.count.get() - self.leaving.get() >= self.max;
         loop {
-            if self.count.get() - self.leaving.get() >= self.max && !self.close_longest_waiting() {
+            if is_full() && !self.close_longest_waiting() {
                 shed();
             }
-            if self.count.get() - self.leaving.get() < self.max && self.count.get() < most.max(self.max) {
+            if !is_full() && self.count.get() < self.max + self.max / LEAVING_SHARE {
                 return;
             }
             let _ = timeout_at(Instant::now() + PLACE_RETRY, self.changed.notified()).await;

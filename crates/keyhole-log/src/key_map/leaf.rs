@@ -1,13 +1,10 @@
 //! A leaf of the map: entries in the order of their keys.
 
-use super::separators::common_len;
+use super::separators::{common_len, first_bytes};
 use crate::limits::LEAF_MAX;
 
 /// Growth step of a leaf, and so its spare capacity unless entries are removed.
 const LEAF_STEP: usize = LEAF_MAX.div_ceil(16);
-
-/// Bytes of a key behind the common prefix that its fingerprint holds.
-const FINGERPRINT_LEN: usize = size_of::<u64>();
 
 /// A leaf. Keys, fingerprints and values are in separate arrays: a search reads the fingerprints, and
 /// one key to confirm the match.
@@ -26,14 +23,7 @@ pub(super) struct Leaf<V> {
 
 /// Returns the fingerprint of what follows the common prefix. Different keys can have equal ones.
 fn fingerprint(rest: &[u8]) -> u64 {
-    match rest.first_chunk::<FINGERPRINT_LEN>() {
-        Some(first) => u64::from_be_bytes(*first),
-        None => {
-            let mut bytes = [0; FINGERPRINT_LEN];
-            bytes[..rest.len()].copy_from_slice(rest);
-            u64::from_be_bytes(bytes)
-        }
-    }
+    u64::from_be_bytes(first_bytes(rest))
 }
 
 /// Makes room for one element more.

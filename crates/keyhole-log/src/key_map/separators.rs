@@ -2,9 +2,6 @@
 
 use std::ops::Range;
 
-/// Bytes of a key behind the common prefix that a separator holds.
-const HEAD_LEN: usize = size_of::<u128>();
-
 /// The first keys of the children of a node: their common prefix once, and of each key the 16 bytes
 /// behind it. A search follows a pointer only where these are equal.
 #[derive(Debug, Default)]
@@ -18,17 +15,19 @@ pub(super) fn common_len(a: &[u8], b: &[u8]) -> usize {
     a.iter().zip(b).take_while(|(a, b)| a == b).count()
 }
 
-/// Returns the first bytes of a key, padded with zeros, as a number of the same order. Keys with
-/// equal numbers can differ.
+/// Returns the first bytes of a key, padded with zeros.
+pub(super) fn first_bytes<const LEN: usize>(key: &[u8]) -> [u8; LEN] {
+    key.first_chunk().copied().unwrap_or_else(|| {
+        let mut bytes = [0; LEN];
+        bytes[..key.len()].copy_from_slice(key);
+        bytes
+    })
+}
+
+/// Returns the first bytes of a key as a number of the same order. Keys with equal numbers can
+/// differ.
 fn head(key: &[u8]) -> u128 {
-    match key.first_chunk::<HEAD_LEN>() {
-        Some(first) => u128::from_be_bytes(*first),
-        None => {
-            let mut bytes = [0; HEAD_LEN];
-            bytes[..key.len()].copy_from_slice(key);
-            u128::from_be_bytes(bytes)
-        }
-    }
+    u128::from_be_bytes(first_bytes(key))
 }
 
 impl Separators {

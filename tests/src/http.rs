@@ -224,6 +224,16 @@ impl Request {
         }
     }
 
+    /// Returns the method.
+    pub fn method(&self) -> &str {
+        &self.method
+    }
+
+    /// Returns the whole request, head and body.
+    pub fn to_bytes(&self, to: SocketAddr) -> Vec<u8> {
+        [self.head(to).as_bytes(), &self.body].concat()
+    }
+
     /// Returns path and query as in the request line.
     pub fn target(&self) -> String {
         let query = self.canonical_query();

@@ -80,7 +80,7 @@ pub use index::IndexLimits;
 pub use index::LiveMismatch;
 pub use log::{Body, BodyWriter, ChunkTags, LastBlock, Log, OpenBlock, ScrubCursor, ScrubStep, worker};
 pub use maintain::{Maintenance, maintenance};
-pub use object::{Content, Object, PutObject, PutPart};
+pub use object::{Content, Lookup, Object, PutObject, PutPart};
 pub use recover::{Format, Identity, OpenOptions, Recovery, create, estimate_index, identity, open};
 #[cfg(feature = "sabotage")]
 pub use sabotage::{Sabotage, sabotage};

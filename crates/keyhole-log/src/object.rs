@@ -66,6 +66,22 @@ pub struct Object {
     pub(crate) pin: Pin,
 }
 
+/// The result of looking up an object whose record must not exceed a length.
+#[derive(Debug)]
+pub enum Lookup<T> {
+    /// There is no object of this name.
+    Absent,
+    /// The object, or what was looked up of it.
+    Found(T),
+    /// The object's record is longer than the limit.
+    Long {
+        /// Length of the record.
+        len: usize,
+        /// Plaintext bytes of the object.
+        size: u64,
+    },
+}
+
 /// A part to store. It becomes the current attempt at its number.
 #[derive(Debug)]
 pub struct PutPart {

@@ -78,6 +78,16 @@ struct Claim {
     len: u64,
 }
 
+/// The memory of a stored object, of its list of parts, and of what is done with them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct ObjectClaim {
+    pub(crate) pages: usize,
+    /// Length of the bytes that are sent or copied.
+    pub(crate) len: u64,
+    /// A body or a record is written.
+    pub(crate) is_write: bool,
+}
+
 /// The memory pools of one worker.
 pub(crate) struct Admission {
     queue: RefCell<Queue>,
@@ -129,7 +139,15 @@ pub(crate) struct Admitted<'a> {
     link: Rc<Link>,
 }
 
-impl Admitted<'_> {
+impl<'a> Admitted<'a> {
+    /// Splits off a part of the reservation.
+    pub(crate) fn split(&mut self, pages: usize) -> Admitted<'a> {
+        self.claim.pages -= pages;
+        let claim = Claim { pages, ..self.claim };
+        let id = self.admission.queue.borrow_mut().split(self.id, claim);
+        Admitted { admission: self.admission, id, claim, link: self.link.clone() }
+    }
+
     /// Reserves as much again, if it is free and no request waits for it.
     pub(crate) fn another(&self) -> Option<Self> {
         self.admission.try_claim(self.claim, &self.link)
@@ -178,11 +196,10 @@ impl Admission {
         self.claim(Claim { pool: Pool::Short, pages: fields_max.div_ceil(PAGE), len }, link).await
     }
 
-    /// Reserves memory for a document of `len` bytes and for the values parsed from it.
-    pub(crate) async fn document(&self, len: u64, link: &Rc<Link>) -> Result<Admitted<'_>> {
-        let bytes = len.saturating_mul(2);
-        let pool = pool_for(bytes, Pool::LongWrites);
-        let pages = usize::try_from(bytes).unwrap_or(usize::MAX).div_ceil(PAGE);
+    /// Reserves `bytes` of memory for a document of `len` bytes and for all that is made of it.
+    pub(crate) async fn document(&self, len: u64, bytes: usize, link: &Rc<Link>) -> Result<Admitted<'_>> {
+        let pool = pool_for(bytes as u64, Pool::LongWrites);
+        let pages = bytes.div_ceil(PAGE);
         self.claim(Claim { pool, pages: 1 + pages.min(BLOCKS_MIN.saturating_sub(1) * BLOCK_PAGES - 1), len }, link)
             .await
     }
@@ -197,6 +214,14 @@ impl Admission {
     /// Reserves memory for a page of a listing. [`Admitted::set_len`] corrects it.
     pub(crate) async fn listing(&self, link: &Rc<Link>) -> Result<Admitted<'_>> {
         self.claim(Claim { pool: Pool::LongReads, pages: LISTING_PAGES, len: 0 }, link).await
+    }
+
+    /// Reserves memory for a stored object. The request must hold no memory of long bodies, and wait
+    /// for none afterwards.
+    pub(crate) async fn object(&self, object: ObjectClaim, link: &Rc<Link>) -> Result<Admitted<'_>> {
+        let ObjectClaim { pages, len, is_write } = object;
+        let pool = if is_write { Pool::LongWrites } else { Pool::LongReads };
+        self.claim(Claim { pool, pages, len }, link).await
     }
 
     /// Reserves memory for one block of a body of `len` bytes, without waiting.

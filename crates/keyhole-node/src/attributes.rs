@@ -13,6 +13,7 @@ use crate::failure::{Result, damaged};
 use crate::http::Response;
 use crate::node::Node;
 use crate::object_head::ObjectHead;
+use crate::object_memory::ObjectUse;
 use crate::part_checksums::part_checksums;
 use crate::platform::Platform;
 use crate::request::Request;
@@ -34,7 +35,9 @@ impl<P: Platform> Node<P> {
         request: &Request<'_>,
         query: &AttributesQuery,
     ) -> Result<Response<'_, P>> {
-        let opened = self.open(request, request.name()?, SseCTarget::Object).await?;
+        let mut opened = self.open(request, request.name()?, SseCTarget::Object, ObjectUse::ListParts).await?;
+        // Without memory of its own, an object has too few parts for a long list.
+        let list_memory = opened.memory.take_spare();
         let object = &opened.object;
         let head = &opened.head;
         let etag = object.etag.to_string();
@@ -52,7 +55,11 @@ impl<P: Platform> Node<P> {
         };
         let response = Response::xml(200, xml::object_attributes(&attributes));
         let response = response.header("Last-Modified", time::http_date(object.time_ms));
-        Ok(response.headers(opened.binding.header()))
+        let response = response.headers(opened.binding.header());
+        Ok(match list_memory {
+            Some(memory) => response.with_memory(memory),
+            None => response,
+        })
     }
 
     /// Returns the requested page of parts, or `None` if the parts have no checksums.
@@ -68,28 +75,26 @@ impl<P: Platform> Node<P> {
         let first = usize::from(query.marker).min(object.parts.len());
         let wanted = first..object.parts.len().min(first + query.max_parts);
         let truncated = wanted.end < object.parts.len();
-        let checksums = self.kept_checksums(object, head, wanted.clone())?;
+        let checksums = self.kept_checksums(object, head, wanted.clone());
         // Numbered from 1 without gaps, as in a GET with `partNumber`.
         let parts = wanted.clone().zip(&object.parts[wanted]).zip(checksums);
-        let parts = parts.map(|((index, part), checksums)| ((index + 1) as u16, part.size, checksums)).collect();
+        let parts = parts.map(|((index, part), checksums)| Ok(((index + 1) as u16, part.size, checksums?)));
+        let parts = parts.collect::<Result<_>>()?;
         Ok(Some(xml::PartsPage { marker: query.marker, max: query.max_parts, truncated, parts }))
     }
 
-    /// Returns the stored checksums of some parts of an object; empty if there are none.
+    /// Decodes the stored checksums of some parts of an object; none if there are none.
     pub(crate) fn kept_checksums(
         &self,
         object: &Object,
         head: &ObjectHead,
         wanted: Range<usize>,
-    ) -> Result<Vec<Checksums>> {
-        if object.part_checksums.is_empty() {
-            return Ok(Vec::new());
-        }
+    ) -> impl Iterator<Item = Result<Checksums>> {
         let mut part_checksums = part_checksums(&object.part_checksums).skip(wanted.start);
-        let checksums = object.parts[wanted].iter().map(|part| {
+        let wanted = if object.part_checksums.is_empty() { 0..0 } else { wanted };
+        object.parts[wanted].iter().map(move |part| {
             let checksums = part_checksums.next().ok_or_else(|| damaged("an object lacks the checksums of a part"))?;
             self.decode_part_checksums(checksums, part, head.data_key.as_deref())
-        });
-        checksums.collect()
+        })
     }
 }

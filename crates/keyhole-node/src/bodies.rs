@@ -31,7 +31,7 @@ pub(crate) fn check_etag(object: &Object) -> std::result::Result<body::Bodies, S
 }
 
 /// Collects the bodies of an object. Returns `None` if one exceeds the longest message.
-pub(crate) fn bodies(parts: &[Part]) -> Option<body::Bodies> {
+pub(crate) fn bodies<'p>(parts: impl IntoIterator<Item = &'p Part>) -> Option<body::Bodies> {
     let mut bodies = body::Bodies::new();
     for part in parts {
         bodies.push(u32::from(part.number), chunked::message_len(part.size)?, &part.salt).ok()?;
@@ -40,7 +40,7 @@ pub(crate) fn bodies(parts: &[Part]) -> Option<body::Bodies> {
 }
 
 /// Returns the manifest of a multipart object.
-pub(crate) fn manifest(parts: &[Part]) -> Result<[u8; 32]> {
+pub(crate) fn manifest<'p>(parts: impl IntoIterator<Item = &'p Part>) -> Result<[u8; 32]> {
     let manifest = bodies(parts).and_then(|bodies| bodies.manifest());
     Ok(manifest.ok_or(keyhole_s3::ErrorCode::EntityTooLarge)?)
 }

@@ -18,6 +18,8 @@ pub(crate) struct BodyMemory<'n> {
     link: Rc<Link>,
     /// The body is read from a stored object.
     is_copy: bool,
+    /// The memory of one block that the request holds until it ends, so that it never waits.
+    kept: Option<Admitted<'n>>,
     /// The memory of a short body and its record.
     record: Option<Admitted<'n>>,
     /// The memory of the block being filled and of those being written, oldest first.
@@ -27,12 +29,19 @@ pub(crate) struct BodyMemory<'n> {
 impl<'n> BodyMemory<'n> {
     /// Returns the memory of a body from this peer; none is reserved yet.
     pub(crate) fn new(admission: &'n Admission, link: Rc<Link>) -> Self {
-        BodyMemory { admission, link, is_copy: false, record: None, blocks: VecDeque::new() }
+        BodyMemory { admission, link, is_copy: false, kept: None, record: None, blocks: VecDeque::new() }
     }
 
-    /// Returns the memory of a body that is read from a stored object.
-    pub(crate) fn of_copy(admission: &'n Admission, link: Rc<Link>) -> Self {
-        BodyMemory { is_copy: true, ..BodyMemory::new(admission, link) }
+    /// Returns the memory of a body that is read from a stored object. `kept` is that of one block,
+    /// for a request that must not wait for more.
+    pub(crate) fn of_copy(admission: &'n Admission, link: Rc<Link>, kept: Option<Admitted<'n>>) -> Self {
+        BodyMemory { is_copy: true, ..BodyMemory::keeping(admission, link, kept) }
+    }
+
+    /// Returns the memory of a body from this peer. `kept` is that of one block, for a request that
+    /// must not wait for more.
+    pub(crate) fn keeping(admission: &'n Admission, link: Rc<Link>, kept: Option<Admitted<'n>>) -> Self {
+        BodyMemory { kept, ..BodyMemory::new(admission, link) }
     }
 
     /// Reserves memory for the next block, of at most `block_len` bytes, and releases that of the
@@ -53,6 +62,9 @@ impl<'n> BodyMemory<'n> {
         }
         // Of the body before, if there are several.
         self.record = None;
+        if self.kept.is_some() && in_flight == 0 {
+            return Ok(());
+        }
         if writer.is_empty() && body_len <= INLINE_MAX as u64 {
             self.record = Some(self.admission.record(body_len, &self.link).await?);
             return Ok(());
@@ -65,6 +77,9 @@ impl<'n> BodyMemory<'n> {
         // A waiting request holds nothing that others could wait for.
         writer.settle_all().await?;
         self.blocks.clear();
+        if self.kept.is_some() {
+            return Ok(());
+        }
         self.blocks.push_back(self.admission.block(block, &self.link).await?);
         Ok(())
     }
@@ -72,6 +87,6 @@ impl<'n> BodyMemory<'n> {
     /// Releases the memory of a written body, except for that of a short one: it is part of a record
     /// that is still to be written.
     pub(crate) fn written(self) -> Option<Admitted<'n>> {
-        self.record
+        self.record.or(self.kept)
     }
 }

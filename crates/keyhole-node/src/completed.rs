@@ -15,9 +15,10 @@ use crate::http::Response;
 use crate::multipart::{WantedObject, names};
 use crate::node::Node;
 use crate::object_head::{ObjectHead, part_key_failure};
+use crate::object_memory::ObjectMemory;
 use crate::plan::UploadId;
 use crate::platform::Platform;
-use crate::request::Request;
+use crate::request::{ObjectName, Request};
 
 impl<P: Platform> Node<P> {
     /// Answers the completion of an upload that has ended: as the first time if the object is still
@@ -32,9 +33,11 @@ impl<P: Platform> Node<P> {
         id: &UploadId,
         wanted: &WantedObject<'_>,
     ) -> Result<Response<'_, P>> {
-        let (bucket, key) = request.object()?;
-        let WantedObject { customer_key, completion, completed, .. } = wanted;
-        let object = self.log.object(bucket, key).await?.filter(|object| object.completed.as_ref() == Some(id));
+        let name = request.name()?;
+        let ObjectName { bucket, key } = name;
+        let WantedObject { customer_key, completion, completed, record_len, .. } = wanted;
+        let object =
+            self.find_object_within(name, *record_len).await?.filter(|object| object.completed.as_ref() == Some(id));
         let object = object.ok_or(ErrorCode::NoSuchUpload)?;
         let are_same = completed.iter().zip(&object.parts).all(|(named, part)| names(named, part));
         if completed.len() != object.parts.len() || !are_same {
@@ -47,7 +50,9 @@ impl<P: Platform> Node<P> {
             // Without the key, the checksums cannot be read.
             (true, None) => (None, if object.bound { Binding::Bound } else { Binding::Unbound }),
             (_, key_of_object) => {
-                let opened = self.open_object(&object, *key_of_object, bucket, key, request.account.link()).await;
+                // The completion has memory for the object, but not for a piece of it.
+                let memory = ObjectMemory::default();
+                let opened = self.open_object(&object, *key_of_object, name, request, &memory).await;
                 let (head, binding) = opened.map_err(part_key_failure)?;
                 (Some(head), binding)
             }
@@ -69,8 +74,9 @@ impl<P: Platform> Node<P> {
 
     /// Compares the part checksums that the client names with the kept ones.
     fn check_named_checksums(&self, wanted: &WantedObject<'_>, object: &Object, head: &ObjectHead) -> Result<()> {
-        let kept = self.kept_checksums(object, head, 0..object.parts.len())?;
-        for (named, kept) in wanted.completed.iter().zip(&kept) {
+        let kept = self.kept_checksums(object, head, 0..object.parts.len());
+        for (named, kept) in wanted.completed.iter().zip(kept) {
+            let kept = kept?;
             let mut named = named.checksums.iter();
             if named.any(|(algorithm, digest)| kept.get(algorithm).is_some_and(|kept| kept != digest)) {
                 return Err(ErrorCode::InvalidPart.into());

@@ -23,6 +23,7 @@ use crate::link::Link;
 use crate::node::Node;
 use crate::object::OpenedObject;
 use crate::object_head::ObjectHead;
+use crate::object_memory::{ObjectMemory, ObjectUse};
 use crate::plan::{WriteKind, WritePlan};
 use crate::platform::Platform;
 use crate::request::{ObjectName, Request};
@@ -34,17 +35,18 @@ impl<P: Platform> Node<P> {
     pub(crate) async fn copy_object(&self, request: &Request<'_>, source: &CopySource) -> Result<Response<'_, P>> {
         let name = request.name()?;
         let mut plan = self.plan_write(request, name, WriteKind::Copy).await?;
-        let opened = self.open_source(request, source).await?;
+        // The guard reads the object that is overwritten while the source is held.
+        let beside = if plan.policy.forbids_rekeying { self.record_len_max(name) } else { 0 };
+        let opened = self.open_source(request, source, beside).await?;
         apply_directives(request, source, &mut plan, &opened)?;
-        self.guard_plan(request, &mut plan).await?;
+        self.guard_plan(request, &mut plan, opened.memory.beside()).await?;
         let size = opened.object.size;
         let binding = opened.binding;
         let algorithm = ops::copy_checksum(request.head)?;
         let copied = if plan.is_sealed() == opened.object.sealed {
             self.copy_shared(&mut plan, opened, algorithm, request.account.link()).await?
         } else {
-            let memory = BodyMemory::of_copy(&self.admission, request.account.link().clone());
-            self.copy_streamed(&mut plan, opened, algorithm, memory).await?
+            self.copy_streamed(&mut plan, opened, algorithm, request.account.link()).await?
         };
         let Copied { etag, time_ms, .. } = copied;
         let checksums = ObjectChecksums { checksums: &copied.checksums, kind: copied.kind, parts: etag.parts };
@@ -54,9 +56,15 @@ impl<P: Platform> Node<P> {
     }
 
     /// Locates the source of a copy and checks the copy's conditions.
-    pub(crate) async fn open_source(&self, request: &Request<'_>, source: &CopySource) -> Result<OpenedObject> {
+    /// `beside` is the length of the record of another object that is read while the source is held.
+    pub(crate) async fn open_source(
+        &self,
+        request: &Request<'_>,
+        source: &CopySource,
+        beside: usize,
+    ) -> Result<OpenedObject<'_>> {
         let name = ObjectName { bucket: &source.bucket, key: &source.key };
-        let opened = self.open(request, name, SseCTarget::CopySource).await?;
+        let opened = self.open(request, name, SseCTarget::CopySource, ObjectUse::Copy { beside }).await?;
         let etag = opened.object.etag.to_string();
         match ops::copy_conditions(request.head).decide(Some((&etag, opened.object.time_ms))) {
             Decision::Proceed => Ok(opened),
@@ -69,13 +77,13 @@ impl<P: Platform> Node<P> {
     async fn copy_shared(
         &self,
         plan: &mut WritePlan<'_>,
-        opened: OpenedObject,
+        opened: OpenedObject<'_>,
         algorithm: Option<ChecksumAlgorithm>,
         link: &Rc<Link>,
     ) -> Result<Copied> {
-        let OpenedObject { mut object, mut head, .. } = opened;
+        let OpenedObject { mut object, mut head, memory, .. } = opened;
         if let Some(algorithm) = algorithm {
-            self.replace_checksums(&mut object, &mut head, algorithm, link).await?;
+            self.replace_checksums(&mut object, &mut head, algorithm, link, &memory).await?;
         }
         head.metadata = std::mem::take(&mut plan.metadata);
         let encoded = self.write_head(&head, plan.customer_key.as_deref(), plan.name.bucket, plan.name.key)?;
@@ -96,6 +104,7 @@ impl<P: Platform> Node<P> {
         head: &mut ObjectHead,
         algorithm: ChecksumAlgorithm,
         link: &Rc<Link>,
+        memory: &ObjectMemory<'_>,
     ) -> Result<()> {
         let known = match object_checksums(object, head).kind {
             ChecksumType::FullObject => head.checksums.get(algorithm).map(<[u8]>::to_vec),
@@ -103,7 +112,7 @@ impl<P: Platform> Node<P> {
         };
         let digest = match known {
             Some(digest) => digest,
-            None => self.digest(object, head, algorithm, link).await?,
+            None => self.digest(object, head, algorithm, link, memory).await?,
         };
         head.checksums = Checksums::default();
         head.checksums.set(algorithm, &digest)?;
@@ -120,8 +129,12 @@ impl<P: Platform> Node<P> {
         head: &mut ObjectHead,
         algorithm: ChecksumAlgorithm,
         link: &Rc<Link>,
+        memory: &ObjectMemory<'_>,
     ) -> Result<Vec<u8>> {
-        let _admitted = self.admission.read(object.size, STRIDE, link).await?;
+        let _admitted = match memory.is_reserved() {
+            true => None,
+            false => Some(self.admission.read(object.size, STRIDE, link).await?),
+        };
         let mut reader = Reader::new(self, &object.parts, head.data_key.take(), 0..object.size);
         let mut hasher = Hasher::new(algorithm);
         loop {
@@ -141,11 +154,12 @@ impl<P: Platform> Node<P> {
     async fn copy_streamed(
         &self,
         plan: &mut WritePlan<'_>,
-        opened: OpenedObject,
+        opened: OpenedObject<'_>,
         algorithm: Option<ChecksumAlgorithm>,
-        mut memory: BodyMemory<'_>,
+        link: &Rc<Link>,
     ) -> Result<Copied> {
-        let OpenedObject { object, mut head, .. } = opened;
+        let OpenedObject { object, mut head, memory: mut held, .. } = opened;
+        let mut memory = BodyMemory::of_copy(&self.admission, link.clone(), held.take_spare());
         let reader = Reader::new(self, &object.parts, head.data_key.take(), 0..object.size);
         let mut body = CopiedBody::new(reader, Digester::undeclared(plan.wanted(), algorithm));
         let stored = self.ingest(&mut body, &mut memory, plan.sealing()).await?;
@@ -177,7 +191,7 @@ fn apply_directives(
     request: &Request<'_>,
     source: &CopySource,
     plan: &mut WritePlan<'_>,
-    opened: &OpenedObject,
+    opened: &OpenedObject<'_>,
 ) -> Result<()> {
     let directive = ops::metadata_directive(request.head)?;
     let tags = ops::copied_tags(request.head)?;

@@ -42,7 +42,7 @@ impl<'n, P: Platform> Reader<'n, P> {
     /// Creates a reader for `range` of the object with the bodies `parts`; a sealed object needs
     /// its data key.
     pub(crate) fn new(node: &'n Node<P>, parts: &[Part], data_key: Option<Box<DataKey>>, range: Range<u64>) -> Self {
-        let mut touched = Vec::new();
+        let mut touched = Vec::with_capacity(parts.len());
         let mut start = 0;
         for part in parts {
             let end = start + part.size;

@@ -7,6 +7,7 @@ use keyhole_s3::ErrorCode;
 
 use crate::failure::{Failure, Result};
 use crate::node::Node;
+use crate::object_memory::{FoundObject, ObjectUse};
 use crate::platform::Platform;
 use crate::policy::{Policy, denied};
 use crate::request::{ObjectName, Request};
@@ -19,6 +20,18 @@ pub(crate) struct Guarded {
     pub(crate) condition: Condition,
     /// Whether the condition is the guard's own.
     is_guard: bool,
+}
+
+/// A write that the rekeying guard decides on.
+#[derive(Clone, Copy)]
+pub(crate) struct GuardedWrite<'k> {
+    /// `None` for plaintext objects and if the key is not known.
+    pub(crate) key: Option<&'k CustomerKey>,
+    pub(crate) is_sealed: bool,
+    pub(crate) condition: Condition,
+    /// The longest record for which a request that must not wait has reserved memory. `None`: the
+    /// request may wait.
+    pub(crate) len_max: Option<usize>,
 }
 
 impl Guarded {
@@ -77,22 +90,26 @@ impl<P: Platform> Node<P> {
 
     /// Checks whether an object may be stored under this name. Replacing a sealed object requires
     /// its key, as the request's key or as the key of a copy source, whether the new object is
-    /// sealed or not. Sealing over a plaintext object is refused. `key` is `None` for plaintext
-    /// objects and if the key is not known.
+    /// sealed or not. Sealing over a plaintext object is refused.
     pub(crate) async fn guard(
         &self,
         request: &Request<'_>,
         name: ObjectName<'_>,
         policy: &Policy,
-        key: Option<&CustomerKey>,
-        is_sealed: bool,
-        condition: Condition,
+        write: GuardedWrite<'_>,
     ) -> Result<Guarded> {
+        let GuardedWrite { key, is_sealed, condition, len_max } = write;
         let unguarded = Guarded::unguarded(condition);
         if !policy.forbids_rekeying {
             return Ok(unguarded);
         }
-        let found = self.log.object(name.bucket, name.key).await?;
+        let (found, _memory) = match len_max {
+            Some(len_max) => (self.find_object_within(name, len_max).await?, None),
+            None => match self.find_object(request, name, ObjectUse::Describe).await? {
+                Some(FoundObject { object, memory, .. }) => (Some(object), Some(memory)),
+                None => (None, None),
+            },
+        };
         if !is_sealed && !found.as_ref().is_some_and(|object| object.sealed) {
             request.sse_c().refuse_stray_copy_source_key()?;
         }

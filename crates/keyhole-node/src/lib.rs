@@ -56,6 +56,7 @@ mod multipart;
 mod node;
 mod object;
 mod object_head;
+mod object_memory;
 mod observe;
 mod part_checksums;
 mod plan;

@@ -24,6 +24,10 @@ pub const COPY_PAGES: usize = STRIDE / PAGE;
 /// reservation is corrected once the page exists.
 pub const LISTING_PAGES: usize = BLOCK_PAGES;
 
+/// The longest record of an object that is read without memory of its own: it has about 60 parts,
+/// which take 16 KiB in all. The memory of a connection covers it.
+pub const RECORD_FREE: usize = 4 * 1024;
+
 /// The most blocks that all requests of one worker may hold: about 16 MiB, as a buffer has 1 MiB +
 /// 4 KiB. More does not help: three bodies received concurrently keep a disk busy.
 pub const BLOCKS_PER_WORKER: usize = 16;
@@ -108,6 +112,27 @@ pub const LIFECYCLE_DOCUMENT_MAX: u64 = 512 * 1024;
 /// as long.
 pub const DOCUMENT_MAX: u64 = 64 * 1024;
 
+/// The shortest element of a part in a CompleteMultipartUpload document, in bytes.
+pub const COMPLETED_PART_MIN: usize = 46;
+
+/// Bytes of memory that a part takes that a completion names: its number, ETag and checksum.
+pub const COMPLETED_PART_LEN: usize = 160;
+
+/// Bytes of memory that a part takes at most while an upload is completed: what names it, the chosen
+/// attempt, its checksums, and its share of the object's record.
+pub const COMPLETION_PART_LEN: usize = 560;
+
+/// The shortest element of an object in a DeleteObjects document, in bytes.
+pub const DELETED_OBJECT_MIN: usize = 29;
+
+/// Bytes of memory that the deletion of one of several objects takes, beside its name: its task, its
+/// record, and its outcome.
+pub const DELETION_LEN: usize = 3 * 1024;
+
+/// Bytes of memory that a part of an uploaded sealed object file takes at most: its entry in the
+/// file's list, the stored part, and its share of the object's record.
+pub const SEALED_PART_LEN: usize = 240;
+
 /// The longest body of one PUT or one part: 5 GiB, as on AWS.
 pub const PUT_MAX: u64 = 5 << 30;
 
@@ -150,6 +175,8 @@ const _: () = assert!(keyhole_log::limits::BLOCK_DATA.is_multiple_of(STRIDE));
 const _: () = assert!(BLOCKS_MIN <= BLOCKS_PER_WORKER);
 // The longest document and the values parsed from it fit beside the block that is left to reads.
 const _: () = assert!(2 * COMPLETE_DOCUMENT_MAX as usize <= (BLOCKS_MIN - 1) * BUFFER_LEN);
+const _: () = assert!(COMPLETION_PART_LEN * keyhole_log::limits::PARTS_MAX <= (BLOCKS_MIN - 1) * BUFFER_LEN);
+const _: () = assert!(SEALED_PART_LEN * keyhole_log::limits::PARTS_MAX <= (BLOCKS_MIN - 2) * BUFFER_LEN);
 const _: () = assert!(DELETE_DOCUMENT_MAX <= COMPLETE_DOCUMENT_MAX);
 const _: () = assert!(keyhole_log::limits::INLINE_MAX / PAGE < PAGES_MIN);
 const _: () = assert!(PAGES_MIN <= PAGES_PER_WORKER);

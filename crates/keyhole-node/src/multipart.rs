@@ -4,12 +4,15 @@
 //! the final names. It holds the data key of all parts, so a part under another customer key fails
 //! to open the head.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
+
 use keyhole_core::CustomerKey;
 use keyhole_core::body::MultipartEtag;
-use keyhole_core::head::{ChecksumAlgorithm, ChecksumType, Checksums, HeadKind};
+use keyhole_core::head::{ChecksumType, Checksums, HeadKind};
+use keyhole_log::limits::{PAGE, PARTS_MAX};
 use keyhole_log::{CompleteUpload, Condition, CreateUpload, Etag, Part, PartInfo, UploadHead, UploadRef};
 use keyhole_s3::body::Digester;
-use keyhole_s3::checksum::{self, ObjectChecksums};
+use keyhole_s3::checksum::{self, ObjectChecksums, PartsHasher};
 use keyhole_s3::ops::{self, Completion, CopySource, DeclaredChecksum};
 use keyhole_s3::xml::CompletedPart;
 use keyhole_s3::{Error, ErrorCode, sse, xml};
@@ -19,11 +22,15 @@ use crate::bodies::manifest;
 use crate::body_memory::BodyMemory;
 use crate::egress::{CopiedBody, Reader};
 use crate::failure::{Failure, Result};
+use crate::guard::GuardedWrite;
 use crate::http::{Connection, Response};
 use crate::ingest::Ingested;
-use crate::limits::{COMPLETE_TRIES, OBJECT_MAX, PART_MIN, PUT_MAX};
+use crate::limits::{
+    COMPLETE_TRIES, COMPLETED_PART_LEN, COMPLETED_PART_MIN, COMPLETION_PART_LEN, OBJECT_MAX, PART_MIN, PUT_MAX,
+};
 use crate::node::Node;
 use crate::object_head::{ObjectHead, part_key_failure};
+use crate::object_memory::pages_beside;
 use crate::part_checksums::PartChecksums;
 use crate::plan::{UploadId, WriteKind, WriteTarget, write_condition};
 use crate::platform::Platform;
@@ -111,7 +118,7 @@ impl<P: Platform> Node<P> {
         range: Option<(u64, u64)>,
     ) -> Result<Response<'_, P>> {
         let mut plan = self.plan_part(request, id, number).await?;
-        let opened = self.open_source(request, source).await?;
+        let mut opened = self.open_source(request, source, 0).await?;
         let range = match range {
             None => 0..opened.object.size,
             Some((first, last)) if first <= last && last < opened.object.size => first..last + 1,
@@ -125,7 +132,8 @@ impl<P: Platform> Node<P> {
         if range.end - range.start > PUT_MAX {
             return Err(ErrorCode::EntityTooLarge.into());
         }
-        let mut memory = BodyMemory::of_copy(&self.admission, request.account.link().clone());
+        let kept = opened.memory.take_spare();
+        let mut memory = BodyMemory::of_copy(&self.admission, request.account.link().clone(), kept);
         let reader = Reader::new(self, &opened.object.parts, opened.head.data_key, range);
         // A client cannot declare the checksum of a copied range.
         let algorithm = declared(&plan.target).map(|(algorithm, _)| algorithm);
@@ -154,9 +162,14 @@ impl<P: Platform> Node<P> {
         request.account.record_key(customer_key, name.bucket);
         let condition = write_condition(request)?;
         let completion = Completion::new(request.head)?;
-        let document = self.document(connection, request).await?;
+        // The guard and a repeated completion read the object of this name.
+        let record_len = self.record_len_max(name);
+        let needed = |len: usize| (2 * len).max(bytes_of_completion(len / COMPLETED_PART_MIN, record_len));
+        let document = self.document_for(connection, request, needed).await?;
         let completed = xml::parse_complete(&document)?;
-        let wanted = WantedObject { customer_key, condition, completion, completed };
+        let mut memory = document.into_memory();
+        memory.set_len(bytes_of_completion(completed.len(), record_len));
+        let wanted = WantedObject { customer_key, condition, completion, completed, record_len };
         let done = match self.log.upload(name.bucket, name.key, id)? {
             Some(upload) => self.complete_open(request, &upload, &wanted).await,
             None => Err(ErrorCode::NoSuchUpload.into()),
@@ -178,32 +191,36 @@ impl<P: Platform> Node<P> {
         upload: &UploadRef,
         wanted: &WantedObject<'_>,
     ) -> Result<Response<'_, P>> {
-        let mut attempts = self.log.part_attempts(upload)?;
         for _ in 1..COMPLETE_TRIES {
-            match self.complete_from(request, upload.clone(), &attempts, wanted).await {
+            let mut tried = None;
+            match self.complete_once(request, upload.clone(), wanted, &mut tried).await {
                 Err(Failure::Reply(error)) if error.code == ErrorCode::InvalidPart => {
-                    let newer = self.log.part_attempts(upload)?;
-                    if newer == attempts {
+                    if tried.is_none() || tried == Some(fingerprint(&self.choose_parts(upload, wanted)?)) {
                         return Err(error.into());
                     }
-                    attempts = newer;
                 }
                 done => return done,
             }
         }
-        self.complete_from(request, upload.clone(), &attempts, wanted).await
+        self.complete_once(request, upload.clone(), wanted, &mut None).await
     }
 
-    /// Completes an upload from these attempts at its parts.
-    async fn complete_from(
+    /// Selects the attempts at parts that a completion names.
+    fn choose_parts(&self, upload: &UploadRef, wanted: &WantedObject<'_>) -> Result<Vec<PartInfo>> {
+        self.log.select_attempts(upload, |attempts| choose(&wanted.completed, attempts))?
+    }
+
+    /// Completes an upload from the kept attempts at its parts. `tried` is set to the
+    /// [`fingerprint`] of the chosen ones.
+    async fn complete_once(
         &self,
         request: &Request<'_>,
         upload: UploadRef,
-        attempts: &[PartInfo],
         wanted: &WantedObject<'_>,
+        tried: &mut Option<u64>,
     ) -> Result<Response<'_, P>> {
         let name = request.name()?;
-        let WantedObject { customer_key, condition, completion, completed } = wanted;
+        let WantedObject { customer_key, condition, completion, completed, record_len } = wanted;
         let customer_key = *customer_key;
         let binding = Binding::of_completion(&upload, customer_key, ops::requires_binding(request.head)?)?;
         let policy = self.policy(name.bucket)?;
@@ -211,8 +228,11 @@ impl<P: Platform> Node<P> {
         if upload.sealed {
             policy.check_completion(customer_key, self.log.is_set_since(&upload), name.bucket)?;
         }
-        let guarded = self.guard(request, name, &policy, customer_key, upload.sealed, *condition).await?;
-        let chosen = choose(completed, attempts)?;
+        let (key, is_sealed, len_max) = (customer_key, upload.sealed, Some(*record_len));
+        let write = GuardedWrite { key, is_sealed, condition: *condition, len_max };
+        let guarded = self.guard(request, name, &policy, write).await?;
+        let chosen = self.choose_parts(&upload, wanted)?;
+        *tried = Some(fingerprint(&chosen));
         let size = total_size(chosen.iter().map(|part| part.size))?;
         let mut etag = MultipartEtag::new();
         chosen.iter().for_each(|part| etag.update(&part.etag));
@@ -226,7 +246,7 @@ impl<P: Platform> Node<P> {
             // With the key, the head lists the parts and must do so from then on.
             bound: binding == Binding::Bound,
             upload,
-            parts: object.parts(),
+            parts: chosen.into_iter().map(|part| part.part).collect(),
             head: assembled.head,
             tags,
             part_checksums: assembled.part_checksums,
@@ -274,7 +294,7 @@ impl<P: Platform> Node<P> {
         let (checksums, part_checksums) = self.object_checksums(completed, object.chosen, &head, wanted).await?;
         completion.check(*size, etag.parts, head.declared, &checksums)?;
         head.checksums = checksums;
-        head.manifest = if upload.sealed { Some(manifest(&object.parts())?) } else { None };
+        head.manifest = if upload.sealed { Some(manifest(object.chosen.iter().map(|part| &part.part))?) } else { None };
         let kind = head.declared.map_or(ChecksumType::FullObject, |(_, kind)| kind);
         let head = self.write_head(&head, customer_key, bucket, key)?;
         Ok(Assembled { head, checksums, kind, part_checksums })
@@ -289,7 +309,7 @@ impl<P: Platform> Node<P> {
         head: &ObjectHead,
         wanted: DeclaredChecksum,
     ) -> Result<(Checksums, Vec<u8>)> {
-        let mut digests = Vec::with_capacity(chosen.len());
+        let mut hasher = wanted.and_then(|(algorithm, kind)| PartsHasher::new(algorithm, kind));
         let mut kept = PartChecksums::new(head.declared);
         for (named, part) in completed.iter().zip(chosen) {
             let encoded = self.log.part_checksums(part).await?;
@@ -300,13 +320,15 @@ impl<P: Platform> Node<P> {
                     return Err(ErrorCode::InvalidPart.into());
                 }
             }
-            digests.push((stored, part.size));
+            // Without the digest of a part, the object has none.
+            hasher = hasher.and_then(|mut hasher| {
+                hasher.push(stored.get(hasher.algorithm())?, part.size);
+                Some(hasher)
+            });
         }
         let mut checksums = Checksums::default();
-        if let Some((algorithm, kind)) = wanted
-            && let Some(digest) = object_digest(algorithm, kind, &digests)
-        {
-            checksums.set(algorithm, &digest)?;
+        if let Some(hasher) = hasher {
+            checksums.set(hasher.algorithm(), &hasher.finish())?;
         }
         Ok((checksums, kept.finish()))
     }
@@ -325,6 +347,9 @@ pub(crate) struct WantedObject<'c> {
     pub(crate) condition: Condition,
     pub(crate) completion: Completion,
     pub(crate) completed: Vec<CompletedPart>,
+    /// Length of the record for which the request has memory: that of the object of this name when
+    /// the request began.
+    pub(crate) record_len: usize,
 }
 
 /// What a completion names, and the object that it adds up to.
@@ -336,10 +361,19 @@ struct Completing<'c> {
     etag: Etag,
 }
 
-impl Completing<'_> {
-    fn parts(&self) -> Vec<Part> {
-        self.chosen.iter().map(|part| part.part.clone()).collect()
-    }
+/// Returns the bytes of memory of a completion that names so many parts, beside a record of an
+/// object of this length.
+fn bytes_of_completion(parts: usize, record_len: usize) -> usize {
+    let parts = parts.min(PARTS_MAX);
+    let with_record = parts * COMPLETED_PART_LEN + pages_beside(record_len) * PAGE;
+    with_record.max(parts * COMPLETION_PART_LEN)
+}
+
+/// Returns a number that differs if other attempts at parts are chosen.
+fn fingerprint(chosen: &[PartInfo]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    chosen.iter().for_each(|part| part.part.body.hash(&mut hasher));
+    hasher.finish()
 }
 
 /// Returns the total size of parts of these sizes.
@@ -357,14 +391,14 @@ fn declared(target: &WriteTarget) -> DeclaredChecksum {
 }
 
 /// Selects the attempts at parts that the client names: the newest with that ETag.
-fn choose(completed: &[CompletedPart], attempts: &[PartInfo]) -> Result<Vec<PartInfo>> {
+fn choose(completed: &[CompletedPart], attempts: &mut dyn Iterator<Item = PartInfo>) -> Result<Vec<PartInfo>> {
     if completed.is_empty() {
         return Err(ErrorCode::MalformedXML.into());
     }
     if completed.windows(2).any(|pair| pair[0].number >= pair[1].number) {
         return Err(ErrorCode::InvalidPartOrder.into());
     }
-    let mut attempts = attempts.iter().peekable();
+    let mut attempts = attempts.peekable();
     let mut chosen = Vec::with_capacity(completed.len());
     for named in completed {
         while attempts.next_if(|part| part.number < named.number).is_some() {}
@@ -374,7 +408,7 @@ fn choose(completed: &[CompletedPart], attempts: &[PartInfo]) -> Result<Vec<Part
                 found = Some(part);
             }
         }
-        chosen.push(found.ok_or(ErrorCode::InvalidPart)?.clone());
+        chosen.push(found.ok_or(ErrorCode::InvalidPart)?);
     }
     let (_, but_last) = chosen.split_last().ok_or(ErrorCode::MalformedXML)?;
     if but_last.iter().any(|part| part.size < PART_MIN) {
@@ -385,17 +419,10 @@ fn choose(completed: &[CompletedPart], attempts: &[PartInfo]) -> Result<Vec<Part
 
 /// Returns whether a part is the one that the client names.
 pub(crate) fn names(named: &CompletedPart, part: &Part) -> bool {
-    named.number == part.number && named.etag.trim_matches('"') == (Etag { digest: part.etag, parts: 0 }).to_string()
-}
-
-/// Computes the digest of an object from those of its parts; `None` if a part lacks one.
-fn object_digest(algorithm: ChecksumAlgorithm, kind: ChecksumType, parts: &[(Checksums, u64)]) -> Option<Vec<u8>> {
-    let digests: Option<Vec<(&[u8], u64)>> =
-        parts.iter().map(|(checksums, size)| Some((checksums.get(algorithm)?, *size))).collect();
-    match kind {
-        ChecksumType::Composite => Some(checksum::composite(algorithm, digests?.iter().map(|(digest, _)| *digest))),
-        ChecksumType::FullObject => checksum::combine(algorithm, &digests?),
-    }
+    let mut etag = [0; 32];
+    // Under the lock of the store, for each part: without an allocation.
+    hex::encode_to_slice(part.etag, &mut etag).expect("two digits for each byte");
+    named.number == part.number && named.etag.trim_matches('"').as_bytes() == etag
 }
 
 #[cfg(test)]

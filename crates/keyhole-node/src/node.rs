@@ -95,14 +95,27 @@ impl<P: Platform> Node<P> {
         connection: &mut Connection<P::Stream>,
         request: &Request<'_>,
     ) -> Result<Document<'_>> {
+        self.document_for(connection, request, |len| 2 * len).await
+    }
+
+    /// Receives the document of a request like [`document`](Self::document). `needed` returns the
+    /// bytes to reserve for a document of a length: for itself, and for all that the request makes
+    /// of it, because it must not wait for more.
+    pub(crate) async fn document_for(
+        &self,
+        connection: &mut Connection<P::Stream>,
+        request: &Request<'_>,
+        needed: impl FnOnce(usize) -> usize,
+    ) -> Result<Document<'_>> {
         let decoder = request.decoder(Wanted::None, document_max(request.account.operation.get()))?;
         let mut receiver = Receiver::new(connection, decoder);
         let len = receiver.len();
         if self.admission.is_scarce(len) {
             receiver.warm().await?;
         }
-        let admitted = self.admission.document(len, request.account.link()).await?;
-        Ok(Document { bytes: receiver.read_document().await?, _admitted: admitted })
+        let needed = needed(usize::try_from(len).unwrap_or(usize::MAX));
+        let admitted = self.admission.document(len, needed, request.account.link()).await?;
+        Ok(Document { bytes: receiver.read_document().await?, admitted })
     }
 
     /// Receives the document that replaces a setting of a bucket. Returns the bucket and the document.
@@ -120,7 +133,14 @@ impl<P: Platform> Node<P> {
 /// A received document, in memory that was reserved for it and for what is parsed from it.
 pub(crate) struct Document<'n> {
     bytes: Vec<u8>,
-    _admitted: Admitted<'n>,
+    admitted: Admitted<'n>,
+}
+
+impl<'n> Document<'n> {
+    /// Drops the document. Returns the memory that was reserved for what is made of it.
+    pub(crate) fn into_memory(self) -> Admitted<'n> {
+        self.admitted
+    }
 }
 
 impl Deref for Document<'_> {

@@ -5,6 +5,7 @@ use std::ops::Range;
 use keyhole_core::CustomerKey;
 use keyhole_core::sse_c::SseCTarget;
 use keyhole_log::{Body, Condition, Object};
+use keyhole_s3::limits::DELETE_MAX;
 use keyhole_s3::ops::{self, ReadOptions};
 use keyhole_s3::xml::ObjectToDelete;
 use keyhole_s3::{Error, ErrorCode, xml};
@@ -15,9 +16,10 @@ use crate::binding::Binding;
 use crate::egress::Reader;
 use crate::failure::{Failure, Result};
 use crate::http::{Connection, Response};
-use crate::limits::{PUT_MAX, STRIDE};
+use crate::limits::{DELETED_OBJECT_MIN, DELETION_LEN, PUT_MAX, STRIDE};
 use crate::node::Node;
 use crate::object_head::ObjectHead;
+use crate::object_memory::{FoundObject, ObjectMemory, ObjectUse};
 use crate::plan::{WriteKind, log_condition, match_condition};
 use crate::platform::Platform;
 use crate::request::{ObjectName, Request};
@@ -25,13 +27,14 @@ use crate::response_headers::{checksum_headers, range_response, sse_c_headers, u
 use crate::tagging::tags_of;
 
 /// An object that the request has located and opened.
-pub(crate) struct OpenedObject {
+pub(crate) struct OpenedObject<'n> {
     pub(crate) object: Object,
     /// The body of a single-body object, if it was read together with the record.
     pub(crate) body: Option<Body>,
     pub(crate) head: ObjectHead,
     pub(crate) binding: Binding,
     pub(crate) customer_key: Option<Box<CustomerKey>>,
+    pub(crate) memory: ObjectMemory<'n>,
 }
 
 impl<P: Platform> Node<P> {
@@ -58,41 +61,45 @@ impl<P: Platform> Node<P> {
         request: &Request<'_>,
         name: ObjectName<'_>,
         target: SseCTarget,
-    ) -> Result<OpenedObject> {
+        object_use: ObjectUse,
+    ) -> Result<OpenedObject<'_>> {
         let ObjectName { bucket, key } = name;
         let headers = request.sse_c().read_headers(target)?;
-        let found = self.log.object_with_body(bucket, key).await?;
-        let (object, body) = found.ok_or_else(|| request.no_such_key(bucket, key))?;
+        let found = self.find_object(request, name, object_use).await?;
+        let FoundObject { object, body, memory } = found.ok_or_else(|| request.no_such_key(bucket, key))?;
         if object.sealed {
             request.account.record_sealed();
         }
         let customer_key = headers.key_for(object.sealed)?;
         request.account.record_key(customer_key.as_deref(), bucket);
-        let (head, binding) =
-            self.open_object(&object, customer_key.as_deref(), bucket, key, request.account.link()).await?;
+        let (head, binding) = self.open_object(&object, customer_key.as_deref(), name, request, &memory).await?;
         binding.require(ops::requires_binding(request.head)?)?;
-        Ok(OpenedObject { object, body, head, binding, customer_key })
+        Ok(OpenedObject { object, body, head, binding, customer_key, memory })
     }
 
     /// Handles GetObject.
     pub(crate) async fn get_object(&self, request: &Request<'_>) -> Result<Response<'_, P>> {
         let options = ops::read_options(request.head)?;
-        let opened = self.open(request, request.name()?, SseCTarget::Object).await?;
+        let opened = self.open(request, request.name()?, SseCTarget::Object, ObjectUse::Send).await?;
         let (response, range) = match self.read_response(request, &opened, &options)? {
             ReadResponse::Unmodified(response) => return Ok(response),
             ReadResponse::Bytes(response, range) => (response, range),
         };
-        let len = range.end - range.start;
-        let admitted = self.admission.read(len, STRIDE, request.account.link()).await?;
-        let OpenedObject { object, body, head, .. } = opened;
+        let OpenedObject { object, body, head, mut memory, .. } = opened;
+        let admitted = match memory.take_spare() {
+            Some(spare) => spare,
+            None => self.admission.read(range.end - range.start, STRIDE, request.account.link()).await?,
+        };
         let reader = Reader::new(self, &object.parts, head.data_key, range).with_body(body);
-        Ok(response.object(reader, admitted))
+        drop(object);
+        memory.shrink_to_sending();
+        Ok(response.object(reader, admitted, memory))
     }
 
     /// Handles HeadObject.
     pub(crate) async fn head_object(&self, request: &Request<'_>) -> Result<Response<'_, P>> {
         let options = ops::read_options(request.head)?;
-        let opened = self.open(request, request.name()?, SseCTarget::Object).await?;
+        let opened = self.open(request, request.name()?, SseCTarget::Object, ObjectUse::Send).await?;
         Ok(match self.read_response(request, &opened, &options)? {
             ReadResponse::Unmodified(response) => response,
             ReadResponse::Bytes(response, range) => response.content_length(range.end - range.start),
@@ -103,7 +110,7 @@ impl<P: Platform> Node<P> {
     fn read_response(
         &self,
         request: &Request<'_>,
-        opened: &OpenedObject,
+        opened: &OpenedObject<'_>,
         options: &ReadOptions,
     ) -> Result<ReadResponse<'_, P>> {
         let OpenedObject { object, head, binding, customer_key, .. } = opened;
@@ -132,8 +139,8 @@ impl<P: Platform> Node<P> {
         match &part {
             _ if !options.checksum_mode => {}
             Some((index, _)) => {
-                let checksums = self.kept_checksums(object, head, *index..index + 1)?;
-                response = response.headers(checksum_headers(&checksums.into_iter().next().unwrap_or_default()));
+                let checksums = self.kept_checksums(object, head, *index..index + 1).next().transpose()?;
+                response = response.headers(checksum_headers(&checksums.unwrap_or_default()));
             }
             None if range.is_some() => {}
             None => response = response.headers(object_checksums(object, head).headers()),
@@ -167,8 +174,12 @@ impl<P: Platform> Node<P> {
     ) -> Result<Response<'_, P>> {
         let bucket = request.bucket()?;
         self.require_bucket(bucket)?;
-        let document = self.document(connection, request).await?;
+        let needed = |len: usize| (2 * len).max(len + bytes_of_deletions(len / DELETED_OBJECT_MIN));
+        let document = self.document_for(connection, request, needed).await?;
+        let document_len = document.len();
         let delete = xml::parse_delete(&document)?;
+        let mut memory = document.into_memory();
+        memory.set_len(document_len + bytes_of_deletions(delete.objects.len()));
         let deletions = delete.objects.iter().map(async |object| {
             let ObjectToDelete { key, version_id, required } = object;
             let is_sealed = self.log.is_sealed(bucket, key);
@@ -200,13 +211,14 @@ impl<P: Platform> Node<P> {
             }
             results.push(xml::Deleted { key, version_id: version_id.as_deref(), error });
         }
-        Ok(Response::xml(200, xml::delete_result(&results, delete.quiet)))
+        Ok(Response::xml(200, xml::delete_result(&results, delete.quiet)).with_memory(memory))
     }
 
     /// Handles GetObjectAcl: the owner has FULL_CONTROL.
     pub(crate) async fn object_acl(&self, request: &Request<'_>) -> Result<Response<'_, P>> {
-        let (bucket, key) = request.object()?;
-        match self.log.object(bucket, key).await? {
+        let name = request.name()?;
+        let ObjectName { bucket, key } = name;
+        match self.find_object(request, name, ObjectUse::Describe).await? {
             Some(_) => Ok(Response::xml(200, xml::acl())),
             None => Err(request.no_such_key(bucket, key).into()),
         }
@@ -219,6 +231,12 @@ enum ReadResponse<'n, P: Platform> {
     Unmodified(Response<'n, P>),
     /// A response with these bytes of the object.
     Bytes(Response<'n, P>, Range<u64>),
+}
+
+/// Returns the bytes of memory that so many concurrent deletions take, beside the names of the
+/// objects.
+fn bytes_of_deletions(objects: usize) -> usize {
+    objects.min(DELETE_MAX) * DELETION_LEN
 }
 
 /// Returns the index and the byte range of a part. An object from a single PUT has one part, number

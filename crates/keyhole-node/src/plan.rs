@@ -11,7 +11,7 @@ use keyhole_s3::ops::{self, Metadata, Required, Tags, WriteCondition};
 use keyhole_s3::{Error, ErrorCode, sse};
 
 use crate::failure::Result;
-use crate::guard::Guarded;
+use crate::guard::{Guarded, GuardedWrite};
 use crate::ingest::Sealing;
 use crate::node::Node;
 use crate::platform::Platform;
@@ -126,16 +126,23 @@ impl<P: Platform> Node<P> {
             guarded: Guarded::unguarded(condition),
         };
         if is_guarded {
-            self.guard_plan(request, &mut plan).await?;
+            self.guard_plan(request, &mut plan, None).await?;
         }
         Ok(plan)
     }
 
-    /// Applies the rekeying guard to a plan.
-    pub(crate) async fn guard_plan(&self, request: &Request<'_>, plan: &mut WritePlan<'_>) -> Result<()> {
+    /// Applies the rekeying guard to a plan. `len_max` is the longest record for which a request that
+    /// must not wait has reserved memory.
+    pub(crate) async fn guard_plan(
+        &self,
+        request: &Request<'_>,
+        plan: &mut WritePlan<'_>,
+        len_max: Option<usize>,
+    ) -> Result<()> {
         let WritePlan { name, policy, customer_key, guarded, .. } = plan;
         let key = customer_key.as_deref();
-        *guarded = self.guard(request, *name, policy, key, key.is_some(), guarded.condition).await?;
+        let write = GuardedWrite { key, is_sealed: key.is_some(), condition: guarded.condition, len_max };
+        *guarded = self.guard(request, *name, policy, write).await?;
         Ok(())
     }
 

@@ -6,27 +6,31 @@
 //! with the key checks the rest.
 
 use std::ops::Range;
+use std::rc::Rc;
 
 use keyhole_core::body::{self, MultipartEtag};
 use keyhole_core::file::{BodyEntry, MEDIA_TYPE};
-use keyhole_log::limits::{BUFFER_LEN, INLINE_MAX, PARTS_MAX};
+use keyhole_log::limits::{BUFFER_LEN, INLINE_MAX, PAGE, PARTS_MAX};
 use keyhole_log::{CompleteUpload, Content, CreateUpload, Etag, Object, Part, PutPart, UploadRef};
 use keyhole_s3::body::Wanted;
 use keyhole_s3::ops::{self, SEALED_HEADER};
 use keyhole_s3::{Error, ErrorCode};
 
+use crate::admission::{Admitted, ObjectClaim};
 use crate::body_memory::BodyMemory;
 use crate::commit::NewObject;
 use crate::failure::Result;
 use crate::http::{Connection, Receiver, Response};
 use crate::ingest::Stored;
-use crate::limits::PUT_MAX;
+use crate::limits::{BLOCK_PAGES, PUT_MAX, RECORD_FREE, SEALED_PART_LEN};
+use crate::link::Link;
 use crate::node::Node;
+use crate::object_memory::{FoundObject, ObjectUse};
 use crate::plan::{UploadId, WriteKind, WritePlan, refuse_read_key};
 use crate::platform::Platform;
 use crate::request::Request;
 use crate::response_headers::{quoted, range_response, unmodified};
-use crate::sealed_file::{Front, SealedFile, receive_message, skip};
+use crate::sealed_file::{Front, FrontStart, SealedFile, receive_message, skip};
 
 impl<P: Platform> Node<P> {
     /// Handles PutObject of a sealed object file.
@@ -38,10 +42,13 @@ impl<P: Platform> Node<P> {
         let name = request.name()?;
         let mut plan = self.plan_write(request, name, WriteKind::SealedFile).await?;
         let mut receiver = Receiver::new(connection, request.decoder(Wanted::None, PUT_MAX)?);
-        let mut memory = BodyMemory::new(&self.admission, receiver.link());
         let file_len = receiver.len();
         let front_memory = self.admission.record(INLINE_MAX as u64, &receiver.link()).await?;
-        let front = Front::receive(&self.log, &mut receiver, file_len, name.bucket, name.key).await?;
+        let start = FrontStart::receive(&self.log, &mut receiver, name.bucket, name.key).await?;
+        let mut held = self.parts_memory(start.bodies, file_len, &receiver.link()).await?;
+        let kept = held.as_mut().map(|held| held.split(BLOCK_PAGES));
+        let mut memory = BodyMemory::keeping(&self.admission, receiver.link(), kept);
+        let front = start.receive_entries(&self.log, &mut receiver, file_len).await?;
         drop(front_memory);
         // Part checksums, which a complete object does not need.
         skip(&self.log, &mut receiver, front.infos_len).await?;
@@ -59,6 +66,18 @@ impl<P: Platform> Node<P> {
         };
         let response = Response::new(200).header("ETag", quoted(&etag)).header(SEALED_HEADER, "1");
         Ok(self.with_expiration(response, name.bucket, name.key, size, time_ms))
+    }
+
+    /// Reserves memory for the list of so many bodies of a file, for the record that it becomes, and
+    /// for one block: a request that has it waits for no more. `None` for a few bodies, which the
+    /// memory of a connection covers.
+    async fn parts_memory(&self, bodies: usize, file_len: u64, link: &Rc<Link>) -> Result<Option<Admitted<'_>>> {
+        let list = bodies * SEALED_PART_LEN;
+        if list <= RECORD_FREE {
+            return Ok(None);
+        }
+        let pages = list.div_ceil(PAGE) + BLOCK_PAGES;
+        Ok(Some(self.admission.object(ObjectClaim { pages, len: file_len, is_write: true }, link).await?))
     }
 
     /// Stores a multipart object as an upload of its own: part by part, then completed at once.
@@ -143,25 +162,26 @@ impl<P: Platform> Node<P> {
     }
 
     /// Locates a sealed object for a read without a key.
-    async fn find_sealed(&self, request: &Request<'_>) -> Result<Object> {
-        let (bucket, key) = request.object()?;
+    async fn find_sealed(&self, request: &Request<'_>) -> Result<FoundObject<'_>> {
+        let name = request.name()?;
         let options = ops::read_options(request.head)?;
         if options.part_number.is_some() || options.overrides.iter().any(Option::is_some) {
             let message = "A sealed transfer is of the whole sealed object file, under headers of its own.";
             return Err(Error::new(ErrorCode::InvalidRequest).with_message(message).into());
         }
         refuse_read_key(request)?;
-        let object = self.log.object(bucket, key).await?.ok_or_else(|| request.no_such_key(bucket, key))?;
-        if !object.sealed {
+        let found = self.find_object(request, name, ObjectUse::SendSealed).await?;
+        let found = found.ok_or_else(|| request.no_such_key(name.bucket, name.key))?;
+        if !found.object.sealed {
             let message = "The object is not sealed. Get it without x-keyhole-sealed.";
             return Err(Error::new(ErrorCode::InvalidRequest).with_message(message).into());
         }
-        Ok(object)
+        Ok(found)
     }
 
     /// Handles GetObject of a sealed object file.
     pub(crate) async fn get_sealed(&self, request: &Request<'_>) -> Result<Response<'_, P>> {
-        let object = self.find_sealed(request).await?;
+        let FoundObject { object, mut memory, .. } = self.find_sealed(request).await?;
         if let Some(response) = unmodified(request, &object)? {
             return Ok(response);
         }
@@ -171,14 +191,21 @@ impl<P: Platform> Node<P> {
         let response = sealed_response(&object, file.len, range.as_ref());
         let response = self.with_expiration(response, bucket, key, object.size, object.time_ms);
         file.wanted = range.unwrap_or(0..file.len);
-        let len = file.wanted.end - file.wanted.start;
-        let admitted = self.admission.read(len, BUFFER_LEN, request.account.link()).await?;
-        Ok(response.sealed_file(file, admitted))
+        drop(object);
+        memory.shrink_to_sending();
+        let admitted = match memory.take_spare() {
+            Some(spare) => spare,
+            None => {
+                let len = file.wanted.end - file.wanted.start;
+                self.admission.read(len, BUFFER_LEN, request.account.link()).await?
+            }
+        };
+        Ok(response.sealed_file(file, admitted, memory))
     }
 
     /// Handles HeadObject of a sealed object file.
     pub(crate) async fn head_sealed(&self, request: &Request<'_>) -> Result<Response<'_, P>> {
-        let object = self.find_sealed(request).await?;
+        let FoundObject { object, memory: _memory, .. } = self.find_sealed(request).await?;
         if let Some(response) = unmodified(request, &object)? {
             return Ok(response);
         }

@@ -39,6 +39,12 @@ pub(crate) struct Front {
     pub(crate) size: u64,
 }
 
+/// The beginning of a file up to its list of bodies, and their number.
+pub(crate) struct FrontStart {
+    bytes: Vec<u8>,
+    pub(crate) bodies: usize,
+}
+
 impl Front {
     /// Returns whether the object is from a single PUT, not from a multipart upload.
     pub(crate) fn is_whole(&self) -> bool {
@@ -54,6 +60,18 @@ impl Front {
         bucket: &str,
         key: &str,
     ) -> Result<Front> {
+        FrontStart::receive(log, source, bucket, key).await?.receive_entries(log, source, file_len).await
+    }
+}
+
+impl FrontStart {
+    /// Receives the beginning of a file up to its list of bodies, and checks its names.
+    pub(crate) async fn receive<D: Disk>(
+        log: &Log<D>,
+        source: &mut impl BodySource<D::Buf>,
+        bucket: &str,
+        key: &str,
+    ) -> Result<FrontStart> {
         let mut bytes = Vec::new();
         let preface = loop {
             match Preface::decode(&bytes).map_err(malformed)? {
@@ -68,6 +86,21 @@ impl Front {
             let message = "The sealed object is sealed for another bucket or key. Put it where its names say.";
             return Err(Error::new(ErrorCode::InvalidRequest).with_message(message).into());
         }
+        let bodies = preface.bodies as usize;
+        Ok(FrontStart { bytes, bodies })
+    }
+
+    /// Receives the list of bodies of a file of `file_len` bytes and checks everything that does not
+    /// need a key.
+    pub(crate) async fn receive_entries<D: Disk>(
+        self,
+        log: &Log<D>,
+        source: &mut impl BodySource<D::Buf>,
+        file_len: u64,
+    ) -> Result<Front> {
+        let Decoded::Whole(preface, _) = Preface::decode(&self.bytes).map_err(malformed)? else {
+            return Err(malformed(FileError::Length).into());
+        };
         let mut table = Vec::new();
         receive(log, source, preface.bodies as usize * ENTRY_LEN, &mut table).await?;
         let (entries, _) = table.as_chunks::<ENTRY_LEN>();

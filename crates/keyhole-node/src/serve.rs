@@ -159,7 +159,7 @@ impl<P: Platform> Node<P> {
         let result = match result {
             Ok(Response { head, source: Some(source), .. }) => {
                 let head = context.with_cors(head);
-                let ResponseSource { mut bytes, admitted } = *source;
+                let ResponseSource { mut bytes, admitted, _memory } = *source;
                 let disk = &**self.log.disk();
                 match connection.send_source(&head, &mut bytes, &admitted, disk, context, account).await {
                     Ok(()) => return Ended { status: head.status, error: None, next },
@@ -365,7 +365,8 @@ impl<P: Platform> Node<P> {
     }
 }
 
-/// Returns whether the response of an operation can be long and does not come from an object.
+/// Returns whether the response of an operation can be long and does not come from an object, whose
+/// memory includes that of its list of parts.
 fn is_listing(operation: &Operation) -> bool {
     use Operation as Op;
     matches!(
@@ -376,7 +377,6 @@ fn is_listing(operation: &Operation) -> bool {
             | Op::ListParts { .. }
             | Op::ListObjectVersions(_)
             | Op::ListBuckets(_)
-            | Op::GetObjectAttributes(_)
             | Op::GetBucketCors
             | Op::GetBucketLifecycle
     )

@@ -1,15 +1,17 @@
 //! Object tags, stored in plaintext for sealed objects too.
 
 use keyhole_log::Object;
+use keyhole_log::limits::PAGE;
 use keyhole_s3::ops::Tags;
 use keyhole_s3::xml;
 
 use crate::failure::{Result, damaged};
 use crate::http::{Connection, Response};
-use crate::limits::TAGGING_ATTEMPTS;
+use crate::limits::{RECORD_FREE, TAGGING_ATTEMPTS};
 use crate::node::Node;
+use crate::object_memory::{ObjectUse, pages_of_object};
 use crate::platform::Platform;
-use crate::request::Request;
+use crate::request::{ObjectName, Request};
 
 /// Returns the tags of a stored object.
 pub(crate) fn tags_of(object: &Object) -> Result<Tags> {
@@ -19,9 +21,10 @@ pub(crate) fn tags_of(object: &Object) -> Result<Tags> {
 impl<P: Platform> Node<P> {
     /// Handles GetObjectTagging; requires no customer key.
     pub(crate) async fn object_tagging(&self, request: &Request<'_>) -> Result<Response<'_, P>> {
-        let (bucket, key) = request.object()?;
-        let object = self.log.object(bucket, key).await?.ok_or_else(|| request.no_such_key(bucket, key))?;
-        Ok(Response::xml(200, xml::tagging(&tags_of(&object)?)))
+        let name = request.name()?;
+        let found = self.find_object(request, name, ObjectUse::Describe).await?;
+        let found = found.ok_or_else(|| request.no_such_key(name.bucket, name.key))?;
+        Ok(Response::xml(200, xml::tagging(&tags_of(&found.object)?)))
     }
 
     /// Handles PutObjectTagging: replaces the object's tags. The object keeps its time and ETag.
@@ -30,24 +33,30 @@ impl<P: Platform> Node<P> {
         connection: &mut Connection<P::Stream>,
         request: &Request<'_>,
     ) -> Result<Response<'_, P>> {
-        let document = self.document(connection, request).await?;
-        self.set_tags(request, &xml::parse_tagging(&document)?).await?;
+        let record_len = self.record_len_max(request.name()?);
+        let needed = |len| 2 * len + if record_len > RECORD_FREE { pages_of_object(record_len) * PAGE } else { 0 };
+        let document = self.document_for(connection, request, needed).await?;
+        self.set_tags(request, &xml::parse_tagging(&document)?, record_len).await?;
         Ok(Response::new(200))
     }
 
     /// Handles DeleteObjectTagging.
     pub(crate) async fn delete_object_tagging(&self, request: &Request<'_>) -> Result<Response<'_, P>> {
-        self.set_tags(request, &Tags::default()).await?;
+        let record_len = self.record_len_max(request.name()?);
+        let _memory = self.object_memory(request, record_len, 0, ObjectUse::Store).await?;
+        self.set_tags(request, &Tags::default(), record_len).await?;
         Ok(Response::new(204))
     }
 
     /// Sets the tags of the current object of that name. If it is overwritten concurrently, retries
-    /// with the new object.
-    async fn set_tags(&self, request: &Request<'_>, tags: &Tags) -> Result<()> {
-        let (bucket, key) = request.object()?;
+    /// with the new object. The request has memory for a record of `len_max` bytes.
+    async fn set_tags(&self, request: &Request<'_>, tags: &Tags, len_max: usize) -> Result<()> {
+        let name = request.name()?;
+        let ObjectName { bucket, key } = name;
         let mut attempts = 1;
         loop {
-            let object = self.log.object(bucket, key).await?.ok_or_else(|| request.no_such_key(bucket, key))?;
+            let object = self.find_object_within(name, len_max).await?;
+            let object = object.ok_or_else(|| request.no_such_key(bucket, key))?;
             match self.log.set_tags(bucket, key, object, tags.to_bytes()).await {
                 Err(keyhole_log::Error::Conflict) if attempts < TAGGING_ATTEMPTS => attempts += 1,
                 outcome => return Ok(outcome?),

@@ -13,7 +13,9 @@ use crate::limits::STRIDE;
 use crate::link::Link;
 use crate::node::Node;
 use crate::object_head::ObjectHead;
+use crate::object_memory::ObjectMemory;
 use crate::platform::Platform;
+use crate::request::{ObjectName, Request};
 use crate::source::PieceSource;
 
 impl<P: Platform> Node<P> {
@@ -23,14 +25,15 @@ impl<P: Platform> Node<P> {
         &self,
         object: &Object,
         customer_key: Option<&CustomerKey>,
-        bucket: &str,
-        key: &str,
-        link: &Rc<Link>,
+        name: ObjectName<'_>,
+        request: &Request<'_>,
+        memory: &ObjectMemory<'_>,
     ) -> Result<(ObjectHead, Binding)> {
+        let ObjectName { bucket, key } = name;
         let head = self.read_head(&object.head, customer_key, bucket, key)?;
         let binding = binding::check(object, &head, bucket, key)?;
         if binding == Binding::Unbound {
-            self.check_ends(object, head.data_key.as_deref(), link).await?;
+            self.check_ends(object, head.data_key.as_deref(), request.account.link(), memory).await?;
         }
         Ok((head, binding))
     }
@@ -40,13 +43,22 @@ impl<P: Platform> Node<P> {
     ///
     /// # Errors
     /// The errors of reading the parts.
-    async fn check_ends(&self, object: &Object, data_key: Option<&DataKey>, link: &Rc<Link>) -> Result<()> {
+    async fn check_ends(
+        &self,
+        object: &Object,
+        data_key: Option<&DataKey>,
+        link: &Rc<Link>,
+        memory: &ObjectMemory<'_>,
+    ) -> Result<()> {
         let Some(data_key) = data_key else { return Ok(()) };
         let manifest = bodies(&object.parts).and_then(|bodies| bodies.manifest());
         if manifest.is_some_and(|manifest| self.checked_ends.contains(&manifest)) {
             return Ok(());
         }
-        let _admitted = self.admission.read(STRIDE as u64, STRIDE, link).await?;
+        let _admitted = match memory.is_reserved() {
+            true => None,
+            false => Some(self.admission.read(STRIDE as u64, STRIDE, link).await?),
+        };
         for part in &object.parts {
             let data_key = Box::new(DataKey::new(*data_key.expose()));
             let last = part.size.saturating_sub(1)..part.size;

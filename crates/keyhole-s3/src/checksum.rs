@@ -239,23 +239,56 @@ fn crc_bytes(algorithm: ChecksumAlgorithm, value: u64) -> Vec<u8> {
     value.to_be_bytes()[8 - algorithm.digest_len()..].to_vec()
 }
 
-/// Returns the composite checksum of a multipart object: the digest of the parts' digests,
-/// concatenated.
-pub fn composite<'d>(algorithm: ChecksumAlgorithm, digests: impl Iterator<Item = &'d [u8]>) -> Vec<u8> {
-    let mut hasher = Hasher::new(algorithm);
-    digests.for_each(|digest| hasher.update(digest));
-    hasher.finish()
+/// The checksum of a multipart object, computed from those of its parts, in order.
+pub struct PartsHasher {
+    algorithm: ChecksumAlgorithm,
+    state: PartsState,
 }
 
-/// Combines the checksums and lengths of parts to the checksum of the whole; `None` if the
-/// algorithm cannot be combined.
-pub fn combine(algorithm: ChecksumAlgorithm, parts: &[(&[u8], u64)]) -> Option<Vec<u8>> {
-    let crc = crc(algorithm)?;
-    let value = |digest: &[u8]| digest.iter().fold(0, |value, byte| value << 8 | u64::from(*byte));
-    let empty = crc_fast::Digest::new(crc).finalize();
-    let whole =
-        parts.iter().fold(empty, |whole, (digest, len)| crc_fast::checksum_combine(crc, whole, value(digest), *len));
-    Some(crc_bytes(algorithm, whole))
+enum PartsState {
+    /// The digest of the parts' digests, concatenated.
+    Composite(Box<Hasher>),
+    /// The CRC of the bytes so far.
+    FullObject(CrcAlgorithm, u64),
+}
+
+impl PartsHasher {
+    /// Creates the checksum of an object without parts; `None` if the algorithm cannot combine the
+    /// digests of parts to that of the whole.
+    pub fn new(algorithm: ChecksumAlgorithm, kind: ChecksumType) -> Option<Self> {
+        let state = match kind {
+            ChecksumType::Composite => PartsState::Composite(Box::new(Hasher::new(algorithm))),
+            ChecksumType::FullObject => {
+                let crc = crc(algorithm)?;
+                PartsState::FullObject(crc, crc_fast::Digest::new(crc).finalize())
+            }
+        };
+        Some(PartsHasher { algorithm, state })
+    }
+
+    /// Returns the algorithm.
+    pub fn algorithm(&self) -> ChecksumAlgorithm {
+        self.algorithm
+    }
+
+    /// Adds the next part: its digest, and its length in bytes.
+    pub fn push(&mut self, digest: &[u8], len: u64) {
+        match &mut self.state {
+            PartsState::Composite(hasher) => hasher.update(digest),
+            PartsState::FullObject(crc, whole) => {
+                let value = digest.iter().fold(0, |value, byte| value << 8 | u64::from(*byte));
+                *whole = crc_fast::checksum_combine(*crc, *whole, value, len);
+            }
+        }
+    }
+
+    /// Returns the checksum.
+    pub fn finish(self) -> Vec<u8> {
+        match self.state {
+            PartsState::Composite(hasher) => hasher.finish(),
+            PartsState::FullObject(_, whole) => crc_bytes(self.algorithm, whole),
+        }
+    }
 }
 
 /// Encodes a digest in base64, as in headers and documents.
@@ -345,11 +378,15 @@ mod tests {
     #[test]
     fn part_crcs_combine_to_the_crc_of_the_whole() {
         for algorithm in ALGORITHMS {
-            let digest = |bytes: &[u8]| composite(algorithm, std::iter::once(bytes));
-            let a = digest(b"12");
-            let b = digest(b"");
-            let c = digest(b"3456789");
-            let combined = combine(algorithm, &[(&a, 2), (&b, 0), (&c, 7)]);
+            let digest = |bytes: &[u8]| {
+                let mut hasher = PartsHasher::new(algorithm, ChecksumType::Composite).unwrap();
+                hasher.push(bytes, 0);
+                hasher.finish()
+            };
+            let combined = PartsHasher::new(algorithm, ChecksumType::FullObject).map(|mut hasher| {
+                [&b"12"[..], b"", b"3456789"].iter().for_each(|part| hasher.push(&digest(part), part.len() as u64));
+                hasher.finish()
+            });
             assert_eq!(combined, crc(algorithm).map(|_| digest(b"123456789")), "{algorithm:?}");
         }
     }

@@ -11,7 +11,8 @@ pub use bucket::{CreateBucketRequest, list_buckets, list_versions, parse_bucket_
 pub use cors::{cors, parse_cors};
 pub use lifecycle::{lifecycle, parse_lifecycle};
 pub use read::{
-    CompletedPart, DeleteRequest, ObjectToDelete, parse_bucket_encryption, parse_complete, parse_delete, parse_tagging,
+    CompletedPart, DeleteRequest, NamedChecksums, ObjectToDelete, parse_bucket_encryption, parse_complete,
+    parse_delete, parse_tagging,
 };
 pub(crate) use write::OWNER;
 pub use write::{

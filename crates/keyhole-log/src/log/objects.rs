@@ -5,7 +5,7 @@ use crate::disk::Disk;
 use crate::error::{Damage, Error, LOST_OBJECT};
 use crate::index::{Location, ObjectEntry, ObjectFacts, Outcome, Properties, quota_charge};
 use crate::limits::{HEAD_MAX, KEY_MAX, OBJECT_TAGS_MAX};
-use crate::object::{Content, Object, PutObject};
+use crate::object::{Content, Lookup, Object, PutObject};
 use crate::pin::Pin;
 use crate::read::Located;
 use crate::sabotage::{self, Sabotage};
@@ -126,20 +126,45 @@ impl<D: Disk> Log<D> {
     /// # Errors
     /// `NoSuchBucket`; `Damaged`, `Io`.
     pub async fn object(&self, bucket: &str, key: &str) -> Result<Option<Object>, Error> {
-        let Some(located) = self.locate_object(bucket, key)? else { return Ok(None) };
-        let LocatedObject { at, seq, pin, facts, .. } = located;
-        let offset = at.at.offset();
-        let object = self.record(at, seq, |payload| object_of(payload, &facts, pin, seq)).await;
-        sound(object, offset).map(Some).map_err(|error| named(error, bucket, key))
+        Ok(match self.object_within(bucket, key, usize::MAX).await? {
+            Lookup::Found(object) => Some(object),
+            Lookup::Absent | Lookup::Long { .. } => None,
+        })
     }
 
-    /// Returns the object of this name, with its only body if one read returned both, as is usual
-    /// for short bodies.
+    /// Returns the object of this name if its record has at most `len_max` bytes. The memory that
+    /// the object takes is proportional to them.
     ///
     /// # Errors
     /// Those of [`object`](Self::object).
-    pub async fn object_with_body(&self, bucket: &str, key: &str) -> Result<Option<(Object, Option<Body>)>, Error> {
-        let Some(located) = self.locate_object(bucket, key)? else { return Ok(None) };
+    pub async fn object_within(&self, bucket: &str, key: &str, len_max: usize) -> Result<Lookup<Object>, Error> {
+        let located = match self.locate_object(bucket, key, len_max)? {
+            Lookup::Found(located) => located,
+            Lookup::Absent => return Ok(Lookup::Absent),
+            Lookup::Long { len, size } => return Ok(Lookup::Long { len, size }),
+        };
+        let LocatedObject { at, seq, pin, facts, .. } = located;
+        let offset = at.at.offset();
+        let object = self.record(at, seq, |payload| object_of(payload, &facts, pin, seq)).await;
+        sound(object, offset).map(Lookup::Found).map_err(|error| named(error, bucket, key))
+    }
+
+    /// Returns the object of this name like [`object_within`](Self::object_within), with its only
+    /// body if one read returned both, as is usual for short bodies.
+    ///
+    /// # Errors
+    /// Those of [`object`](Self::object).
+    pub async fn object_with_body(
+        &self,
+        bucket: &str,
+        key: &str,
+        len_max: usize,
+    ) -> Result<Lookup<(Object, Option<Body>)>, Error> {
+        let located = match self.locate_object(bucket, key, len_max)? {
+            Lookup::Found(located) => located,
+            Lookup::Absent => return Ok(Lookup::Absent),
+            Lookup::Long { len, size } => return Ok(Lookup::Long { len, size }),
+        };
         let LocatedObject { at, seq, pin, facts, ahead } = located;
         let offset = at.at.offset();
         let take = |payload: RecordPayload<'_>| object_of(payload, &facts, pin, seq);
@@ -152,19 +177,30 @@ impl<D: Disk> Log<D> {
             // A body of another length is an error of its reading, which then looks it up.
             Ok((body.filter(|body| body.len == object.size), object))
         });
-        found.map(|(body, object)| Some((object, body))).map_err(|error| named(error, bucket, key))
+        found.map(|(body, object)| Lookup::Found((object, body))).map_err(|error| named(error, bucket, key))
+    }
+
+    /// Returns the length of an object's record in bytes; 0 if there is no object of this name.
+    /// Answers from the index.
+    pub fn object_record_len(&self, bucket: &str, key: &str) -> usize {
+        let state = self.store().lock();
+        let entry = state.index.bucket(bucket).and_then(|(_, home)| home.object(key));
+        entry.map_or(0, |entry| entry.at.len() as usize)
     }
 
     /// Returns the location of an object's record, and of its only body's record if
     /// that directly precedes it.
-    fn locate_object(&self, bucket: &str, key: &str) -> Result<Option<LocatedObject>, Error> {
+    fn locate_object(&self, bucket: &str, key: &str, len_max: usize) -> Result<Lookup<LocatedObject>, Error> {
         let mut state = self.store().lock();
         let (_, home) = state.index.bucket(bucket).ok_or(Error::NoSuchBucket)?;
-        let Some(entry) = home.object(key) else { return Ok(None) };
+        let Some(entry) = home.object(key) else { return Ok(Lookup::Absent) };
         if entry.at == Location::LOST {
             return Err(named(Damage::error(LOST_OBJECT, 0), bucket, key));
         }
         let at = entry.at;
+        if at.len() as usize > len_max {
+            return Ok(Lookup::Long { len: at.len() as usize, size: entry.size });
+        }
         let seq = entry.seq;
         let facts = entry.facts();
         let bodies = entry.bodies.clone();
@@ -174,7 +210,7 @@ impl<D: Disk> Log<D> {
         };
         let at = Located::new(self.store(), &mut state, at);
         let pin = Pin::new(self.store(), &mut state, bodies);
-        Ok(Some(LocatedObject { at, seq, pin, facts, ahead }))
+        Ok(Lookup::Found(LocatedObject { at, seq, pin, facts, ahead }))
     }
 
     /// Returns whether there is an object of this name and its head is sealed. Answers from the

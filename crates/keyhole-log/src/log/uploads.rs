@@ -123,6 +123,22 @@ impl<D: Disk> Log<D> {
         Ok(found.attempts(UploadIdentity { bucket, upload: upload.seq }).map(|(_, part)| part).collect())
     }
 
+    /// Calls `select` with all kept attempts at the parts of an upload, in the order of
+    /// [`part_attempts`](Self::part_attempts), without collecting them. Must not block: runs under
+    /// the lock of the store.
+    ///
+    /// # Errors
+    /// `NoSuchUpload` if it has ended in the meantime.
+    pub fn select_attempts<T>(
+        &self,
+        upload: &UploadRef,
+        select: impl FnOnce(&mut dyn Iterator<Item = PartInfo>) -> T,
+    ) -> Result<T, Error> {
+        let state = self.store().lock();
+        let (bucket, _, found) = find(&state.index, upload)?;
+        Ok(select(&mut found.attempts(UploadIdentity { bucket, upload: upload.seq }).map(|(_, part)| part)))
+    }
+
     /// Returns at most `limit` parts of an upload with a number above `after`: of each the current
     /// attempt.
     ///

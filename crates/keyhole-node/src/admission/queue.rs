@@ -157,6 +157,18 @@ impl Queue {
         self.hold(id, holder.claim, holder.client, holder.link);
     }
 
+    /// Moves the pages of `claim` from a holder to a new one of the same request. Returns its
+    /// identity.
+    pub(super) fn split(&mut self, id: u64, claim: Claim) -> u64 {
+        let new = self.id();
+        if let Some(holder) = self.holders.get_mut(&id) {
+            holder.claim.pages -= claim.pages;
+            let split = Holder { claim, client: holder.client, link: holder.link.clone(), since: holder.since };
+            self.holders.insert(new, split);
+        }
+        new
+    }
+
     /// Removes a request, whether it holds memory or waits.
     pub(super) fn leave(&mut self, id: u64) {
         match self.holders.remove(&id) {

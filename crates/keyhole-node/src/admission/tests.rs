@@ -160,8 +160,27 @@ async fn smallest_share_admits_every_request() {
     assert!(now(admission.record(SHORT, &of)).is_some() && now(admission.listing(&of)).is_some());
     assert!(now(admission.form(keyhole_s3::limits::FORM_FIELDS_MAX, &of)).is_some());
     for len in [0, SHORT, crate::limits::COMPLETE_DOCUMENT_MAX, crate::limits::DELETE_DOCUMENT_MAX] {
-        assert!(now(admission.document(len, &of)).is_some(), "{len}");
+        assert!(now(admission.document(len, 2 * len as usize, &of)).is_some(), "{len}");
     }
+}
+
+#[tokio::test]
+async fn split_memory_is_released_in_parts() {
+    let admission = Admission::new(Share::MIN);
+    let of = link("a");
+    let claim = |pages| ObjectClaim { pages, len: 1, is_write: false };
+    let room = (Share::MIN.blocks - 1) * BLOCK_PAGES;
+    assert!(now(admission.object(claim(room + 1), &of)).is_none(), "a block is left to writes");
+    let Some(Ok(mut object)) = now(admission.object(claim(room), &of)) else { panic!("there is room") };
+    let piece = object.split(BLOCK_PAGES);
+    assert_eq!(admission.gauge().read().blocks, Share::MIN.blocks - 1);
+    assert!(now(admission.object(claim(1), &of)).is_none(), "both parts are held");
+    drop(object);
+    assert_eq!(admission.gauge().read().blocks, 1);
+    assert!(now(admission.object(claim(room - BLOCK_PAGES), &of)).is_some());
+    assert!(now(admission.object(claim(room - BLOCK_PAGES + 1), &of)).is_none());
+    drop(piece);
+    assert_eq!(admission.gauge().read(), Load::default());
 }
 
 #[tokio::test]

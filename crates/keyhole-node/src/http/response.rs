@@ -5,6 +5,7 @@ use keyhole_s3::http;
 use crate::admission::Admitted;
 use crate::egress::Reader;
 use crate::failure::Result;
+use crate::object_memory::ObjectMemory;
 use crate::platform::{Buf, Platform};
 use crate::sealed_file::SealedFile;
 use crate::source::{Piece, PieceSource};
@@ -24,6 +25,8 @@ pub(crate) struct ResponseSource<'n, P: Platform> {
     pub(crate) bytes: SourceBytes<'n, P>,
     /// The memory for a piece of it.
     pub(crate) admitted: Admitted<'n>,
+    /// The memory of the list of parts in `bytes`.
+    pub(crate) _memory: ObjectMemory<'n>,
 }
 
 pub(crate) enum SourceBytes<'n, P: Platform> {
@@ -67,17 +70,22 @@ impl<'n, P: Platform> Response<'n, P> {
     }
 
     /// Sets the bytes of an object as the body.
-    pub(crate) fn object(self, reader: Reader<'n, P>, admitted: Admitted<'n>) -> Self {
-        self.with_source(SourceBytes::Object(reader), admitted)
+    pub(crate) fn object(self, reader: Reader<'n, P>, admitted: Admitted<'n>, memory: ObjectMemory<'n>) -> Self {
+        self.with_source(SourceBytes::Object(reader), admitted, memory)
     }
 
     /// Sets the bytes of a sealed object file as the body.
-    pub(crate) fn sealed_file(self, file: SealedFile<'n, P::Disk>, admitted: Admitted<'n>) -> Self {
-        self.with_source(SourceBytes::SealedFile(file), admitted)
+    pub(crate) fn sealed_file(
+        self,
+        file: SealedFile<'n, P::Disk>,
+        admitted: Admitted<'n>,
+        memory: ObjectMemory<'n>,
+    ) -> Self {
+        self.with_source(SourceBytes::SealedFile(file), admitted, memory)
     }
 
-    fn with_source(mut self, bytes: SourceBytes<'n, P>, admitted: Admitted<'n>) -> Self {
-        self.source = Some(Box::new(ResponseSource { bytes, admitted }));
+    fn with_source(mut self, bytes: SourceBytes<'n, P>, admitted: Admitted<'n>, memory: ObjectMemory<'n>) -> Self {
+        self.source = Some(Box::new(ResponseSource { bytes, admitted, _memory: memory }));
         self
     }
 }

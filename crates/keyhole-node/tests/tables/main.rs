@@ -16,6 +16,7 @@ mod guard;
 mod lifecycle;
 mod names;
 mod one_reading;
+mod part_lists;
 mod policy;
 mod ranges;
 mod receiving;

@@ -1,6 +1,6 @@
 //! XML documents in requests.
 
-use keyhole_core::head::Checksums;
+use keyhole_core::head::ChecksumAlgorithm;
 use quick_xml::Reader;
 use quick_xml::events::Event;
 
@@ -40,7 +40,35 @@ pub struct CompletedPart {
     /// The ETag, as sent.
     pub etag: String,
     /// The expected checksums.
-    pub checksums: Checksums,
+    pub checksums: NamedChecksums,
+}
+
+/// The checksums that a CompleteMultipartUpload names for a part. Takes the memory of the digests
+/// that are there, because there may be 10,000 parts.
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
+pub struct NamedChecksums(Box<[u8]>);
+
+impl NamedChecksums {
+    /// Iterates over the digests, in the order of the document.
+    pub fn iter(&self) -> impl Iterator<Item = (ChecksumAlgorithm, &[u8])> {
+        digests(&self.0)
+    }
+
+    /// Returns the digest of an algorithm.
+    pub fn get(&self, algorithm: ChecksumAlgorithm) -> Option<&[u8]> {
+        self.iter().find(|(named, _)| *named == algorithm).map(|(_, digest)| digest)
+    }
+}
+
+/// Iterates over digests that each follow the number of their algorithm.
+fn digests(mut bytes: &[u8]) -> impl Iterator<Item = (ChecksumAlgorithm, &[u8])> {
+    std::iter::from_fn(move || {
+        let (number, rest) = bytes.split_first()?;
+        let algorithm = checksum::ALGORITHMS.into_iter().find(|algorithm| *algorithm as u8 == *number)?;
+        let (digest, rest) = rest.split_at_checked(algorithm.digest_len())?;
+        bytes = rest;
+        Some((algorithm, digest))
+    })
 }
 
 pub(super) fn malformed() -> Error {
@@ -213,7 +241,8 @@ pub fn parse_complete(document: &[u8]) -> Result<Vec<CompletedPart>, Error> {
     let mut parts = Vec::new();
     let mut number = None;
     let mut etag = None;
-    let mut checksums = Checksums::default();
+    // As in `NamedChecksums`.
+    let mut checksums = Vec::new();
     walk(document, |path, text| {
         match path {
             ["CompleteMultipartUpload", "Part", "PartNumber"] => {
@@ -233,17 +262,19 @@ pub fn parse_complete(document: &[u8]) -> Result<Vec<CompletedPart>, Error> {
                 let algorithm = known.ok_or_else(|| refused(path, &CHECKSUMS))?;
                 let digest = checksum::decode(algorithm, text.trim().as_bytes());
                 let digest = digest.ok_or_else(|| Error::new(ErrorCode::InvalidPart))?;
-                if checksums.get(algorithm).is_some() {
+                if digests(&checksums).any(|(named, _)| named == algorithm) {
                     return Err(malformed());
                 }
-                checksums.set(algorithm, &digest).map_err(|_| malformed())?;
+                checksums.push(algorithm as u8);
+                checksums.extend_from_slice(&digest);
             }
             ["CompleteMultipartUpload", "Part"] => {
                 let (Some(number), Some(etag)) = (number.take(), etag.take()) else { return Err(malformed()) };
                 if parts.len() == usize::from(PART_NUMBER_MAX) {
                     return Err(malformed());
                 }
-                parts.push(CompletedPart { number, etag, checksums: std::mem::take(&mut checksums) });
+                parts.push(CompletedPart { number, etag, checksums: NamedChecksums(checksums[..].into()) });
+                checksums.clear();
             }
             ["CompleteMultipartUpload"] => {}
             _ => return Err(malformed()),

@@ -57,7 +57,9 @@ pub struct Digests {
 
 /// A digest that the client declares, in the request head or in the trailer.
 struct Declared {
-    hasher: Hasher,
+    algorithm: ChecksumAlgorithm,
+    /// `None` if another hasher of the body computes the same digest.
+    hasher: Option<Hasher>,
     /// The declared value; `None` until the trailer is read.
     expected: Option<Vec<u8>>,
     /// Declared in the trailer.
@@ -106,11 +108,20 @@ pub struct BodyDecoder {
     digester: Digester,
 }
 
-/// Computes the wanted and the declared digests of a body.
+/// Computes the wanted and the declared digests of a body, each function once.
 pub struct Digester {
     md5: Option<Hasher>,
     declared: Vec<Declared>,
-    computed: Option<Hasher>,
+    /// A checksum that is not declared; without a hasher if another one computes the same digest.
+    computed: Option<(ChecksumAlgorithm, Option<Hasher>)>,
+}
+
+/// Returns the algorithm whose digest this one shares.
+fn function(algorithm: ChecksumAlgorithm) -> ChecksumAlgorithm {
+    match algorithm {
+        ChecksumAlgorithm::ContentMd5 => ChecksumAlgorithm::Md5,
+        other => other,
+    }
 }
 
 impl Digester {
@@ -119,13 +130,37 @@ impl Digester {
     /// # Errors
     /// `InvalidDigest` and `InvalidRequest` for malformed or ambiguous digests.
     pub fn new(head: &RequestHead, wanted: Wanted) -> Result<Self, Error> {
-        Ok(Digester { declared: declared(head)?, ..Digester::undeclared(wanted, None) })
+        let mut digester = Digester { declared: declared(head)?, ..Digester::undeclared(wanted, None) };
+        for index in 0..digester.declared.len() {
+            let (earlier, [this, ..]) = digester.declared.split_at_mut(index) else { break };
+            let is_md5 = digester.md5.is_some() && function(this.algorithm) == ChecksumAlgorithm::Md5;
+            if is_md5 || earlier.iter().any(|other| function(other.algorithm) == function(this.algorithm)) {
+                this.hasher = None;
+            }
+        }
+        Ok(digester)
     }
 
     /// Creates a digester without declared digests.
     pub fn undeclared(wanted: Wanted, algorithm: Option<ChecksumAlgorithm>) -> Self {
         let md5 = (wanted == Wanted::Md5).then(|| Hasher::new(ChecksumAlgorithm::ContentMd5));
-        Digester { md5, declared: Vec::new(), computed: algorithm.map(Hasher::new) }
+        let mut digester = Digester { md5, declared: Vec::new(), computed: None };
+        digester.compute(algorithm);
+        digester
+    }
+
+    /// Sets a checksum to compute in addition to the declared ones.
+    fn compute(&mut self, algorithm: Option<ChecksumAlgorithm>) {
+        self.computed = algorithm.map(|algorithm| {
+            let is_md5 = self.md5.is_some() && function(algorithm) == ChecksumAlgorithm::Md5;
+            let is_declared = self.declared.iter().any(|other| function(other.algorithm) == function(algorithm));
+            (algorithm, (!is_md5 && !is_declared).then(|| Hasher::new(algorithm)))
+        });
+    }
+
+    /// Leaves a digest to be passed to [`finish_with`](Self::finish_with).
+    fn leave(&mut self, algorithm: ChecksumAlgorithm) {
+        self.declared.iter_mut().filter(|it| it.algorithm == algorithm).for_each(|it| it.hasher = None);
     }
 
     /// Adds bytes.
@@ -133,12 +168,9 @@ impl Digester {
         if let Some(md5) = &mut self.md5 {
             md5.update(bytes);
         }
-        for declared in &mut self.declared {
-            declared.hasher.update(bytes);
-        }
-        if let Some(computed) = &mut self.computed {
-            computed.update(bytes);
-        }
+        let declared = self.declared.iter_mut().filter_map(|declared| declared.hasher.as_mut());
+        let computed = self.computed.iter_mut().filter_map(|(_, hasher)| hasher.as_mut());
+        declared.chain(computed).for_each(|hasher| hasher.update(bytes));
     }
 
     /// Verifies all declared digests.
@@ -146,20 +178,34 @@ impl Digester {
     /// # Errors
     /// `BadDigest`.
     pub fn finish(self) -> Result<Digests, Error> {
+        self.finish_with(None)
+    }
+
+    /// Verifies all declared digests. `sha256` is that of the bytes, if it was computed elsewhere.
+    fn finish_with(self, sha256: Option<&[u8]>) -> Result<Digests, Error> {
+        let internal = |_| Error::new(ErrorCode::InternalError);
+        // By function.
+        let mut known = Checksums::default();
+        let md5: Option<[u8; 16]> = self.md5.and_then(|md5| md5.finish().try_into().ok());
+        if let Some(md5) = &md5 {
+            known.set(ChecksumAlgorithm::Md5, md5).map_err(internal)?;
+        }
+        if let Some(sha256) = sha256 {
+            known.set(ChecksumAlgorithm::Sha256, sha256).map_err(internal)?;
+        }
         let mut checksums = Checksums::default();
-        for declared in self.declared {
-            let algorithm = declared.hasher.algorithm();
-            let digest = declared.hasher.finish();
-            if declared.expected.as_ref() != Some(&digest) {
+        let declared = self.declared.into_iter().map(|it| (it.algorithm, it.hasher, Some(it.expected)));
+        let computed = self.computed.into_iter().map(|(algorithm, hasher)| (algorithm, hasher, None));
+        for (algorithm, hasher, expected) in declared.chain(computed) {
+            if let Some(hasher) = hasher {
+                known.set(function(algorithm), &hasher.finish()).map_err(internal)?;
+            }
+            let digest = known.get(function(algorithm)).ok_or_else(|| Error::new(ErrorCode::InternalError))?;
+            if expected.is_some_and(|expected| expected.as_deref() != Some(digest)) {
                 return Err(checksum::bad_digest(algorithm));
             }
-            checksums.set(algorithm, &digest).map_err(|_| Error::new(ErrorCode::InternalError))?;
+            checksums.set(algorithm, digest).map_err(internal)?;
         }
-        if let Some(computed) = self.computed {
-            let algorithm = computed.algorithm();
-            checksums.set(algorithm, &computed.finish()).map_err(|_| Error::new(ErrorCode::InternalError))?;
-        }
-        let md5 = self.md5.and_then(|md5| md5.finish().try_into().ok());
         Ok(Digests { md5, checksums })
     }
 }
@@ -230,6 +276,7 @@ impl BodyDecoder {
             BodySignatureKind::Signed(expected) => {
                 decoder.sha256 = Some(Sha256::new());
                 decoder.expected_sha256 = Some(expected);
+                decoder.digester.leave(ChecksumAlgorithm::Sha256);
             }
             BodySignatureKind::Streaming { signer, trailer } => {
                 decoder.payload_len = decoded_length(head)?;
@@ -255,13 +302,13 @@ impl BodyDecoder {
     /// Returns the algorithm of the checksum that the client declares, in the request head or the
     /// trailer.
     pub fn checksum_algorithm(&self) -> Option<ChecksumAlgorithm> {
-        let algorithms = self.digester.declared.iter().map(|declared| declared.hasher.algorithm());
+        let algorithms = self.digester.declared.iter().map(|declared| declared.algorithm);
         algorithms.into_iter().find(|algorithm| *algorithm != ChecksumAlgorithm::ContentMd5)
     }
 
     /// Sets a checksum to compute in addition to the declared ones.
     pub fn compute(&mut self, algorithm: Option<ChecksumAlgorithm>) {
-        self.digester.computed = algorithm.map(Hasher::new);
+        self.digester.compute(algorithm);
     }
 
     /// Returns the length of the whole payload.
@@ -405,12 +452,12 @@ impl BodyDecoder {
         if self.remaining > 0 || is_open || !matches!(self.state, FramingState::Whole | FramingState::Done) {
             return Err(Error::new(ErrorCode::IncompleteBody));
         }
-        if let (Some(sha256), Some(expected)) = (self.sha256, self.expected_sha256)
-            && <[u8; 32]>::from(sha256.finalize()) != *expected
-        {
+        let Some((sha256, expected)) = self.sha256.zip(self.expected_sha256) else { return self.digester.finish() };
+        let sha256: [u8; 32] = sha256.finalize().into();
+        if sha256 != *expected {
             return Err(Error::new(ErrorCode::XAmzContentSHA256Mismatch));
         }
-        self.digester.finish()
+        self.digester.finish_with(Some(&sha256))
     }
 
     /// Parses `size;chunk-signature=hex`, the size in hexadecimal.
@@ -502,14 +549,13 @@ impl BodyDecoder {
     }
 
     fn trailer_field(&mut self, name: &str, value: &str) -> Result<(), Error> {
-        let announced = |declared: &&mut Declared| {
-            declared.in_trailer && checksum::header_name(declared.hasher.algorithm()) == name
-        };
+        let announced =
+            |declared: &&mut Declared| declared.in_trailer && checksum::header_name(declared.algorithm) == name;
         let Some(declared) = self.digester.declared.iter_mut().find(announced) else {
             let message = "The trailer has a header that x-amz-trailer does not announce.";
             return Err(Error::new(ErrorCode::InvalidRequest).with_message(message));
         };
-        let digest = decode(declared.hasher.algorithm(), value.as_bytes())?;
+        let digest = decode(declared.algorithm, value.as_bytes())?;
         match declared.expected.replace(digest) {
             None => Ok(()),
             Some(_) => Err(framing("The trailer has a header twice.")),

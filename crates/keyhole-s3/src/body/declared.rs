@@ -13,7 +13,8 @@ pub(super) fn declared(head: &RequestHead) -> Result<Vec<Declared>, Error> {
     if let Some(text) = head.headers.get("content-md5") {
         let algorithm = ChecksumAlgorithm::ContentMd5;
         declared.push(Declared {
-            hasher: Hasher::new(algorithm),
+            algorithm,
+            hasher: Some(Hasher::new(algorithm)),
             expected: Some(decode(algorithm, text)?),
             in_trailer: false,
         });
@@ -45,7 +46,7 @@ fn declared_checksums(head: &RequestHead) -> Result<Vec<Declared>, Error> {
             return Err(Error::new(ErrorCode::InvalidRequest).with_message(message));
         };
         let expected = Some(decode(algorithm, text)?);
-        declared.push(Declared { hasher: Hasher::new(algorithm), expected, in_trailer: false });
+        declared.push(Declared { algorithm, hasher: Some(Hasher::new(algorithm)), expected, in_trailer: false });
     }
     for name in head.headers.all("x-amz-trailer") {
         let name = name.trim_ascii().to_ascii_lowercase();
@@ -53,13 +54,11 @@ fn declared_checksums(head: &RequestHead) -> Result<Vec<Declared>, Error> {
             let message = "The value specified in the x-amz-trailer header is not supported.";
             return Err(Error::new(ErrorCode::InvalidRequest).with_message(message));
         };
-        declared.push(Declared { hasher: Hasher::new(algorithm), expected: None, in_trailer: true });
+        declared.push(Declared { algorithm, hasher: Some(Hasher::new(algorithm)), expected: None, in_trailer: true });
     }
     let is_pair = match &declared[..] {
         [_] | [] => true,
-        [first, second] => {
-            first.hasher.algorithm() == second.hasher.algorithm() && first.in_trailer != second.in_trailer
-        }
+        [first, second] => first.algorithm == second.algorithm && first.in_trailer != second.in_trailer,
         _ => false,
     };
     if is_pair { Ok(declared) } else { Err(checksum::multiple_checksums()) }
@@ -71,7 +70,7 @@ fn require_announced(head: &RequestHead, declared: &[Declared]) -> Result<(), Er
     let Some(value) = head.headers.get(NAME) else { return Ok(()) };
     let announced = std::str::from_utf8(value).ok().and_then(checksum::algorithm_of);
     let Some(announced) = announced else { return Err(checksum::invalid_header(NAME)) };
-    let message = match declared.first().map(|declared| declared.hasher.algorithm()) {
+    let message = match declared.first().map(|declared| declared.algorithm) {
         Some(algorithm) if algorithm == announced => return Ok(()),
         Some(algorithm) => format!(
             "{NAME} announces {}, but the request has a checksum of {}.",

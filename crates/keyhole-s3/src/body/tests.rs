@@ -51,6 +51,50 @@ fn with_payload(
 }
 
 #[test]
+fn function_of_several_digests_is_computed_once() {
+    let md5 = "JfnnlDI7RTiF9RgfG2JNCw==";
+    let sha256 = "FeKw08M4keuw8e9gnsQZQgwg4yDOlMZfvIwzEkSOsiU=";
+    let hashers = |digester: &Digester| {
+        let declared = digester.declared.iter().filter(|declared| declared.hasher.is_some()).count();
+        let computed = digester.computed.iter().filter(|(_, hasher)| hasher.is_some()).count();
+        usize::from(digester.md5.is_some()) + declared + computed
+    };
+    let right: [u8; 32] = Sha256::digest(b"123456789").into();
+    for (headers, wanted, is_signed, expected) in [
+        (format!("Content-MD5: {md5}\r\n"), Wanted::Md5, false, 1),
+        (format!("Content-MD5: {md5}\r\nx-amz-checksum-md5: {md5}\r\n"), Wanted::Md5, false, 1),
+        (format!("Content-MD5: {md5}\r\nx-amz-checksum-md5: {md5}\r\n"), Wanted::None, false, 1),
+        (format!("x-amz-checksum-md5: {md5}\r\n"), Wanted::None, false, 1),
+        (format!("x-amz-checksum-sha256: {sha256}\r\n"), Wanted::None, true, 0),
+        (format!("x-amz-checksum-sha256: {sha256}\r\n"), Wanted::Md5, false, 2),
+        ("x-amz-checksum-crc32: y/Q5Jg==\r\n".to_owned(), Wanted::Md5, true, 2),
+    ] {
+        let head = format!("PUT /b/k HTTP/1.1\r\nhost: h\r\ncontent-length: 9\r\n{headers}\r\n");
+        let (head, _) = parse_head(head.as_bytes()).unwrap().unwrap();
+        let kind = match is_signed {
+            true => BodySignatureKind::Signed(Box::new(right)),
+            false => BodySignatureKind::Unsigned,
+        };
+        let decoder = BodyDecoder::new(&head, BodySignature(kind), wanted, 9).unwrap();
+        assert_eq!(hashers(&decoder.digester), expected, "{headers}");
+        let (_, digests) = decode_all(decoder, b"123456789", 4).unwrap();
+        assert_eq!(digests.checksums.iter().count(), headers.matches("\r\n").count(), "{headers}");
+        // A wrong digest is still found.
+        let wrong = headers.replacen("J", "K", 1).replacen("F", "G", 1).replacen("y/", "z/", 1);
+        let head = format!("PUT /b/k HTTP/1.1\r\nhost: h\r\ncontent-length: 9\r\n{wrong}\r\n");
+        let (head, _) = parse_head(head.as_bytes()).unwrap().unwrap();
+        let kind = if is_signed { BodySignatureKind::Signed(Box::new(right)) } else { BodySignatureKind::Unsigned };
+        let decoder = BodyDecoder::new(&head, BodySignature(kind), wanted, 9).unwrap();
+        assert_eq!(decode_all(decoder, b"123456789", 4).unwrap_err().code, ErrorCode::BadDigest, "{wrong}");
+    }
+    // A copy whose ETag and checksum are both MD5.
+    let copied = Digester::undeclared(Wanted::Md5, Some(ChecksumAlgorithm::Md5));
+    assert_eq!(hashers(&copied), 1);
+    let digests = copied.finish().unwrap();
+    assert_eq!(digests.checksums.get(ChecksumAlgorithm::Md5), digests.md5.as_ref().map(|md5| &md5[..]));
+}
+
+#[test]
 fn plain_bodies_are_verified_against_their_digests() {
     let (body, digests) =
         unsigned("\nContent-MD5: JfnnlDI7RTiF9RgfG2JNCw==\nx-amz-checksum-crc32: y/Q5Jg==", b"123456789").unwrap();

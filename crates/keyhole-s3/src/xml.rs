@@ -5,6 +5,7 @@ mod cors;
 mod error;
 mod lifecycle;
 mod read;
+mod walk;
 mod write;
 
 pub use bucket::{CreateBucketRequest, list_buckets, list_versions, parse_bucket_tagging, parse_create_bucket};

@@ -173,7 +173,9 @@ mod tests {
     #[test]
     fn create_bucket_documents_are_parsed_or_rejected() {
         let check = |inner: &str| {
-            let document = format!("<CreateBucketConfiguration xmlns=\"x\">{inner}</CreateBucketConfiguration>");
+            let document = format!(
+                "<CreateBucketConfiguration xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">{inner}</CreateBucketConfiguration>"
+            );
             let request = parse_create_bucket(document.as_bytes()).map_err(|error| error.code)?;
             let tags: Vec<_> = request.tags.iter().map(|(key, value)| format!("{key}={value}")).collect();
             Ok((request.location, tags.join(",")))
@@ -212,7 +214,9 @@ mod tests {
     #[test]
     fn bucket_tagging_documents_are_parsed_or_rejected() {
         let check = |inner: &str| {
-            let document = format!("<Tagging xmlns=\"x\"><TagSet>{inner}</TagSet></Tagging>");
+            let document = format!(
+                "<Tagging xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><TagSet>{inner}</TagSet></Tagging>"
+            );
             let tags = parse_bucket_tagging(document.as_bytes()).map_err(|error| error.code)?;
             // The output parses to the same tags, and so does the stored form.
             assert_eq!(parse_bucket_tagging(crate::xml::tagging(&tags).as_bytes()), Ok(tags.clone()));

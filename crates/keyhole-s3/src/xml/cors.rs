@@ -127,7 +127,8 @@ mod tests {
     const GET: &str = "<AllowedMethod>GET</AllowedMethod>";
 
     fn parse(rules: &str) -> Result<Cors, ErrorCode> {
-        let document = format!("<CORSConfiguration xmlns=\"x\">{rules}</CORSConfiguration>");
+        let document =
+            format!("<CORSConfiguration xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">{rules}</CORSConfiguration>");
         let parsed = parse_cors(document.as_bytes()).map_err(|error| error.code)?;
         // The output parses to the same rules, and so does the stored form.
         assert_eq!(parse_cors(cors(&parsed).as_bytes()).as_ref(), Ok(&parsed), "{rules}");

@@ -357,7 +357,9 @@ mod tests {
     use super::*;
 
     fn parse(rules: &str) -> Result<Vec<Rule>, ErrorCode> {
-        let document = format!("<LifecycleConfiguration xmlns=\"x\">{rules}</LifecycleConfiguration>");
+        let document = format!(
+            "<LifecycleConfiguration xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">{rules}</LifecycleConfiguration>"
+        );
         let parsed = parse_lifecycle(document.as_bytes()).map_err(|error| error.code)?;
         // The output parses to the same rules.
         assert_eq!(parse_lifecycle(lifecycle(&parsed).as_bytes()).as_ref(), Ok(&parsed), "{rules}");

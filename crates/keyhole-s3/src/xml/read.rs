@@ -1,14 +1,10 @@
 //! XML documents in requests.
 
 use keyhole_core::head::ChecksumAlgorithm;
-use quick_xml::Reader;
-use quick_xml::events::Event;
 
+pub(super) use super::walk::walk;
 use crate::checksum;
-use crate::limits::{
-    DELETE_MAX, KEY_MAX, PART_NUMBER_MAX, XML_COMPLETE_ELEMENTS_MAX, XML_CORS_ELEMENTS_MAX, XML_DELETE_ELEMENTS_MAX,
-    XML_DEPTH_MAX, XML_ELEMENTS_MAX, XML_LIFECYCLE_ELEMENTS_MAX,
-};
+use crate::limits::{DELETE_MAX, KEY_MAX, PART_NUMBER_MAX};
 use crate::ops::{Required, Tags};
 use crate::{Error, ErrorCode};
 
@@ -87,96 +83,6 @@ pub(super) fn refused(path: &[&str], of_s3: &[&str]) -> Error {
 /// Sets the value of an element, which may occur once.
 fn once<T>(place: &mut Option<T>, value: T) -> Result<(), Error> {
     if place.replace(value).is_some() { Err(malformed()) } else { Ok(()) }
-}
-
-/// Returns the limit of the elements of a document with this root.
-fn elements_max(root: &str) -> usize {
-    match root {
-        "Delete" => XML_DELETE_ELEMENTS_MAX,
-        "CompleteMultipartUpload" => XML_COMPLETE_ELEMENTS_MAX,
-        "LifecycleConfiguration" => XML_LIFECYCLE_ELEMENTS_MAX,
-        "CORSConfiguration" => XML_CORS_ELEMENTS_MAX,
-        _ => XML_ELEMENTS_MAX,
-    }
-}
-
-/// Counts the elements of a document, and whatever else a parser stops at.
-struct ElementCount {
-    count: usize,
-    max: usize,
-}
-
-impl ElementCount {
-    fn new() -> Self {
-        ElementCount { count: 0, max: XML_ELEMENTS_MAX }
-    }
-
-    fn begin(&mut self, depth: usize, name: &str) -> Result<(), Error> {
-        if depth == 0 {
-            self.max = elements_max(name);
-        }
-        self.add()
-    }
-
-    fn add(&mut self) -> Result<(), Error> {
-        self.count += 1;
-        if self.count > self.max { Err(malformed()) } else { Ok(()) }
-    }
-}
-
-/// Calls `visit` with the path and the text of each element at its end. Ignores namespaces and
-/// attributes. Rejects document types, and with them all entities but the predefined ones.
-pub(super) fn walk(document: &[u8], mut visit: impl FnMut(&[&str], &str) -> Result<(), Error>) -> Result<(), Error> {
-    let document = std::str::from_utf8(document).map_err(|_| malformed())?;
-    // No document holds it, and none could be written from it (XML 1.0 section 2.2).
-    if document.contains('\0') {
-        return Err(malformed());
-    }
-    let mut reader = Reader::from_str(document);
-    let mut path: Vec<String> = Vec::new();
-    let mut text = String::new();
-    let mut roots = 0;
-    let mut elements = ElementCount::new();
-    loop {
-        match reader.read_event().map_err(|_| malformed())? {
-            Event::Start(element) => {
-                if path.len() == XML_DEPTH_MAX {
-                    return Err(malformed());
-                }
-                roots += usize::from(path.is_empty());
-                let name = element.local_name();
-                elements.begin(path.len(), name.as_ref())?;
-                path.push(name.as_ref().to_owned());
-                text.clear();
-            }
-            Event::Empty(element) => {
-                roots += usize::from(path.is_empty());
-                let name = element.local_name();
-                elements.begin(path.len(), name.as_ref())?;
-                path.push(name.as_ref().to_owned());
-                visit(&path.iter().map(String::as_str).collect::<Vec<_>>(), "")?;
-                path.pop();
-            }
-            Event::Text(piece) => text.push_str(&piece.xml10_content()),
-            Event::CData(piece) => {
-                elements.add()?;
-                text.push_str(&piece.xml10_content());
-            }
-            Event::GeneralRef(reference) => match reference.resolve_char_ref().map_err(|_| malformed())? {
-                Some(c) => text.push(c),
-                None => text.push_str(quick_xml::escape::resolve_predefined_entity(&reference).ok_or_else(malformed)?),
-            },
-            Event::End(_) => {
-                visit(&path.iter().map(String::as_str).collect::<Vec<_>>(), &text)?;
-                path.pop();
-                text.clear();
-            }
-            Event::DocType(_) => return Err(malformed()),
-            Event::Decl(_) | Event::Comment(_) | Event::PI(_) => elements.add()?,
-            Event::Eof => break,
-        }
-    }
-    if roots == 1 && path.is_empty() { Ok(()) } else { Err(malformed()) }
 }
 
 /// Parses a `Delete` document.
@@ -352,6 +258,10 @@ pub fn parse_bucket_encryption(document: &[u8]) -> Result<bool, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::{
+        XML_COMPLETE_ELEMENTS_MAX, XML_CORS_ELEMENTS_MAX, XML_DELETE_ELEMENTS_MAX, XML_DEPTH_MAX, XML_ELEMENTS_MAX,
+        XML_LIFECYCLE_ELEMENTS_MAX,
+    };
 
     #[test]
     fn nul_is_rejected_as_character_and_as_reference() {
@@ -364,10 +274,82 @@ mod tests {
     }
 
     #[test]
+    fn elements_of_foreign_namespaces_are_rejected() {
+        const S3: &str = "http://s3.amazonaws.com/doc/2006-03-01/";
+        let object = "<Object><Key>a</Key></Object>";
+        let parse = |document: String| parse_delete(document.as_bytes()).map(|_| ()).map_err(|error| error.code);
+        for accepted in [
+            format!("<Delete>{object}</Delete>"),
+            format!("<Delete xmlns=\"\">{object}</Delete>"),
+            format!("<Delete xmlns=\"{S3}\">{object}</Delete>"),
+            format!("<Delete xmlns='{}'>{object}</Delete>", S3.trim_end_matches('/')),
+            format!("<Delete xmlns=\"http://doc.s3.amazonaws.com/2006-03-01\">{object}</Delete>"),
+            format!("<d:Delete xmlns:d=\"{S3}\"><d:Object><d:Key>a</d:Key></d:Object></d:Delete>"),
+            format!("<Delete>{}</Delete>", object.replacen("<Object", &format!("<Object xmlns=\"{S3}\""), 1)),
+            // The namespace of an attribute alone.
+            format!("<Delete xmlns:xsi=\"http://www.w3.org/2001/XMLSchema-instance\" xsi:a=\"b\">{object}</Delete>"),
+            format!("\u{feff}<?xml version=\"1.0\"?><Delete>{object}</Delete>"),
+        ] {
+            assert_eq!(parse(accepted.clone()), Ok(()), "{accepted}");
+        }
+        for refused in [
+            format!("<Delete xmlns=\"http://example.com/\">{object}</Delete>"),
+            format!("<Delete xmlns=\"{S3}\">{}</Delete>", object.replacen("<Object", "<Object xmlns=\"urn:x\"", 1)),
+            format!("<Delete xmlns=\"{S3}\" xmlns:x=\"urn:x\">{object}<x:Quiet>true</x:Quiet></Delete>"),
+            format!("<Delete xmlns=\"{S3}\" xmlns:x=\"urn:x\">{object}<x:Quiet/></Delete>"),
+            format!("<d:Delete>{object}</d:Delete>"),
+            format!("<Delete xmlns=\"http://s3.amazonaws.com/doc/2007-01-01/\">{object}</Delete>"),
+        ] {
+            assert_eq!(parse(refused.clone()), Err(ErrorCode::MalformedXML), "{refused}");
+        }
+        // All documents are read in the same way.
+        for document in [
+            "<CompleteMultipartUpload xmlns=\"urn:x\"><Part><PartNumber>1</PartNumber><ETag>e</ETag></Part></CompleteMultipartUpload>",
+            "<Tagging xmlns=\"urn:x\"><TagSet/></Tagging>",
+            "<CreateBucketConfiguration xmlns=\"urn:x\"/>",
+        ] {
+            let bytes = document.as_bytes();
+            let results = [
+                parse_complete(bytes).map(|_| ()),
+                parse_tagging(bytes).map(|_| ()),
+                crate::xml::parse_create_bucket(bytes).map(|_| ()),
+            ];
+            let codes: Vec<_> = results.into_iter().map(|result| result.map_err(|error| error.code)).collect();
+            assert_eq!(codes, [Err(ErrorCode::MalformedXML); 3], "{document}");
+        }
+    }
+
+    #[test]
+    fn text_beside_elements_is_rejected() {
+        let key = "<Key>a</Key>";
+        let parse = |document: &str| parse_delete(document.as_bytes()).map(|_| ()).map_err(|error| error.code);
+        let spaced = format!("\n<Delete> <Object>\n{key}\t</Object>\r\n<Quiet> true </Quiet></Delete>\n");
+        assert_eq!(parse(&spaced), Ok(()));
+        for refused in [
+            format!("x<Delete><Object>{key}</Object></Delete>"),
+            format!("<Delete>x<Object>{key}</Object></Delete>"),
+            format!("<Delete><Object>x{key}</Object></Delete>"),
+            format!("<Delete><Object>{key}x</Object></Delete>"),
+            format!("<Delete><Object>{key}</Object>x<Quiet/></Delete>"),
+            format!("<Delete><Object>{key}</Object><Quiet/>x</Delete>"),
+            format!("<Delete><Object>{key}</Object></Delete>x"),
+            format!("<Delete>&amp;<Object>{key}</Object></Delete>"),
+            format!("<Delete><![CDATA[x]]><Object>{key}</Object></Delete>"),
+        ] {
+            assert_eq!(parse(&refused), Err(ErrorCode::MalformedXML), "{refused}");
+        }
+        // It would delete all tags.
+        let tags = b"<Tagging><TagSet>a=b</TagSet></Tagging>";
+        assert_eq!(parse_tagging(tags).unwrap_err().code, ErrorCode::MalformedXML);
+        assert_eq!(parse_tagging(b"<Tagging><TagSet> </TagSet></Tagging>").map(|tags| tags.len()).ok(), Some(0));
+    }
+
+    #[test]
     fn bucket_encryption_is_parsed_or_rejected() {
         let rule = |rule: &str| {
-            let document =
-                format!("<ServerSideEncryptionConfiguration xmlns=\"a\">{rule}</ServerSideEncryptionConfiguration>");
+            let document = format!(
+                "<ServerSideEncryptionConfiguration xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">{rule}</ServerSideEncryptionConfiguration>"
+            );
             parse_bucket_encryption(document.as_bytes()).map_err(|error| error.code)
         };
         let blocked = |kind: &str| {
@@ -400,9 +382,14 @@ mod tests {
             }
         };
         let one = "<Object><Key>a</Key></Object>";
-        check(&format!("<Delete xmlns=\"x\">{one}</Delete>"), Ok((&["a"], false)));
         check(
-            &format!("<?xml version=\"1.0\"?>\n<d:Delete xmlns:d=\"x\"><Quiet>true</Quiet>{one}</d:Delete>\n"),
+            &format!("<Delete xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">{one}</Delete>"),
+            Ok((&["a"], false)),
+        );
+        check(
+            &format!(
+                "<?xml version=\"1.0\"?>\n<d:Delete xmlns:d=\"http://s3.amazonaws.com/doc/2006-03-01/\"><Quiet>true</Quiet>{one}</d:Delete>\n"
+            ),
             Ok((&["a"], true)),
         );
         let escaped = "<Delete><Object><Key> a&amp;&#x1;&#233;<![CDATA[<&]]></Key></Object></Delete>";
@@ -539,7 +526,9 @@ mod tests {
     #[test]
     fn tagging_documents_are_parsed_or_rejected() {
         let check = |inner: &str| {
-            let document = format!("<Tagging xmlns=\"x\"><TagSet>{inner}</TagSet></Tagging>");
+            let document = format!(
+                "<Tagging xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><TagSet>{inner}</TagSet></Tagging>"
+            );
             let tags = parse_tagging(document.as_bytes()).map_err(|error| error.code)?;
             // The output parses to the same tags.
             assert_eq!(parse_tagging(crate::xml::tagging(&tags).as_bytes()).unwrap(), tags);

@@ -199,7 +199,7 @@ mod tests {
     fn oversized_index_causes_warning() {
         let budget = Budget::of(64 * MIB, 2).unwrap();
         let room = budget.index();
-        assert!(room >= 16 * MIB, "room for 100,000 objects of about 125 bytes: {room}");
+        assert!(room >= 16 * MIB, "room for 100,000 objects of about 140 bytes: {room}");
         assert_eq!(budget.index_warning(room), None);
         let warning = budget.index_warning(room + 1).unwrap();
         assert!(warning.contains("set --memory to 65.0 MiB or more"), "{warning}");

@@ -137,7 +137,7 @@ pub(crate) struct ServeOptions {
     pub(crate) threads: Option<usize>,
 
     /// Memory budget, such as 64MiB, which determines buffers, threads and connections. The index
-    /// takes about 125 bytes per object; when it has used up its part, about a quarter of a small
+    /// takes about 140 bytes per object; when it has used up its part, about a quarter of a small
     /// budget, new objects get 507 InsufficientStorage. Default:
     /// the memory of the machine or the limit of the control group.
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]

@@ -21,7 +21,8 @@ pub(crate) use answer::{CHANGE_AGAIN, CHANGE_PATIENCE, Replies, answer};
 pub(crate) use client::{Answered, ask, begin, is_served};
 pub(crate) use error::ControlError;
 pub(crate) use protocol::{
-    Allowed, Anonymous, BucketChange, BucketReply, DamageReply, Reply, Request, Scope, Segment, SseC,
+    Allowed, Anonymous, BucketChange, BucketReply, CorsRuleReply, DamageReply, Reply, Request, Scope, Segment, SseC,
+    TagReply,
 };
 pub(crate) use server::{Control, Running, serve};
 

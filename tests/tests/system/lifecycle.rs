@@ -118,8 +118,15 @@ fn lifecycle_rules_are_put_read_and_deleted() {
     check(&node);
     let shown = set(&["--sse-c", "require"]);
     assert!(shown.contains("quota: 1.0 GiB") && shown.contains("rekey-by-overwrite: forbid"), "{shown}");
-    assert!(shown.contains("lifecycle-rules: 2\n"), "{shown}");
+    assert!(shown.contains("lifecycle-rules: 2\ncors-rules: 0\ntags: none\n"), "{shown}");
     check(&node);
+    let cors = "<CORSConfiguration><CORSRule><AllowedOrigin>https://a.example</AllowedOrigin><AllowedMethod>GET\
+        </AllowedMethod></CORSRule></CORSConfiguration>";
+    node.send(&Request::new("PUT", "/bucket").query("cors", "").body(cors)).expect(200);
+    let tags = "<Tagging><TagSet><Tag><Key>team</Key><Value>edge</Value></Tag></TagSet></Tagging>";
+    node.send(&Request::new("PUT", "/bucket").query("tagging", "").body(tags)).expect(204);
+    let shown = String::from_utf8(expect_success(&["bucket", "get", &data, "bucket"], b"")).unwrap();
+    assert!(shown.contains("cors-rules: 1 (GET from https://a.example)\ntags: team=edge\n"), "{shown}");
     let encryption = Request::new("DELETE", "/bucket").query("encryption", "");
     node.send(&encryption).expect(204);
     check(&node);

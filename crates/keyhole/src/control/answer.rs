@@ -7,10 +7,13 @@ use std::time::Duration;
 use keyhole_log::{BucketSettings, Disk, Error, Log, ScrubCursor};
 use keyhole_node::limits::PINS_MAX;
 use keyhole_node::{OwnPolicy, Policy, PolicyDefaults, Services};
+use keyhole_s3::ops::{Cors, CorsRule, Tags};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::SEGMENTS_PER_LINE;
-use super::protocol::{Allowed, Anonymous, BucketChange, BucketReply, DamageReply, Reply, Request, SseC};
+use super::protocol::{
+    Allowed, Anonymous, BucketChange, BucketReply, CorsRuleReply, DamageReply, Reply, Request, SseC, TagReply,
+};
 use crate::env::System;
 use crate::status::{Monitor, StoreFigures};
 
@@ -137,6 +140,8 @@ fn bucket_get<D: Disk>(log: &Log<D>, defaults: &PolicyDefaults, bucket: String) 
         quota: settings.quota,
         expire_days: settings.expire_ms.map(|ms| ms / DAY_MS),
         lifecycle_rules: keyhole_node::rule_count(&settings).map(|count| count as u64),
+        cors: cors_rules(&settings.cors),
+        tags: tags(&settings.tags),
         sse_c: match sse_c {
             keyhole_node::SseC::Allow => SseC::Allow,
             keyhole_node::SseC::Require => SseC::Require,
@@ -146,6 +151,28 @@ fn bucket_get<D: Disk>(log: &Log<D>, defaults: &PolicyDefaults, bucket: String) 
         rekey_by_overwrite: if forbids_rekeying { Allowed::Forbid } else { Allowed::Allow },
         anonymous_read: if anonymous_read { Anonymous::Allow } else { Anonymous::Forbid },
     }))
+}
+
+/// Decodes CORS rules; `None` if they are unreadable.
+fn cors_rules(stored: &[u8]) -> Option<Vec<CorsRuleReply>> {
+    if stored.is_empty() {
+        return Some(Vec::new());
+    }
+    let rule = |rule: CorsRule| CorsRuleReply {
+        methods: rule.methods.iter().map(|method| method.name().to_owned()).collect(),
+        id: rule.id,
+        origins: rule.origins,
+        headers: rule.headers,
+        expose_headers: rule.expose,
+        max_age_s: rule.max_age_s,
+    };
+    Some(Cors::from_bytes(stored)?.rules.into_iter().map(rule).collect())
+}
+
+/// Decodes tags; `None` if they are unreadable.
+fn tags(stored: &[u8]) -> Option<Vec<TagReply>> {
+    let tags = Tags::bucket_from_bytes(stored)?;
+    Some(tags.iter().map(|(key, value)| TagReply { key: key.to_owned(), value: value.to_owned() }).collect())
 }
 
 async fn bucket_set<D: Disk>(log: &Log<D>, defaults: &PolicyDefaults, change: BucketChange) -> Result<Reply, Error> {

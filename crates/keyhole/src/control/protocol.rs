@@ -218,11 +218,35 @@ pub(crate) struct BucketReply {
     pub(crate) expire_days: Option<u64>,
     /// Lifecycle rules that were set through S3; `None` if they are unreadable and have no effect.
     pub(crate) lifecycle_rules: Option<u64>,
+    /// CORS rules that were set through S3; `None` if they are unreadable and have no effect.
+    #[serde(default)]
+    pub(crate) cors: Option<Vec<CorsRuleReply>>,
+    /// Tags that were set through S3; `None` if they are unreadable.
+    #[serde(default)]
+    pub(crate) tags: Option<Vec<TagReply>>,
     pub(crate) sse_c: SseC,
     /// IDs of the only customer keys that the bucket accepts, if it is restricted.
     pub(crate) pin: Vec<String>,
     pub(crate) rekey_by_overwrite: Allowed,
     pub(crate) anonymous_read: Anonymous,
+}
+
+/// One CORS rule of a bucket.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+pub(crate) struct CorsRuleReply {
+    pub(crate) id: String,
+    pub(crate) origins: Vec<String>,
+    pub(crate) methods: Vec<String>,
+    pub(crate) headers: Vec<String>,
+    pub(crate) expose_headers: Vec<String>,
+    pub(crate) max_age_s: Option<u32>,
+}
+
+/// One tag of a bucket.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+pub(crate) struct TagReply {
+    pub(crate) key: String,
+    pub(crate) value: String,
 }
 
 /// One segment.

@@ -11,7 +11,7 @@ use keyhole_tests::object_file::tamper::{PART, RecordOf, Tamper, UPLOAD, head_ra
 use keyhole_tests::{Request, Response};
 
 use super::fixture::{self, Completed, KEY, OTHER_KEY, PARTS, Stored};
-use super::reads::exchange;
+use super::reads::{exchange, exported, scrubbed};
 use crate::support::{BUCKET, MemoryNode, assert_error, completion, first_part, keyed};
 
 const BOUND: u8 = 4;
@@ -27,6 +27,11 @@ fn get(node: &MemoryNode, request: &Request) -> Response {
 
 fn open(content: &[u8]) -> MemoryNode {
     MemoryNode::open(content).expect("a store")
+}
+
+/// Returns the sealed object file of an object, read without its key.
+fn sealed_file(node: &MemoryNode, key: &str) -> Vec<u8> {
+    get(node, &object("GET", key).header("x-keyhole-sealed", "1")).expect(200).body
 }
 
 /// Returns the request for an object of which all must be authenticated.
@@ -369,5 +374,33 @@ fn completion_without_key_is_reported_and_refused_on_request() {
     assert!(!unbound(node.send(&bound_only(keyed("GET", "bound", &KEY))).expect(200)));
     for request in [object("PUT", "other").body("bytes"), object("DELETE", "parts")] {
         assert_error(&node.send(&bound_only(request)), 400, "InvalidRequest");
+    }
+}
+
+/// Sealed object files without the key: reads with `x-keyhole-sealed` and exports send changed bytes.
+/// Opening the file finds the change.
+#[test]
+fn changed_body_is_exported_without_key_and_does_not_open() {
+    let node = fixture::node();
+    node.send(&keyed("PUT", "single", &KEY).body("the stored bytes")).expect(200);
+    let stored = sealed_file(&node, "single");
+    assert_eq!(exported(&node, "single").as_ref(), Some(&stored));
+    let tamper = Tamper::new(node.content());
+    let mut payload = tamper.payload("single", RecordOf::Body);
+    // The data ends the record of a short body.
+    *payload.last_mut().expect("a payload") ^= 1;
+    let node = open(&tamper.with_payload("single", RecordOf::Body, &payload));
+    assert_error(&node.send(&keyed("GET", "single", &KEY)), 400, "InvalidRequest");
+    assert_eq!(scrubbed(&node), [""; 0], "the checksums are right");
+    let changed = sealed_file(&node, "single");
+    assert_eq!(exported(&node, "single").as_ref(), Some(&changed));
+    assert_eq!(changed.len(), stored.len());
+    assert_eq!(changed.iter().zip(&stored).filter(|(one, other)| one != other).count(), 1);
+
+    // A file is opened by its reads with the key, wherever it is stored.
+    let other = MemoryNode::new();
+    for (file, status) in [(stored, 200), (changed, 400)] {
+        other.send(&object("PUT", "single").header("x-keyhole-sealed", "1").body(file)).expect(200);
+        assert_eq!(other.send(&keyed("GET", "single", &KEY)).status, status);
     }
 }

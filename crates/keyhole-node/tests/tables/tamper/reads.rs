@@ -135,11 +135,10 @@ fn copies(node: &MemoryNode, stored: &Stored, note: &mut impl FnMut(&str, bool))
     }
 }
 
-/// Exports the object without its key, and opens the export by storing it again.
-fn export(node: &MemoryNode, stored: &Stored, note: &mut impl FnMut(&str, bool)) {
+/// Exports an object without its key. Returns the bytes if they are complete.
+pub(super) fn exported(node: &MemoryNode, key: &'static str) -> Option<Vec<u8>> {
     let log = node.log.clone();
-    let key = stored.key;
-    let exported = node.run(async move {
+    node.run(async move {
         let object = log.object(BUCKET, key).await.ok()??;
         let mut export = Export::new(&log, BUCKET, key, &object).ok()?;
         let mut bytes = Vec::new();
@@ -147,7 +146,13 @@ fn export(node: &MemoryNode, stored: &Stored, note: &mut impl FnMut(&str, bool))
             bytes.extend_from_slice(&buf.as_ref()[at]);
         }
         (bytes.len() as u64 == export.file_len()).then_some(bytes)
-    });
+    })
+}
+
+/// Exports the object without its key, and opens the export by storing it again.
+fn export(node: &MemoryNode, stored: &Stored, note: &mut impl FnMut(&str, bool)) {
+    let key = stored.key;
+    let exported = exported(node, key);
     if !stored.is_sealed {
         return;
     }

@@ -78,7 +78,7 @@ pub use error::{Damage, Error, FailedWrite};
 pub use index::IndexLimits;
 #[doc(hidden)]
 pub use index::LiveMismatch;
-pub use log::{Body, BodyWriter, ChunkTags, LastBlock, Log, OpenBlock, ScrubCursor, ScrubStep, worker};
+pub use log::{Body, BodyWriter, ChunkTags, Expired, LastBlock, Log, OpenBlock, ScrubCursor, ScrubStep, worker};
 pub use maintain::{Maintenance, maintenance};
 pub use object::{Content, Lookup, Object, PutObject, PutPart};
 pub use recover::{Format, Identity, OpenOptions, Recovery, create, estimate_index, identity, open};

@@ -79,7 +79,7 @@ pub use access::{AccessKey, AccessTable, Grant, Right, Rights};
 pub use admission::{Gauge, Load, Share};
 pub use failure::FaultKind;
 pub use host::{Host, Services};
-pub use lifecycle::{Pass, clock_behind, expire, rule_count};
+pub use lifecycle::{EXPIRATION, Pass, UPLOAD_EXPIRATION, clock_behind, expire, rule_count};
 pub use node::{Config, Node};
 pub use observe::{Exchange, Fault, Observer, SealedObject};
 pub use platform::{Platform, Stream};

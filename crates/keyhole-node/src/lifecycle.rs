@@ -1,7 +1,7 @@
 //! Expiration: S3 lifecycle rules, and the maximum age set by the operator.
 
 use keyhole_log::limits::LIFECYCLE_MAX;
-use keyhole_log::{BucketSettings, Disk, Log};
+use keyhole_log::{BucketSettings, Disk, Expired, Log};
 use keyhole_s3::ops::Lifecycle;
 use keyhole_s3::{Error, ErrorCode, time, xml};
 
@@ -12,6 +12,12 @@ use crate::limits::CLOCK_STEP_MAX_MS;
 use crate::node::Node;
 use crate::platform::Platform;
 use crate::request::Request;
+
+/// The event of an object that is deleted because it has expired.
+pub const EXPIRATION: &str = "Expiration";
+
+/// The event of an upload that is aborted because it has expired.
+pub const UPLOAD_EXPIRATION: &str = "UploadExpiration";
 
 /// The result of an expiration pass.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -34,11 +40,16 @@ pub enum Pass {
 }
 
 /// Deletes the objects and aborts the uploads that are due under their bucket's settings. Rules
-/// that cannot be decoded, because a later version wrote them, delete nothing.
+/// that cannot be decoded, because a later version wrote them, delete nothing. Calls `gone` for each
+/// object and upload, with the name of the event.
 ///
 /// # Errors
 /// The errors of any write. Deletions up to then are final.
-pub async fn expire<D: Disk>(log: &Log<D>, host: &Host) -> std::result::Result<Pass, keyhole_log::Error> {
+pub async fn expire<D: Disk>(
+    log: &Log<D>,
+    host: &Host,
+    gone: impl Fn(&'static str, &Expired<'_>),
+) -> std::result::Result<Pass, keyhole_log::Error> {
     let newest = log.newest(|settings| settings.expire_ms.is_some() || !settings.lifecycle.is_empty()).await;
     // Read the clock after the search, because objects are stored meanwhile.
     let now_ms = host.now_ms();
@@ -47,8 +58,10 @@ pub async fn expire<D: Disk>(log: &Log<D>, host: &Host) -> std::result::Result<P
     {
         return Ok(Pass::Behind { stored_ms, bucket });
     }
-    let objects = log.expire_by(now_ms, |settings| is_object_due(settings, now_ms)).await?;
-    let uploads = log.abort_by(now_ms, |settings| is_upload_due(settings, now_ms)).await?;
+    let of_object = |expired: &Expired<'_>| gone(EXPIRATION, expired);
+    let objects = log.expire_reporting(now_ms, |settings| is_object_due(settings, now_ms), of_object).await?;
+    let of_upload = |expired: &Expired<'_>| gone(UPLOAD_EXPIRATION, expired);
+    let uploads = log.abort_reporting(now_ms, |settings| is_upload_due(settings, now_ms), of_upload).await?;
     Ok(Pass::Done { objects, uploads })
 }
 

@@ -60,14 +60,24 @@ pub(crate) enum AuditError {
     System(#[from] SystemError),
 }
 
+/// Something that the node or the operator did, without a request.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AuditEvent<'a> {
+    pub(crate) operation: &'static str,
+    pub(crate) bucket: Option<&'a str>,
+    pub(crate) key: Option<&'a str>,
+    pub(crate) is_ok: bool,
+}
+
 /// One line.
 #[derive(Serialize, Clone)]
 struct AuditLine<'a> {
     time: String,
-    request_id: &'a str,
+    /// None for what the node and the operator do.
+    request_id: Option<&'a str>,
     access_key: Option<&'a str>,
     /// The client's address, as reported by trusted proxies.
-    client: String,
+    client: Option<String>,
     operation: Option<&'static str>,
     bucket: Option<&'a str>,
     key: Option<&'a str>,
@@ -76,7 +86,7 @@ struct AuditLine<'a> {
     key_id: Option<String>,
     /// `ok`, the error code, or `aborted`.
     result: &'static str,
-    status: u16,
+    status: Option<u16>,
     received: u64,
     sent: u64,
 }
@@ -112,9 +122,9 @@ impl Audit {
     pub(crate) fn note(&self, exchange: &Exchange<'_>) {
         let line = AuditLine {
             time: iso8601(System.now_ms()),
-            request_id: exchange.request_id,
+            request_id: Some(exchange.request_id),
             access_key: exchange.access_key,
-            client: exchange.client.to_string(),
+            client: Some(exchange.client.to_string()),
             operation: exchange.operation.or(exchange.claimed_operation),
             bucket: exchange.bucket,
             key: exchange.key,
@@ -124,7 +134,7 @@ impl Audit {
                 (0, None) => "aborted",
                 (_, None) => "ok",
             },
-            status: exchange.status,
+            status: Some(exchange.status),
             received: exchange.received,
             sent: exchange.sent,
         };
@@ -136,6 +146,26 @@ impl Audit {
             lines.extend_from_slice(&line.encode());
         }
         self.queue(&lines);
+    }
+
+    /// Queues the line of something that the node or the operator did.
+    pub(crate) fn note_event(&self, event: &AuditEvent<'_>) {
+        let AuditEvent { operation, bucket, key, is_ok } = *event;
+        let line = AuditLine {
+            time: iso8601(System.now_ms()),
+            request_id: None,
+            access_key: None,
+            client: None,
+            operation: Some(operation),
+            bucket,
+            key,
+            key_id: None,
+            result: if is_ok { "ok" } else { "failed" },
+            status: None,
+            received: 0,
+            sent: 0,
+        };
+        self.queue(&line.encode());
     }
 
     /// Queues lines; waits if the queue is full.
@@ -319,6 +349,23 @@ mod tests {
             ["3", "gone", "aborted"],
         ];
         assert_eq!(fs_lines(&path).iter().map(of).collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn event_without_request_has_a_line() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("audit.log");
+        let audit = Audit::start(&path).unwrap();
+        let event = AuditEvent { operation: "Expiration", bucket: Some("bucket"), key: Some("old"), is_ok: true };
+        audit.note_event(&event);
+        audit.note_event(&AuditEvent { operation: "Import", bucket: None, key: None, is_ok: false });
+        audit.finish();
+        let lines = fs_lines(&path);
+        assert!(lines.iter().all(|line| line["request_id"].is_null() && line["client"].is_null()));
+        let of = |line: &serde_json::Value| ["operation", "bucket", "key", "result"].map(|name| line[name].clone());
+        assert_eq!(of(&lines[0]), ["Expiration", "bucket", "old", "ok"]);
+        assert_eq!((&lines[1]["operation"], &lines[1]["result"]), (&"Import".into(), &"failed".into()));
+        assert!(lines[1]["key"].is_null() && lines[1]["status"].is_null());
     }
 
     #[test]

@@ -6,12 +6,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use keyhole_log::{Disk, Log, Store};
+use keyhole_log::{Disk, Expired, Log, Store};
 use keyhole_node::{Host, Pass, clock_behind, expire};
 use keyhole_s3::time::iso8601;
 use tokio::task::{JoinHandle, spawn_blocking, spawn_local};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
+use crate::audit::{Audit, AuditEvent};
 use crate::control::{self, Running};
 use crate::env::System;
 use crate::status::Monitor;
@@ -58,7 +59,7 @@ impl Background {
         let Duties { control, running } = duties;
         self.users.push(spawn_local(log_findings(log.store().clone())));
         if log.store().read_only().is_none() {
-            self.users.push(spawn_local(expire_regularly(log.clone(), running.monitor.clone())));
+            self.users.push(spawn_local(expire_regularly(log.clone(), running.monitor.clone(), running.audit.clone())));
             self.users.push(spawn_local(expect_space(log.store().clone())));
         }
         self.users.push(spawn_local(look_regularly(log.store().clone(), running.monitor.clone())));
@@ -160,7 +161,13 @@ async fn log_findings(store: Arc<Store>) {
     }
 }
 
-async fn expire_regularly<D: Disk>(log: Log<D>, monitor: Arc<Monitor>) {
+async fn expire_regularly<D: Disk>(log: Log<D>, monitor: Arc<Monitor>, audit: Option<Arc<Audit>>) {
+    let gone = |operation, expired: &Expired<'_>| {
+        let Expired { bucket, key, sealed } = *expired;
+        if let Some(audit) = audit.as_ref().filter(|_| sealed) {
+            audit.note_event(&AuditEvent { operation, bucket: Some(bucket), key: Some(key), is_ok: true });
+        }
+    };
     let mut ticks = interval(EXPIRE_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut is_behind = false;
@@ -175,7 +182,7 @@ async fn expire_regularly<D: Disk>(log: Log<D>, monitor: Arc<Monitor>) {
         }
         was_behind = behind.is_some();
         monitor.set_clock_behind(behind);
-        match expire(&log, &Host::new(System)).await {
+        match expire(&log, &Host::new(System), gone).await {
             Ok(Pass::Behind { stored_ms, bucket }) => {
                 // Once only, because the state may last.
                 if !std::mem::replace(&mut is_behind, true) {

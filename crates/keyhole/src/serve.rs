@@ -81,7 +81,7 @@ pub(crate) fn serve(options: &ServeOptions, warnings: &[String]) -> Result<(), S
     let audit = options.audit_log.as_deref().map(Audit::start).transpose()?;
     let config = Arc::new(configure(options, table, &monitor, audit.clone(), budget)?);
 
-    let running = Arc::new(Running { config: config.clone(), access, monitor: monitor.clone() });
+    let running = Arc::new(Running { config: config.clone(), access, monitor: monitor.clone(), audit: audit.clone() });
     reloads.push(Box::new(running.clone()));
     if let Some(audit) = &audit {
         reloads.push(Box::new(audit.clone()));

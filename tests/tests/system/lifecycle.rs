@@ -184,7 +184,10 @@ fn unsupported_rule_is_rejected_with_advice() {
 
 #[test]
 fn only_expired_objects_are_deleted() {
-    let mut node = node();
+    let directory = tempfile::tempdir().unwrap();
+    let audit = directory.path().join("audit.log");
+    let mut node = launch().arg("--audit-log").arg(&audit).start();
+    node.make_bucket("bucket");
     let key = CustomerKey::random();
     node.make_bucket("other");
     node.send(&Request::new("PUT", "/other/tmp/stays").body("x")).expect(200);
@@ -231,6 +234,19 @@ fn only_expired_objects_are_deleted() {
         assert_eq!(node.send(&request("GET", name)).status, 404, "{name}");
     }
     assert!(node.log().contains("deleted expired objects and uploads"));
+    // The audit log is about sealed objects. Its lines are written at once.
+    let lines: Vec<serde_json::Value> = std::fs::read_to_string(&audit)
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .filter(|line: &serde_json::Value| line["operation"] == "Expiration")
+        .collect();
+    let [line] = &lines[..] else { panic!("{lines:?}") };
+    assert_eq!(
+        (&line["bucket"], &line["key"], &line["result"]),
+        (&"bucket".into(), &"tmp/sealed".into(), &"ok".into())
+    );
+    assert!(line["request_id"].is_null() && line["client"].is_null());
     // The rule persists, and the expiry of a new object is announced.
     let reply = node.send(&request("PUT", "tmp/new").body("x")).expect(200);
     let expiry = "expiry-date=\"Wed, 01 Jan 2020 00:00:00 GMT\", rule-id=\"past\"";

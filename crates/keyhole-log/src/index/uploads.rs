@@ -93,6 +93,10 @@ impl Upload {
         self.id
     }
 
+    pub(crate) fn is_sealed(&self) -> bool {
+        self.sealed
+    }
+
     /// Returns the bytes that the attempt that an attempt with this ETag would replace counts towards
     /// the quota.
     pub(crate) fn replaced_charge(&self, number: u16, etag: &[u8; 16]) -> Option<u64> {

@@ -10,8 +10,23 @@ use crate::state::{Due, Oldest, OldestCursor};
 use crate::types::{BucketInfo, BucketSettings, Condition};
 use crate::yielding::yield_once;
 
-/// Key and identity of an upload.
-type UploadName = (String, [u8; 16]);
+/// An object that was deleted, or an upload that was aborted, because it was due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Expired<'a> {
+    /// The bucket.
+    pub bucket: &'a str,
+    /// The key.
+    pub key: &'a str,
+    /// Whether its head is sealed.
+    pub sealed: bool,
+}
+
+/// An upload that is due.
+struct DueUpload {
+    key: String,
+    id: [u8; 16],
+    sealed: bool,
+}
 
 impl<D: Disk> Log<D> {
     /// Deletes expired objects, stored longer ago than
@@ -38,11 +53,28 @@ impl<D: Disk> Log<D> {
     where
         R: Fn(&str, u64, u64) -> bool,
     {
+        self.expire_reporting(now_ms, rules, |_| {}).await
+    }
+
+    /// Deletes the objects that are due like [`expire_by`](Self::expire_by), and calls `gone` for
+    /// each deleted one.
+    ///
+    /// # Errors
+    /// Those of every write.
+    pub async fn expire_reporting<R>(
+        &self,
+        now_ms: u64,
+        rules: impl Fn(&BucketSettings) -> Option<R>,
+        mut gone: impl FnMut(&Expired<'_>),
+    ) -> Result<u64, Error>
+    where
+        R: Fn(&str, u64, u64) -> bool,
+    {
         let mut expired = 0;
         for bucket in self.buckets() {
             let mut from = String::new();
             while let Some((due, next)) = self.due(&bucket.name, &from, &rules) {
-                expired += self.drop_all(due, now_ms).await?;
+                expired += self.drop_all(due, now_ms, &mut gone).await?;
                 from = next;
                 yield_once().await;
             }
@@ -59,11 +91,29 @@ impl<D: Disk> Log<D> {
     where
         R: Fn(&str, u64) -> bool,
     {
+        self.abort_reporting(now_ms, rules, |_| {}).await
+    }
+
+    /// Aborts the uploads that are due like [`abort_by`](Self::abort_by), and calls `gone` for each
+    /// aborted one.
+    ///
+    /// # Errors
+    /// Those of every write.
+    pub async fn abort_reporting<R>(
+        &self,
+        now_ms: u64,
+        rules: impl Fn(&BucketSettings) -> Option<R>,
+        mut gone: impl FnMut(&Expired<'_>),
+    ) -> Result<u64, Error>
+    where
+        R: Fn(&str, u64) -> bool,
+    {
         let mut aborted = 0;
         for BucketInfo { name, .. } in self.buckets() {
             let mut from = 0;
             while let Some((due, next)) = self.due_uploads(&name, from, &rules) {
-                aborted += self.abort_all(due.iter().map(|(key, id)| (&*name, &**key, id)), now_ms).await?;
+                let uploads = due.iter().map(|upload| (&*name, &*upload.key, &upload.id, upload.sealed));
+                aborted += self.abort_all(uploads, now_ms, &mut gone).await?;
                 from = next;
                 yield_once().await;
             }
@@ -121,7 +171,8 @@ impl<D: Disk> Log<D> {
             }
             seen += 1;
             if is_due(key, entry.time_ms(), entry.size) {
-                due.push(Due { seq: entry.seq, bucket: bucket.to_owned(), key: key.to_owned(), upload: None });
+                let sealed = entry.sealed();
+                due.push(Due { seq: entry.seq, bucket: bucket.to_owned(), key: key.to_owned(), upload: None, sealed });
             }
         }
         // Continues after the last key with a name that sorts behind it, so that the
@@ -135,7 +186,7 @@ impl<D: Disk> Log<D> {
         bucket: &str,
         from: u64,
         rules: &impl Fn(&BucketSettings) -> Option<R>,
-    ) -> Option<(Vec<UploadName>, u64)> {
+    ) -> Option<(Vec<DueUpload>, u64)> {
         let state = self.store().lock();
         let (_, home) = state.index.bucket(bucket)?;
         let is_due = rules(&home.settings())?;
@@ -144,47 +195,59 @@ impl<D: Disk> Log<D> {
         for (seq, upload) in home.uploads_from(from).take(EXPIRE_BATCH) {
             last = Some(seq);
             if is_due(upload.key(), upload.time_ms()) {
-                due.push((upload.key().to_owned(), upload.id()));
+                due.push(DueUpload { key: upload.key().to_owned(), id: upload.id(), sealed: upload.is_sealed() });
             }
         }
         last.map(|last| (due, last + 1))
     }
 
     /// Deletes objects concurrently, so that they share batches, and returns the number deleted.
-    async fn drop_all(&self, due: Vec<Due>, now_ms: u64) -> Result<u64, Error> {
+    async fn drop_all(&self, due: Vec<Due>, now_ms: u64, gone: &mut impl FnMut(&Expired<'_>)) -> Result<u64, Error> {
         let deletions = due.iter().map(|Due { seq, bucket, key, .. }| {
             self.delete_object_of(bucket, key, now_ms, Condition::None, Some(*seq))
         });
         let mut dropped = 0;
-        for outcome in futures_util::future::join_all(deletions).await {
+        let mut failed = None;
+        for (Due { bucket, key, sealed, .. }, outcome) in
+            due.iter().zip(futures_util::future::join_all(deletions).await)
+        {
             match outcome {
-                Ok(there) => dropped += u64::from(there),
+                Ok(false) => {}
+                Ok(true) => {
+                    dropped += 1;
+                    gone(&Expired { bucket, key, sealed: *sealed });
+                }
                 // The bucket is gone, or another write of the name is in flight: the
                 // object is no longer due.
                 Err(Error::NoSuchBucket | Error::Conflict) => {}
-                Err(error) => return Err(error),
+                Err(error) => failed = failed.or(Some(error)),
             }
         }
-        Ok(dropped)
+        failed.map_or(Ok(dropped), Err)
     }
 
     /// Aborts uploads concurrently, so that they share batches, and returns the number aborted.
     async fn abort_all<'a>(
         &self,
-        due: impl Iterator<Item = (&'a str, &'a str, &'a [u8; 16])>,
+        due: impl Iterator<Item = (&'a str, &'a str, &'a [u8; 16], bool)> + Clone,
         now_ms: u64,
+        gone: &mut impl FnMut(&Expired<'_>),
     ) -> Result<u64, Error> {
-        let abortions = due.map(|(bucket, key, id)| self.abort_upload(bucket, key, id, now_ms));
+        let abortions = due.clone().map(|(bucket, key, id, _)| self.abort_upload(bucket, key, id, now_ms));
         let mut aborted = 0;
-        for outcome in futures_util::future::join_all(abortions).await {
+        let mut failed = None;
+        for ((bucket, key, _, sealed), outcome) in due.zip(futures_util::future::join_all(abortions).await) {
             match outcome {
-                Ok(()) => aborted += 1,
+                Ok(()) => {
+                    aborted += 1;
+                    gone(&Expired { bucket, key, sealed });
+                }
                 // The upload is gone, or its completion is in flight.
                 Err(Error::NoSuchBucket | Error::NoSuchUpload | Error::Conflict) => {}
-                Err(error) => return Err(error),
+                Err(error) => failed = failed.or(Some(error)),
             }
         }
-        Ok(aborted)
+        failed.map_or(Ok(aborted), Err)
     }
 
     /// Deletes the oldest objects and open uploads until their sizes add up to `bytes`, and returns
@@ -200,12 +263,13 @@ impl<D: Disk> Log<D> {
         let due = oldest.heap.into_iter().map(|(_, _, due)| due);
         let (uploads, objects): (Vec<Due>, Vec<Due>) = due.partition(|due| due.upload.is_some());
         for batch in uploads.chunks(EXPIRE_BATCH) {
-            let names = batch.iter().filter_map(|due| Some((&*due.bucket, &*due.key, due.upload.as_ref()?)));
-            dropped += self.abort_all(names, 0).await?;
+            let uploads =
+                batch.iter().filter_map(|due| Some((&*due.bucket, &*due.key, due.upload.as_ref()?, due.sealed)));
+            dropped += self.abort_all(uploads, 0, &mut |_| {}).await?;
         }
         let mut objects = objects.into_iter().peekable();
         while objects.peek().is_some() {
-            dropped += self.drop_all(objects.by_ref().take(EXPIRE_BATCH).collect(), 0).await?;
+            dropped += self.drop_all(objects.by_ref().take(EXPIRE_BATCH).collect(), 0, &mut |_| {}).await?;
         }
         Ok(dropped)
     }

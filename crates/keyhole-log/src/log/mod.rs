@@ -18,6 +18,7 @@ use std::sync::Arc;
 use futures_channel::{mpsc, oneshot};
 
 pub use body_writer::{BodyWriter, LastBlock};
+pub use expire::Expired;
 pub use read::{Body, ChunkTags, OpenBlock};
 pub use scrub::{ScrubCursor, ScrubStep};
 

@@ -12,6 +12,7 @@ pub(crate) struct Due {
     pub(crate) bucket: String,
     pub(crate) key: String,
     pub(crate) upload: Option<[u8; 16]>,
+    pub(crate) sealed: bool,
 }
 
 /// Position of the search for the oldest objects and uploads.
@@ -70,7 +71,8 @@ impl State {
                         return Some(OldestCursor { bucket, at: OldestStage::Objects(key.to_owned()) });
                     }
                     let seq = entry.seq;
-                    let due = || Due { seq, bucket: home.name().to_owned(), key: key.to_owned(), upload: None };
+                    let sealed = entry.sealed();
+                    let due = || Due { seq, bucket: home.name().to_owned(), key: key.to_owned(), upload: None, sealed };
                     oldest.take(seq, u64::from(entry.at.len()) + entry.size, due, wanted);
                 }
                 Some(OldestCursor { bucket, at: OldestStage::Uploads(0) })
@@ -83,7 +85,7 @@ impl State {
                     let due = || {
                         let bucket = home.name().to_owned();
                         let key = upload.key().to_owned();
-                        Due { seq: newest, bucket, key, upload: Some(upload.id()) }
+                        Due { seq: newest, bucket, key, upload: Some(upload.id()), sealed: upload.is_sealed() }
                     };
                     oldest.take(newest, bytes, due, wanted);
                 }
@@ -101,7 +103,12 @@ mod tests {
     fn oldest_objects_are_collected_up_to_wanted_bytes() {
         let mut oldest = Oldest::default();
         for seq in [9, 3, 7, 1, 8, 2, 6, 5, 4] {
-            oldest.take(seq, 10, || Due { seq, bucket: String::new(), key: String::new(), upload: None }, 25);
+            oldest.take(
+                seq,
+                10,
+                || Due { seq, bucket: String::new(), key: String::new(), upload: None, sealed: false },
+                25,
+            );
         }
         let mut seqs: Vec<u64> = oldest.heap.into_iter().map(|(seq, ..)| seq).collect();
         seqs.sort_unstable();

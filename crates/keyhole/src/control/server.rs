@@ -18,6 +18,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use crate::access::{Access, AccessError};
+use crate::audit::{Audit, AuditEvent};
 use crate::reload::Reload;
 
 use super::answer::{Replies, answer, failed};
@@ -75,9 +76,17 @@ pub(crate) struct Running {
     pub(crate) config: Arc<Config>,
     pub(crate) access: Access,
     pub(crate) monitor: Arc<Monitor>,
+    pub(crate) audit: Option<Arc<Audit>>,
 }
 
 impl Running {
+    /// Adds a line to the audit log, if there is one.
+    fn note(&self, operation: &'static str, bucket: Option<&str>, is_ok: bool) {
+        if let Some(audit) = &self.audit {
+            audit.note_event(&AuditEvent { operation, bucket, key: None, is_ok });
+        }
+    }
+
     /// Reloads the access keys.
     pub(crate) fn reload_access(&self) -> Result<usize, AccessError> {
         let result = self.access.reload(&self.config);
@@ -143,7 +152,15 @@ async fn connection<D: Disk>(mut peer: Client, log: Log<D>, running: Arc<Running
             Request::Import {} => Direction::Import,
             Request::AccessReload {} => {
                 let reloaded = running.reload_access().map(|keys| Reply::AccessReloaded { keys: keys as u64 });
+                running.note("AccessReload", None, reloaded.is_ok());
                 return peer.send(reloaded.unwrap_or_else(|error| failed(error.to_string()))).await;
+            }
+            Request::BucketSet(change) => {
+                let bucket = change.bucket.clone();
+                let request = Request::BucketSet(change);
+                let last = answer(&log, Some(&running.monitor), &running.config.defaults, request, &mut peer).await?;
+                running.note("BucketSet", Some(&bucket), !matches!(last, Reply::Failed { .. }));
+                return peer.send(last).await;
             }
             request => {
                 let last = answer(&log, Some(&running.monitor), &running.config.defaults, request, &mut peer).await?;
@@ -155,7 +172,13 @@ async fn connection<D: Disk>(mut peer: Client, log: Log<D>, running: Arc<Running
             return peer.send(failed(busy.to_owned())).await;
         };
         peer.send(Reply::Ready {}).await?;
-        transfer::serve(&log, &direction, peer.0, Some(running.monitor.metrics())).await
+        let (operation, bucket) = match &direction {
+            Direction::Export(scope) => ("Export", scope.bucket.clone()),
+            Direction::Import => ("Import", None),
+        };
+        let served = transfer::serve(&log, &direction, peer.0, Some(running.monitor.metrics())).await;
+        running.note(operation, bucket.as_deref(), served.is_ok());
+        served
     };
     if let Err(error) = result.await {
         tracing::info!(%error, "a client of the control socket disconnected");

@@ -214,7 +214,7 @@ impl<'a, D: Disk> Survey<'a, D> {
             let (number, end) = self.recovered.segment(wanted.at.offset());
             let window = match &mut window {
                 Some((current, window)) if *current == number => window,
-                other => &mut other.insert((number, Window::new(disk, len, end))).1,
+                other => &mut other.insert((number, Window::new(disk, len, end).direct())).1,
             };
             let bytes = window.bytes(wanted.at.offset(), wanted.at.len() as usize).await?;
             let generation = self.recovered.generation(number);

@@ -17,6 +17,16 @@ pub struct Extent {
     pub written: bool,
 }
 
+/// How the bytes of a body are read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Access {
+    /// Through the page cache, which then holds them.
+    #[default]
+    Cached,
+    /// Past the page cache.
+    Direct,
+}
+
 /// One file or block device, as one thread sees it.
 ///
 /// Operations take ownership of a buffer and return it. A dropped future may still take effect on
@@ -53,6 +63,12 @@ pub trait Disk: 'static {
         let _ = buf;
     }
 
+    /// Wipes part of a buffer that is still in use. A disk can use this to wipe less when the buffer
+    /// is dropped.
+    fn wipe(buf: &mut Self::Buf, at: Range<usize>) {
+        Self::slice(buf, at).fill(0);
+    }
+
     /// Reads exactly `at.len()` bytes at `offset` into `buf[at]`. Fails with `UnexpectedEof` past
     /// the end of the file.
     async fn read(&self, offset: u64, buf: Self::Buf, at: Range<usize>) -> (io::Result<()>, Self::Buf);
@@ -61,6 +77,19 @@ pub trait Disk: 'static {
     /// try the page cache synchronously where that is cheaper than a queued read.
     async fn read_short(&self, offset: u64, buf: Self::Buf, at: Range<usize>) -> (io::Result<()>, Self::Buf) {
         self.read(offset, buf, at).await
+    }
+
+    /// Reads like [`read`](Self::read), but past the page cache if the disk can: for bytes that are
+    /// not expected to be read again soon. Reads of either kind see every completed write.
+    async fn read_direct(&self, offset: u64, buf: Self::Buf, at: Range<usize>) -> (io::Result<()>, Self::Buf) {
+        self.read(offset, buf, at).await
+    }
+
+    /// Chooses how a request reads `range` of the file, and counts the access. `block` is the
+    /// offset of the block that the range is in.
+    fn choose_access(&self, block: u64, range: Range<u64>) -> Access {
+        let _ = (block, range);
+        Access::Cached
     }
 
     /// Writes all of `buf[at]` at `offset`.
@@ -156,8 +185,33 @@ pub(crate) async fn read_again<D: Disk>(
     buf: D::Buf,
     at: Range<usize>,
 ) -> (io::Result<()>, D::Buf) {
-    let first = disk.read(offset, buf, at.clone()).await;
-    repeat(disk, offset, at, first).await
+    read_again_by(disk, Access::Cached, offset, buf, at).await
+}
+
+/// Reads like [`Disk::read`] or [`Disk::read_direct`], with the retries of [`read_again`].
+pub(crate) async fn read_again_by<D: Disk>(
+    disk: &D,
+    access: Access,
+    offset: u64,
+    buf: D::Buf,
+    at: Range<usize>,
+) -> (io::Result<()>, D::Buf) {
+    let first = read_by(disk, access, offset, buf, at.clone()).await;
+    repeat(disk, access, offset, at, first).await
+}
+
+/// Reads once, by the given access.
+pub(crate) async fn read_by<D: Disk>(
+    disk: &D,
+    access: Access,
+    offset: u64,
+    buf: D::Buf,
+    at: Range<usize>,
+) -> (io::Result<()>, D::Buf) {
+    match access {
+        Access::Cached => disk.read(offset, buf, at).await,
+        Access::Direct => disk.read_direct(offset, buf, at).await,
+    }
 }
 
 /// Reads like [`Disk::read_short`], with the retries of [`read_again`].
@@ -168,11 +222,26 @@ pub(crate) async fn read_short_again<D: Disk>(
     at: Range<usize>,
 ) -> (io::Result<()>, D::Buf) {
     let first = disk.read_short(offset, buf, at.clone()).await;
-    repeat(disk, offset, at, first).await
+    repeat(disk, Access::Cached, offset, at, first).await
+}
+
+/// Reads like [`read_short_again`], or past the page cache.
+pub(crate) async fn read_record_again<D: Disk>(
+    disk: &D,
+    access: Access,
+    offset: u64,
+    buf: D::Buf,
+    at: Range<usize>,
+) -> (io::Result<()>, D::Buf) {
+    match access {
+        Access::Cached => read_short_again(disk, offset, buf, at).await,
+        Access::Direct => read_again_by(disk, access, offset, buf, at).await,
+    }
 }
 
 async fn repeat<D: Disk>(
     disk: &D,
+    access: Access,
     offset: u64,
     at: Range<usize>,
     first: (io::Result<()>, D::Buf),
@@ -183,7 +252,7 @@ async fn repeat<D: Disk>(
             Err(error) if is_unreadable(error) && error.kind() != io::ErrorKind::UnexpectedEof => {}
             _ => break,
         }
-        (result, buf) = disk.read(offset, buf, at.clone()).await;
+        (result, buf) = read_by(disk, access, offset, buf, at.clone()).await;
     }
     (result, buf)
 }

@@ -73,7 +73,7 @@ pub mod fuzzing {
 
 pub use body::NewBody;
 pub use check::{CheckOptions, CheckReport, Finding, Verdict, check};
-pub use disk::{Disk, Extent};
+pub use disk::{Access, Disk, Extent};
 pub use error::{Damage, Error, FailedWrite};
 pub use index::IndexLimits;
 #[doc(hidden)]

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::disk::{Disk, is_unreadable, read_again, read_short_again};
+use crate::disk::{Access, Disk, is_unreadable, read_again_by, read_record_again};
 use crate::error::{Damage, Error, UNREADABLE};
 use crate::index::Location;
 use crate::limits::{BLOCK_DATA, CHUNK_LEN, FOOTER_LEN, PAGE};
@@ -37,12 +37,13 @@ impl Located {
 /// segment is not in use, so no record in it is valid.
 pub(crate) async fn read_record<D: Disk, T>(
     disk: &D,
+    access: Access,
     store: &StoreId,
     at: Location,
     generation: Option<u64>,
     take: impl FnOnce(record::Record<'_>) -> T,
 ) -> Result<T, Error> {
-    read_record_if(disk, store, at, |record| is_of(record, generation), take).await
+    read_record_if(disk, access, store, at, |record| is_of(record, generation), take).await
 }
 
 /// Returns whether a record belongs to the current generation of its segment.
@@ -64,6 +65,7 @@ pub(crate) fn find_record<'a>(
 /// Reads one record like [`read_record`], from any generation that `wanted` accepts.
 pub(crate) async fn read_record_if<D: Disk, T>(
     disk: &D,
+    access: Access,
     store: &StoreId,
     at: Location,
     wanted: impl Fn(&record::Record<'_>) -> bool,
@@ -71,7 +73,7 @@ pub(crate) async fn read_record_if<D: Disk, T>(
 ) -> Result<T, Error> {
     let start = align_down(at.offset(), PAGE as u64);
     let len = (align_up(at.offset() + u64::from(at.len()), PAGE as u64) - start) as usize;
-    let (result, buf) = read_short_again(disk, start, disk.buffer_with_len(len), 0..len).await;
+    let (result, buf) = read_record_again(disk, access, start, disk.buffer_with_len(len), 0..len).await;
     result.map_err(|error| read_error(error, at.offset()))?;
     let bytes = &buf.as_ref()[(at.offset() - start) as usize..len];
     let record = record::verify(bytes, store, at.offset())
@@ -81,7 +83,8 @@ pub(crate) async fn read_record_if<D: Disk, T>(
     Ok(take(record))
 }
 
-/// Reads chunks of a block to their offsets in the buffer, and verifies them.
+/// Reads chunks of a block past the page cache to their offsets in the buffer, and verifies them:
+/// for maintenance and other passes over many blocks, which must not evict what requests read.
 pub(crate) async fn read_verified<D: Disk>(
     disk: &D,
     store: &StoreId,
@@ -112,11 +115,12 @@ pub(crate) async fn read_verified_at<D: Disk>(
     let footer_at = loop {
         let until = if together { padded + FOOTER_LEN } else { span.end };
         let first = at + span.start..at + until;
-        let (mut result, back) = read_again(disk, id.offset + span.start as u64, buf, first).await;
+        let (mut result, back) = read_again_by(disk, Access::Direct, id.offset + span.start as u64, buf, first).await;
         buf = back;
         let footer_at = if together { at + padded } else { BLOCK_DATA };
         if result.is_ok() && !together {
-            (result, buf) = read_again(disk, id.offset + padded as u64, buf, footer_at..footer_at + FOOTER_LEN).await;
+            let footer = footer_at..footer_at + FOOTER_LEN;
+            (result, buf) = read_again_by(disk, Access::Direct, id.offset + padded as u64, buf, footer).await;
         }
         match result {
             Ok(()) => break footer_at,

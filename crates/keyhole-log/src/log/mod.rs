@@ -22,7 +22,7 @@ pub use expire::Expired;
 pub use read::{Body, ChunkTags, OpenBlock};
 pub use scrub::{ScrubCursor, ScrubStep};
 
-use crate::disk::Disk;
+use crate::disk::{Access, Disk};
 use crate::draft::Draft;
 use crate::error::Error;
 use crate::index::Effect;
@@ -51,6 +51,8 @@ use crate::writer::{Commit, Job, Writer};
 /// ```
 pub struct Log<D: Disk> {
     inner: Rc<Inner<D>>,
+    /// How records are read.
+    records: Access,
 }
 
 struct Inner<D: Disk> {
@@ -73,7 +75,7 @@ impl<D: Disk> Drop for Inner<D> {
 
 impl<D: Disk> Clone for Log<D> {
     fn clone(&self) -> Self {
-        Log { inner: Rc::clone(&self.inner) }
+        Log { inner: Rc::clone(&self.inner), records: self.records }
     }
 }
 
@@ -97,7 +99,8 @@ pub(crate) fn start<D: Disk>(store: Arc<Store>, disk: Rc<D>, slot: Slot, maintai
     }
     let (sender, queue) = mpsc::unbounded();
     let writer = Writer::new(Arc::clone(&store), Rc::clone(&disk), slot, maintains, queue);
-    (Log { inner: Rc::new(Inner { store, disk, queue: sender, works: !maintains }) }, writer)
+    let inner = Rc::new(Inner { store, disk, queue: sender, works: !maintains });
+    (Log { inner, records: Access::Cached }, writer)
 }
 
 /// The records of one request, before they are queued.
@@ -141,6 +144,12 @@ impl<D: Disk> Log<D> {
     /// Returns the disk of this worker.
     pub fn disk(&self) -> &Rc<D> {
         &self.inner.disk
+    }
+
+    /// Returns a handle that reads past the page cache, for passes over many objects: they must not
+    /// evict what requests read.
+    pub fn past_cache(&self) -> Self {
+        Log { inner: Rc::clone(&self.inner), records: Access::Direct }
     }
 
     /// Returns the open store, which the workers share.

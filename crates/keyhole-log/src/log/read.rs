@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::Log;
-use crate::disk::{Disk, is_unreadable, read_again, read_short_again};
+use crate::disk::{Access, Disk, is_unreadable, read_again_by, read_record_again};
 use crate::error::{Damage, Error};
 use crate::geometry::{block_count, block_len, run_blocks, with_starts};
 use crate::index::Location;
@@ -15,6 +15,18 @@ use crate::types::{BodyId, Part};
 use crate::wire::block::{BlockIdentity, Footer};
 use crate::wire::payload::{Bytes, RecordPayload, Run};
 use crate::wire::{align_down, align_up};
+
+/// Maximum gap before a footer that is read along with a shorter range than the gap.
+const FOOTER_GAP_MAX: usize = 8 * CHUNK_LEN;
+
+/// Returns the maximum gap before a footer that is read along with a range of `len` bytes. A second
+/// direct read costs as much as a long gap; from the page cache, the gap is copied in vain.
+fn footer_gap_max(access: Access, len: usize) -> usize {
+    match access {
+        Access::Cached => FOOTER_GAP_MAX,
+        Access::Direct => FOOTER_GAP_MAX.max(len),
+    }
+}
 
 /// A readable body. It stays readable as long as an [`Object`](crate::Object) that has it is held.
 #[derive(Debug, Clone)]
@@ -78,7 +90,7 @@ impl Body {
                 continue;
             }
             for id in run_blocks(self.id, start, run, from).take_while(|id| u64::from(id.index) == index) {
-                pieces.push(Piece { id, first: at / CHUNK_LEN, footer: None });
+                pieces.push(Piece { id, first: at / CHUNK_LEN, access: Access::default(), footer: None });
                 at += id.data_len as usize;
             }
         }
@@ -92,6 +104,7 @@ struct Piece {
     id: BlockIdentity,
     /// Index of its first chunk within the block.
     first: usize,
+    access: Access,
     /// The footer, once it has been read.
     footer: Option<Footer>,
 }
@@ -161,6 +174,26 @@ impl<D: Disk> Log<D> {
         Ok(OpenBlock { index, stored })
     }
 
+    /// Lets the disk choose how `chunks` of an open block are read from now on. Returns `Direct` if
+    /// some of them are read past the page cache, where one long read costs less than several.
+    pub fn choose_access(&self, block: &mut OpenBlock, chunks: &Range<usize>) -> Access {
+        let mut chosen = Access::Cached;
+        let pieces = block.stored.iter_mut().flatten();
+        for piece in pieces {
+            let here = piece.chunks(chunks, false);
+            if here.is_empty() {
+                continue;
+            }
+            let Range { start, end } = Footer::span(piece.id.data_len as usize, &here);
+            let offset = piece.id.offset;
+            piece.access = self.disk().choose_access(offset, offset + start as u64..offset + end as u64);
+            if piece.access == Access::Direct {
+                chosen = Access::Direct;
+            }
+        }
+        chosen
+    }
+
     /// Reads chunks of an open block of this body. Their bytes are at the front of the returned
     /// buffer; the rest of the buffer is unspecified. Checksums are verified if `checked` is set;
     /// callers that authenticate the chunks can skip this. Otherwise like
@@ -216,17 +249,21 @@ impl<D: Disk> Log<D> {
         mut buf: D::Buf,
         to: usize,
     ) -> (Result<(), Error>, D::Buf) {
-        let Piece { id, footer: known, .. } = piece;
+        let Piece { id, footer: known, access, .. } = piece;
+        let access = *access;
         let disk = self.disk().as_ref();
         let store = &self.store().id;
         let padded = id.padded();
         let span = Footer::span(id.data_len as usize, chunks);
         // A footer that follows closely is read along with the chunks.
-        let mut with_footer = known.is_none() && to + padded + FOOTER_LEN - span.start <= buf.as_ref().len();
+        let mut with_footer = known.is_none()
+            && to + padded + FOOTER_LEN - span.start <= buf.as_ref().len()
+            && padded - span.end <= footer_gap_max(access, span.len());
         loop {
             if known.is_none() && !with_footer {
                 let page = disk.buffer_with_len(FOOTER_LEN);
-                let page = read_short_again(disk, id.offset + padded as u64, page, 0..FOOTER_LEN).await;
+                let footer_at = id.offset + padded as u64;
+                let page = read_record_again(disk, access, footer_at, page, 0..FOOTER_LEN).await;
                 *known = match (page.0, page.1) {
                     (Ok(()), page) => Footer::parse(&page.as_ref()[..FOOTER_LEN], id, store),
                     (Err(error), _) => return (Err(read_error(error, id.offset)), buf),
@@ -234,7 +271,7 @@ impl<D: Disk> Log<D> {
             }
             let until = if with_footer { padded + FOOTER_LEN } else { span.end };
             let at = to..to + until - span.start;
-            let (result, back) = read_again(disk, id.offset + span.start as u64, buf, at.clone()).await;
+            let (result, back) = read_again_by(disk, access, id.offset + span.start as u64, buf, at.clone()).await;
             buf = back;
             match result {
                 Ok(()) if with_footer => {
@@ -311,7 +348,7 @@ impl<D: Disk> Log<D> {
         let at = located.at;
         let start = align_down(body_at.offset(), PAGE as u64);
         let len = (align_up(at.offset() + u64::from(at.len()), PAGE as u64) - start) as usize;
-        let (result, buf) = read_short_again(disk, start, disk.buffer_with_len(len), 0..len).await;
+        let (result, buf) = read_record_again(disk, self.records, start, disk.buffer_with_len(len), 0..len).await;
         result.map_err(|error| read_error(error, at.offset()))?;
         let bytes = &buf.as_ref()[..len];
         let found = |at: Location| {
@@ -400,7 +437,7 @@ impl<D: Disk> Log<D> {
         let at = located.at;
         let generation = located.generation;
         let disk = self.disk().as_ref();
-        let result = read_record(disk, &self.store().id, at, generation, |record| {
+        let result = read_record(disk, self.records, &self.store().id, at, generation, |record| {
             RecordPayload::parse(record.header.kind, record.payload)
                 .and_then(|payload| take(record.header.seq, payload))
         });

@@ -34,8 +34,9 @@ impl<D: Disk> Log<D> {
     pub async fn scrub(&self, cursor: ScrubCursor) -> Result<ScrubStep, Error> {
         let Some((bucket, key, size)) = self.object_after(cursor) else { return Ok(ScrubStep::default()) };
         let mut step = ScrubStep { bytes: size, ..ScrubStep::default() };
-        match self.object(&bucket, &key).await {
-            Ok(Some(object)) => self.scrub_object(&object, &mut step.findings).await?,
+        let log = self.past_cache();
+        match log.object(&bucket, &key).await {
+            Ok(Some(object)) => log.scrub_object(&object, &mut step.findings).await?,
             // The object or its bucket has been deleted in the meantime.
             Ok(None) | Err(Error::NoSuchBucket) => {}
             Err(Error::Damaged(damage)) => step.findings.push(*damage),

@@ -11,7 +11,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 
 use super::Maintenance;
 use crate::body::add_block;
-use crate::disk::Disk;
+use crate::disk::{Access, Disk};
 use crate::draft::Draft;
 use crate::error::{Damage, Error, UNREADABLE};
 use crate::geometry::{run_blocks, with_starts};
@@ -123,7 +123,7 @@ impl<D: Disk> Maintenance<D> {
             (state.segments.start(number), state.segments.written(number), segment.generation)
         };
         let disk = Rc::clone(&self.context.disk);
-        let mut window = Window::new(disk.as_ref(), end, end);
+        let mut window = Window::new(disk.as_ref(), end, end).direct();
         let mut at = start + PAGE as u64;
         let mut unread = UnreadData::default();
         let mut drafts = Vec::new();
@@ -268,7 +268,7 @@ impl<D: Disk> Maintenance<D> {
     async fn read_body(&self, id: BodyId, located: &Located) -> Result<FoundBody, Error> {
         let disk = self.context.disk.as_ref();
         let store = &self.store.id;
-        let found = read_record(disk, store, located.at, located.generation, |record| {
+        let found = read_record(disk, Access::Direct, store, located.at, located.generation, |record| {
             match RecordPayload::parse(record.header.kind, record.payload)? {
                 RecordPayload::Body(BodyRecord { id: found, len, prefix, bytes: Bytes::Blocks(runs), .. })
                     if found == id =>

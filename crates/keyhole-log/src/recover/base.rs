@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::disk::Disk;
+use crate::disk::{Access, Disk};
 use crate::error::{Damage, Error};
 use crate::index::{Index, Loader, Location};
 use crate::limits::SEGMENTS_START;
@@ -162,7 +162,7 @@ impl<D: Disk> CheckpointReader<'_, D> {
         // If the segment header cannot be read, the record alone must suffice.
         let known = header.map(|(header, _)| header.generation);
         let wanted = |record: &Record<'_>| known.is_none_or(|known| known == record.header.generation);
-        let found = read_record_if(self.disk, &self.superblock.store, at, wanted, |record| {
+        let found = read_record_if(self.disk, Access::Cached, &self.superblock.store, at, wanted, |record| {
             let seq = record.header.seq;
             RecordPayload::parse(record.header.kind, record.payload).and_then(|payload| take(seq, payload))
         });

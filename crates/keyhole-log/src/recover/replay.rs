@@ -13,7 +13,7 @@ use super::again::{Again, BatchStart, Reread, Rereader};
 use super::base::Base;
 use super::scan::Scanned;
 use super::segment::{MovedRecord, Scan};
-use crate::disk::Disk;
+use crate::disk::{Access, Disk};
 use crate::error::{Damage, Error, LOST_OBJECT};
 use crate::index::{Effect, Index, Location};
 use crate::read::read_record_if;
@@ -147,7 +147,7 @@ impl Replay<'_> {
         scan: &Scan,
     ) -> Result<(), Error> {
         let wanted = |record: &crate::wire::record::Record<'_>| record.header.seq == moved.seq;
-        let found = read_record_if(disk, &superblock.store, moved.at, wanted, |record| {
+        let found = read_record_if(disk, Access::Cached, &superblock.store, moved.at, wanted, |record| {
             let effect = Effect::of(&RecordPayload::parse(record.header.kind, record.payload)?);
             let seq = moved.seq;
             let at = moved.at;

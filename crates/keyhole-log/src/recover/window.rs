@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::ops::Range;
 
-use crate::disk::{Disk, is_unreadable, read_again};
+use crate::disk::{Access, Disk, is_unreadable, read_again_by, read_by};
 use crate::error::Error;
 use crate::limits::{BUFFER_LEN, PAGE, REREAD_PAGES_MAX};
 use crate::wire::{align_down, align_up};
@@ -29,6 +29,7 @@ pub(crate) struct Window<'a, D: Disk> {
     unreadable: BTreeSet<u64>,
     /// Bytes per read: whole pages, at most a buffer.
     step: usize,
+    access: Access,
 }
 
 impl<'a, D: Disk> Window<'a, D> {
@@ -38,7 +39,22 @@ impl<'a, D: Disk> Window<'a, D> {
 
     /// Creates a window that reads `step` bytes at a time and takes little more memory than that.
     pub(crate) fn of(disk: &'a D, file_len: u64, end: u64, step: usize) -> Self {
-        Window { disk, file_len, end, base: end, bytes: Vec::new(), buf: None, unreadable: BTreeSet::new(), step }
+        Window {
+            disk,
+            file_len,
+            end,
+            base: end,
+            bytes: Vec::new(),
+            buf: None,
+            unreadable: BTreeSet::new(),
+            step,
+            access: Access::Cached,
+        }
+    }
+
+    /// Returns the window with reads past the page cache: for passes that must not fill it.
+    pub(crate) fn direct(self) -> Self {
+        Window { access: Access::Direct, ..self }
     }
 
     /// Returns `len` bytes from `offset` on, or fewer at the end of the segment.
@@ -68,7 +84,7 @@ impl<'a, D: Disk> Window<'a, D> {
         let there = if from + there as u64 > self.file_len { there.saturating_sub(PAGE) } else { there };
         if there > 0 {
             let buf = self.buf.take().unwrap_or_else(|| self.disk.buffer_with_len(self.step));
-            let (result, buf) = self.disk.read(from, buf, 0..there).await;
+            let (result, buf) = read_by(self.disk, self.access, from, buf, 0..there).await;
             let buf = match result {
                 Ok(()) => buf,
                 Err(error) if is_unreadable(&error) => self.read_pages(from, buf, there).await?,
@@ -87,9 +103,9 @@ impl<'a, D: Disk> Window<'a, D> {
             let offset = from + at as u64;
             let place = at..at + PAGE;
             let read = if self.unreadable.len() < REREAD_PAGES_MAX {
-                read_again(self.disk, offset, buf, place.clone()).await
+                read_again_by(self.disk, self.access, offset, buf, place.clone()).await
             } else {
-                self.disk.read(offset, buf, place.clone()).await
+                read_by(self.disk, self.access, offset, buf, place.clone()).await
             };
             buf = read.1;
             match read.0 {

@@ -7,6 +7,7 @@ mod damage;
 mod maintenance;
 mod objects;
 mod order;
+mod page_cache;
 mod read_only;
 mod reread;
 mod room;

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use keyhole_log::limits::{BUFFER_LEN, PAGE};
-use keyhole_log::{Disk, Extent};
+use keyhole_log::{Access, Disk, Extent};
 
 use super::bad_pages::{EIO, EROFS};
 use super::buffer::Buffer;
@@ -250,6 +250,16 @@ impl Disk for SimDisk {
         state.bad_pages.fade(offset, bytes);
         drop(state);
         (Ok(()), buf)
+    }
+
+    async fn read_direct(&self, offset: u64, buf: Buffer, at: Range<usize>) -> (io::Result<()>, Buffer) {
+        self.medium.state().counters.reads_direct += 1;
+        self.read(offset, buf, at).await
+    }
+
+    /// Chooses by the place, so that both choices occur.
+    fn choose_access(&self, block: u64, _: Range<u64>) -> Access {
+        if (block / PAGE as u64).is_multiple_of(2) { Access::Direct } else { Access::Cached }
     }
 
     async fn write(&self, offset: u64, buf: Buffer, at: Range<usize>) -> (io::Result<()>, Buffer) {

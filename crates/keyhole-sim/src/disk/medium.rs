@@ -62,6 +62,8 @@ pub struct DiskCounters {
     pub events: u64,
     /// Reads.
     pub reads: u64,
+    /// The direct ones among them.
+    pub reads_direct: u64,
     /// Writes, syncs, allocations and discards that were begun or refused.
     pub changes: u64,
     /// Syncs and durable writes.

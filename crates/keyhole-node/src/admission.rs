@@ -153,6 +153,14 @@ impl<'a> Admitted<'a> {
         self.admission.try_claim(self.claim, &self.link)
     }
 
+    /// Reserves a whole block beside this, if others keep enough memory.
+    pub(crate) fn block(&self) -> Option<Self> {
+        let claim = Claim { pages: BLOCK_PAGES, ..self.claim };
+        let has_spare =
+            claim.pool == Pool::LongReads && self.admission.queue.borrow().has_spare(claim, self.link.client.get());
+        has_spare.then(|| self.admission.try_claim(claim, &self.link)).flatten()
+    }
+
     /// Corrects the reservation to `len` bytes, also beyond what is free: they exist already.
     pub(crate) fn set_len(&mut self, len: usize) {
         self.claim.pages = len.div_ceil(PAGE);

@@ -1,20 +1,22 @@
 //! Reads stored objects: from blocks in the log to verified plaintext, piece by piece.
 
+use std::cell::RefCell;
 use std::ops::Range;
+use std::rc::Rc;
 
 use keyhole_core::aead::Engine;
 use keyhole_core::chunked::Opener;
 use keyhole_core::limits::{CHUNK_LEN, PREFIX_LEN, SALT_LEN, TAG_LEN};
 use keyhole_core::{DataKey, body};
-use keyhole_log::limits::BLOCK_DATA;
-use keyhole_log::{Body, ChunkTags, Disk, OpenBlock, Part};
+use keyhole_log::limits::{BLOCK_DATA, BUFFER_LEN};
+use keyhole_log::{Access, Body, ChunkTags, Disk, Log, OpenBlock, Part};
 use keyhole_s3::body::{Digester, Digests};
 
 use crate::failure::{Result, damaged};
 use crate::limits::STRIDE;
 use crate::node::Node;
 use crate::platform::{Buf, Platform};
-use crate::source::{BodySource, Piece, PieceSource};
+use crate::source::{BodySource, Piece, PieceSource, Span};
 
 /// Reads a range of an object as verified plaintext.
 pub(crate) struct Reader<'n, P: Platform> {
@@ -22,20 +24,35 @@ pub(crate) struct Reader<'n, P: Platform> {
     data_key: Option<Box<DataKey>>,
     /// The parts in the range, last first, each with its wanted bytes.
     parts: Vec<(Part, Range<u64>)>,
-    current: Option<Box<Current<<P::Engine as Engine>::Aead>>>,
+    current: Option<Current<P>>,
     /// The first body, if it has been read already.
     first: Option<Body>,
     remaining: u64,
 }
 
-/// The open body.
-struct Current<A> {
-    body: Body,
-    /// The open block.
-    block: Option<OpenBlock>,
-    opener: Option<Opener<A>>,
+/// The open body of the reader.
+struct Current<P: Platform> {
+    open: Rc<OpenBody<P>>,
+    block: Option<CurrentBlock>,
     /// The bytes of the body that are still wanted.
     wanted: Range<u64>,
+}
+
+/// The open block of a body.
+struct CurrentBlock {
+    opened: OpenBlock,
+    index: u64,
+    /// Offset in the body of its first byte.
+    start: u64,
+    /// Offset in the body of the end of its wanted bytes.
+    end: u64,
+    access: Access,
+}
+
+/// A body, and the key to open its chunks with. Its spans share it.
+struct OpenBody<P: Platform> {
+    body: Body,
+    opener: Option<RefCell<Opener<<P::Engine as Engine>::Aead>>>,
 }
 
 impl<'n, P: Platform> Reader<'n, P> {
@@ -69,7 +86,17 @@ impl<'n, P: Platform> Reader<'n, P> {
         self.data_key
     }
 
-    async fn piece(&mut self, buf: Buf<P>) -> Result<Option<Piece<Buf<P>>>> {
+    /// Reads and verifies the next piece of at most [`STRIDE`] bytes. Returns `None` at the end.
+    pub(crate) async fn next(&mut self, buf: Buf<P>) -> Result<Option<Piece<Buf<P>>>> {
+        match self.read(buf, STRIDE).await? {
+            Some(mut span) => span.verify().await,
+            None => Ok(None),
+        }
+    }
+
+    /// Takes the open body with the block of its next wanted byte, or opens them. Returns `None` at
+    /// the end.
+    async fn take_current(&mut self) -> Result<Option<Current<P>>> {
         let mut current = match self.current.take() {
             Some(current) => current,
             None => match self.parts.pop() {
@@ -77,51 +104,63 @@ impl<'n, P: Platform> Reader<'n, P> {
                 None => return Ok(None),
             },
         };
-        let start = current.wanted.start;
-        let end = current.wanted.end;
-        let index = start / BLOCK_DATA as u64;
-        let block_start = index * BLOCK_DATA as u64;
-        let block_end = (block_start + current.body.block_len(index) as u64).min(end);
-        let first = (start - block_start) as usize / CHUNK_LEN;
-        let piece_end = block_end.min(block_start + (first * CHUNK_LEN + STRIDE) as u64);
-        let at = (start - block_start) as usize..(piece_end - block_start) as usize;
-        let reaches_end = piece_end == current.body.len;
+        let index = current.wanted.start / BLOCK_DATA as u64;
+        if current.block.as_ref().is_none_or(|block| block.index != index) {
+            let body = &current.open.body;
+            let mut opened = self.node.log.open_block(body, index)?;
+            let start = index * BLOCK_DATA as u64;
+            let end = (start + body.block_len(index) as u64).min(current.wanted.end);
+            let first = (current.wanted.start - start) as usize / CHUNK_LEN;
+            let last = ((end - start) as usize).div_ceil(CHUNK_LEN);
+            let access = self.node.log.choose_access(&mut opened, &(first..last));
+            current.block = Some(CurrentBlock { opened, index, start, end, access });
+        }
+        Ok(Some(current))
+    }
+
+    async fn span(&mut self, buf: Buf<P>, len_max: usize) -> Result<Option<BodySpan<'n, P>>> {
+        let Some(mut current) = self.take_current().await? else { return Ok(None) };
+        let Some(block) = &mut current.block else { return Ok(None) };
+        let log = &self.node.log;
+        let body = &current.open.body;
+        let is_sealed = current.open.opener.is_some();
+        let Range { start, end } = current.wanted;
+        let first = (start - block.start) as usize / CHUNK_LEN;
+        let len_max = span_max(block.access).min(len_max);
+        let span_end = block.end.min(block.start + (first * CHUNK_LEN + len_max) as u64);
+        let at = (start - block.start) as usize..(span_end - block.start) as usize;
         // If a body ends with a full chunk, an empty final chunk follows; its tag authenticates the
         // end.
-        let chunks = first..match (reaches_end, &current.opener) {
-            (true, Some(_)) => at.end / CHUNK_LEN + 1,
-            _ => at.end.div_ceil(CHUNK_LEN),
-        };
-        let block = match &mut current.block {
-            Some(block) if block.index() == index => block,
-            block => block.insert(self.node.log.open_block(&current.body, index)?),
+        let chunks = first..match span_end == body.len && is_sealed {
+            true => at.end / CHUNK_LEN + 1,
+            false => at.end.div_ceil(CHUNK_LEN),
         };
         // Tags make the checksums redundant.
-        let log = &self.node.log;
-        let checked = current.opener.is_none();
-        let (tags, mut buf) = log.read_piece(&current.body, block, chunks.clone(), checked, buf).await;
+        let (tags, buf) = log.read_piece(body, &mut block.opened, chunks.clone(), !is_sealed, buf).await;
         let tags = tags?;
-        let front = first * CHUNK_LEN;
-        if let Some(opener) = &mut current.opener {
-            let len = current.body.block_len(index).min(chunks.end * CHUNK_LEN).saturating_sub(front);
-            if let Err(failure) = open_chunks(opener, index, chunks.clone(), <P::Disk>::slice(&mut buf, 0..len), &tags)
-            {
-                // The checksums tell a damaged medium from a modified object.
-                log.read_piece(&current.body, block, chunks, true, buf).await.0?;
-                return Err(failure);
-            }
-        }
         let len = (at.end - at.start) as u64;
         self.remaining =
             self.remaining.checked_sub(len).ok_or_else(|| damaged("an object has more bytes than it says"))?;
-        current.wanted.start = piece_end;
-        if current.wanted.start < end {
+        let front = first * CHUNK_LEN;
+        let span = BodySpan {
+            log,
+            open: Rc::clone(&current.open),
+            index: block.index,
+            tags,
+            buf: Some(buf),
+            front,
+            chunks,
+            at: at.start - front..at.end - front,
+            is_verified: false,
+        };
+        current.wanted.start = span_end;
+        if span_end < end {
             self.current = Some(current);
         }
-        Ok(Some(Piece { buf, at: at.start - front..at.end - front }))
+        Ok(Some(span))
     }
 
-    async fn open(&mut self, part: &Part, wanted: Range<u64>) -> Result<Box<Current<<P::Engine as Engine>::Aead>>> {
+    async fn open(&mut self, part: &Part, wanted: Range<u64>) -> Result<Current<P>> {
         let body = match self.first.take() {
             Some(body) => body,
             None => self.node.log.body(part).await?,
@@ -139,14 +178,16 @@ impl<'n, P: Platform> Reader<'n, P> {
                     return Err(damaged("a sealed body is not the one that its object names"));
                 }
                 let context = body::context(u32::from(part.number));
-                Some(Opener::new(&self.node.engine, data_key.expose(), prefix, &[&context])?)
+                Some(RefCell::new(Opener::new(&self.node.engine, data_key.expose(), prefix, &[&context])?))
             }
         };
-        Ok(Box::new(Current { body, block: None, opener, wanted }))
+        Ok(Current { open: Rc::new(OpenBody { body, opener }), block: None, wanted })
     }
 }
 
-impl<P: Platform> PieceSource<Buf<P>> for Reader<'_, P> {
+impl<'n, P: Platform> PieceSource<Buf<P>> for Reader<'n, P> {
+    type Span = BodySpan<'n, P>;
+
     fn remaining(&self) -> u64 {
         self.remaining
     }
@@ -155,8 +196,98 @@ impl<P: Platform> PieceSource<Buf<P>> for Reader<'_, P> {
         STRIDE
     }
 
-    async fn next(&mut self, buf: Buf<P>) -> Result<Option<Piece<Buf<P>>>> {
-        self.piece(buf).await
+    async fn prepare(&mut self) -> Result<usize> {
+        self.current = self.take_current().await?;
+        let Some(current) = &self.current else { return Ok(STRIDE) };
+        let is_long = current
+            .block
+            .as_ref()
+            .is_some_and(|block| span_max(block.access) > STRIDE && block.end - current.wanted.start > STRIDE as u64);
+        Ok(if is_long { BUFFER_LEN } else { STRIDE })
+    }
+
+    async fn read(&mut self, buf: Buf<P>, len: usize) -> Result<Option<BodySpan<'n, P>>> {
+        self.span(buf, len).await
+    }
+}
+
+/// Chunks of a block that were read at once.
+pub(crate) struct BodySpan<'n, P: Platform> {
+    log: &'n Log<P::Disk>,
+    open: Rc<OpenBody<P>>,
+    /// Index of the block.
+    index: u64,
+    tags: ChunkTags,
+    buf: Option<Buf<P>>,
+    /// Offset in the block of the first byte in the buffer.
+    front: usize,
+    /// The chunks of the block that are not verified yet.
+    chunks: Range<usize>,
+    /// The wanted bytes in the buffer that are not verified yet.
+    at: Range<usize>,
+    /// Whether a step has been verified: an empty body has one without bytes.
+    is_verified: bool,
+}
+
+impl<P: Platform> BodySpan<'_, P> {
+    /// Takes the next chunks to verify, and their range in the buffer.
+    fn take_step(&mut self) -> (Range<usize>, Range<usize>) {
+        let chunks = self.chunks.clone();
+        let data_end = (self.front + self.at.end).div_ceil(CHUNK_LEN);
+        // The last step includes the tag of the empty chunk.
+        let step_end = chunks.start + STRIDE / CHUNK_LEN;
+        let step = chunks.start..if step_end < data_end { step_end } else { chunks.end };
+        self.chunks.start = step.end;
+        let block_len = self.open.body.block_len(self.index);
+        let end = block_len.min(step.end * CHUNK_LEN).max(self.front);
+        let start = (step.start * CHUNK_LEN).min(end);
+        (step, start - self.front..end - self.front)
+    }
+}
+
+impl<P: Platform> Span<Buf<P>> for BodySpan<'_, P> {
+    fn len(&self) -> usize {
+        self.at.len()
+    }
+
+    async fn verify(&mut self) -> Result<Option<Piece<Buf<P>>>> {
+        if self.is_verified && self.at.is_empty() {
+            return Ok(None);
+        }
+        let Some(mut buf) = self.buf.take() else { return Ok(None) };
+        self.is_verified = true;
+        let rest = self.chunks.clone();
+        let (step, place) = self.take_step();
+        if let Some(opener) = &self.open.opener {
+            let data = <P::Disk>::slice(&mut buf, place.clone());
+            let opened = open_chunks(&mut opener.borrow_mut(), self.index, step, data, &self.tags);
+            if let Err(failure) = opened {
+                // The checksums tell a damaged medium from a modified object.
+                let mut block = self.log.open_block(&self.open.body, self.index)?;
+                self.log.read_piece(&self.open.body, &mut block, rest, true, buf).await.0?;
+                return Err(failure);
+            }
+        }
+        let at = self.at.start..self.at.end.min(place.end);
+        self.at.start = at.end;
+        Ok(Some(Piece { buf, at }))
+    }
+
+    fn put_back(&mut self, mut buf: Buf<P>, sent: Range<usize>) {
+        if !self.at.is_empty() {
+            // While it is in the core's cache.
+            <P::Disk>::wipe(&mut buf, sent.start / CHUNK_LEN * CHUNK_LEN..sent.end);
+            self.buf = Some(buf);
+        }
+    }
+}
+
+/// Returns how many bytes are read at once.
+fn span_max(access: Access) -> usize {
+    match access {
+        // A copy from the page cache is opened while it is in the core's cache.
+        Access::Cached => STRIDE,
+        Access::Direct => BLOCK_DATA,
     }
 }
 

@@ -17,6 +17,10 @@ pub const STRIDE: usize = 8 * keyhole_log::limits::CHUNK_LEN;
 /// that has arrived, as long as that stays in the core's second-level cache until it is encrypted.
 pub const RECEIVE_MAX: usize = 4 * STRIDE;
 
+/// `1 / READ_RESERVE` of the memory for long bodies is left free by reads of whole blocks: slow
+/// readers that hold blocks leave it to uploads, and to reads in pieces of [`STRIDE`] bytes.
+pub const READ_RESERVE: usize = 2;
+
 /// Pages of a piece of the source that is held beside each block of a copy.
 pub const COPY_PAGES: usize = STRIDE / PAGE;
 

@@ -18,7 +18,7 @@ use crate::body_memory::BodyMemory;
 use crate::failure::{Failure, Result, damaged};
 use crate::ingest::Stored;
 use crate::part_checksums::part_checksums;
-use crate::source::{BodySource, Piece, PieceSource};
+use crate::source::{BodySource, Piece, PieceSource, Whole};
 
 /// Length of a full chunk and its tag in a message.
 const SEALED_CHUNK: usize = CHUNK_LEN + TAG_LEN;
@@ -369,6 +369,8 @@ impl<'l, D: Disk> SealedFile<'l, D> {
 }
 
 impl<D: Disk> PieceSource<D::Buf> for SealedFile<'_, D> {
+    type Span = Whole<D::Buf>;
+
     fn remaining(&self) -> u64 {
         self.wanted.end - self.wanted.start
     }
@@ -377,8 +379,8 @@ impl<D: Disk> PieceSource<D::Buf> for SealedFile<'_, D> {
         keyhole_log::limits::BUFFER_LEN
     }
 
-    async fn next(&mut self, buf: D::Buf) -> Result<Option<Piece<D::Buf>>> {
-        Ok(self.piece(buf).await?)
+    async fn read(&mut self, buf: D::Buf, _: usize) -> Result<Option<Whole<D::Buf>>> {
+        Ok(self.piece(buf).await?.map(Whole::new))
     }
 }
 

@@ -42,12 +42,55 @@ pub(crate) struct Piece<B> {
 /// A body to send.
 #[allow(async_fn_in_trait)]
 pub(crate) trait PieceSource<B> {
-    /// Returns the number of remaining bytes.
+    /// Bytes that were read at once.
+    type Span: Span<B>;
+
+    /// Returns the number of bytes that have not been read.
     fn remaining(&self) -> u64;
 
-    /// Returns the length of the buffer needed for the next piece.
+    /// Returns the length of the buffer that the next span needs at least.
     fn piece_len(&self) -> usize;
 
-    /// Reads the next piece into `buf`. Returns `None` at the end.
-    async fn next(&mut self, buf: B) -> Result<Option<Piece<B>>>;
+    /// Finds the next span. Returns the length of the longest buffer that it can use.
+    async fn prepare(&mut self) -> Result<usize> {
+        Ok(self.piece_len())
+    }
+
+    /// Reads the next span into the first `len` bytes of `buf`: `piece_len`, or up to what `prepare`
+    /// returned. Returns `None` at the end.
+    async fn read(&mut self, buf: B, len: usize) -> Result<Option<Self::Span>>;
+}
+
+/// Bytes that were read at once, and are verified and sent in steps that fit the core's cache.
+#[allow(async_fn_in_trait)]
+pub(crate) trait Span<B> {
+    /// Returns the number of bytes to send.
+    fn len(&self) -> usize;
+
+    /// Verifies the next step. Returns `None` at the end.
+    async fn verify(&mut self) -> Result<Option<Piece<B>>>;
+
+    /// Takes back the buffer of a step that has been sent, which contains plaintext.
+    fn put_back(&mut self, buf: B, sent: Range<usize>);
+}
+
+/// A span of one step, which is verified already.
+pub(crate) struct Whole<B>(Option<Piece<B>>);
+
+impl<B> Whole<B> {
+    pub(crate) fn new(piece: Piece<B>) -> Self {
+        Whole(Some(piece))
+    }
+}
+
+impl<B> Span<B> for Whole<B> {
+    fn len(&self) -> usize {
+        self.0.as_ref().map_or(0, |piece| piece.at.len())
+    }
+
+    async fn verify(&mut self) -> Result<Option<Piece<B>>> {
+        Ok(self.0.take())
+    }
+
+    fn put_back(&mut self, _: B, _: Range<usize>) {}
 }

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use super::{Claim, Pool, Share};
 use crate::limits::{
     BLOCK_PAGES, OLDEST_EVERY, PATIENCE_MS, PATIENCE_OVER_SHARE_MS, RATE_CONTESTED, RATE_FAIR_MAX, RATE_OVER_SHARE_MAX,
-    RELIEF_STEP_MS,
+    READ_RESERVE, RELIEF_STEP_MS,
 };
 use crate::link::{Client, Link, Mark};
 
@@ -99,6 +99,16 @@ impl Queue {
     /// Returns whether less than half of a pool is free.
     pub(super) fn is_scarce(&self, pool: Pool) -> bool {
         self.room(pool) < self.capacity(pool) / 2
+    }
+
+    /// Returns whether a client may hold a whole block for a read that a piece would do for:
+    /// `1 / READ_RESERVE` of the memory stays free, no request waits for it, and the client keeps to
+    /// its fair share.
+    pub(super) fn has_spare(&self, claim: Claim, client: Client) -> bool {
+        let pool = claim.pool;
+        claim.pages + self.capacity(pool) / READ_RESERVE <= self.room(pool)
+            && self.waiters.iter().all(|waiter| waiter.claim.pool == Pool::Short)
+            && claim.pages.saturating_add(self.held_by(client, pool)) <= self.fair_share(pool)
     }
 
     fn capacity(&self, pool: Pool) -> usize {

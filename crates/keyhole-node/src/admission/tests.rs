@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::*;
 use crate::failure::Failure;
 use crate::host::{Host, Services};
-use crate::limits::{OLDEST_EVERY, PATIENCE_MS, RATE_FAIR_MAX};
+use crate::limits::{OLDEST_EVERY, PATIENCE_MS, RATE_FAIR_MAX, READ_RESERVE};
 use crate::link::Client;
 use crate::platform::Stream;
 
@@ -116,6 +116,57 @@ fn now<T>(admitted: impl Future<Output = Result<T>>) -> Option<Result<T>> {
 /// Takes blocks for a client as long as there are some.
 fn take_all<'a>(admission: &'a Admission, link: &Rc<Link>) -> Vec<Admitted<'a>> {
     std::iter::from_fn(|| admission.try_block(block(1 << 30), link)).collect()
+}
+
+#[tokio::test]
+async fn reads_of_whole_blocks_leave_memory_to_pieces() {
+    for share in [Share::MIN, Share::MAX] {
+        let admission = Admission::new(share);
+        let of = link("a");
+        let long = async || admission.read(1 << 30, STRIDE, &of).await.ok().unwrap();
+        let first = long().await;
+        let blocks: Vec<_> = std::iter::from_fn(|| first.block()).collect();
+        let capacity = share.blocks * BLOCK_PAGES;
+        let used = blocks.len() * BLOCK_PAGES + STRIDE / PAGE;
+        // A block is left to writes.
+        let room = capacity - BLOCK_PAGES - used;
+        assert!(room >= capacity / READ_RESERVE && room - BLOCK_PAGES < capacity / READ_RESERVE, "{share:?}: {room}");
+        let pieces: Vec<_> =
+            std::iter::from_fn(|| now(admission.read(1 << 30, STRIDE, &of)).map(|read| read.ok().unwrap())).collect();
+        assert_eq!(pieces.len(), room / (STRIDE / PAGE), "others need not wait");
+        drop((blocks, pieces));
+        // A short body has no use for a block.
+        let short = admission.read(SHORT, STRIDE, &of).await.ok().unwrap();
+        assert!(first.block().is_some() && short.block().is_none());
+    }
+}
+
+#[tokio::test]
+async fn reads_of_whole_blocks_keep_to_fair_share() {
+    let admission = Admission::new(Share::MAX);
+    let links = ["a", "b", "c"].map(link);
+    let mut reads = Vec::new();
+    for of in &links {
+        reads.push(admission.read(1 << 30, STRIDE, of).await.ok().unwrap());
+    }
+    let blocks: Vec<_> = std::iter::from_fn(|| reads[0].block()).collect();
+    let fair = Share::MAX.blocks * BLOCK_PAGES / links.len();
+    let held = blocks.len() * BLOCK_PAGES + STRIDE / PAGE;
+    assert!(held <= fair && held + BLOCK_PAGES > fair, "{held} of {fair}");
+    assert!(reads[1].block().is_some());
+}
+
+#[tokio::test]
+async fn reads_of_whole_blocks_leave_memory_to_waiting_request() {
+    let admission = Admission::new(Share::MIN);
+    let of = link("a");
+    let read = admission.read(1 << 30, STRIDE, &of).await.ok().unwrap();
+    let _write = admission.try_block(block(1 << 30), &of).unwrap();
+    let mut waiting = Box::pin(admission.document(1 << 30, 1 << 31, &of));
+    assert!(now(&mut waiting).is_none(), "more than what is free");
+    assert!(read.block().is_none());
+    drop(waiting);
+    assert!(read.block().is_some());
 }
 
 #[tokio::test]

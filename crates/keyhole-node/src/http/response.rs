@@ -3,12 +3,12 @@
 use keyhole_s3::http;
 
 use crate::admission::Admitted;
-use crate::egress::Reader;
+use crate::egress::{BodySpan, Reader};
 use crate::failure::Result;
 use crate::object_memory::ObjectMemory;
 use crate::platform::{Buf, Platform};
 use crate::sealed_file::SealedFile;
-use crate::source::{Piece, PieceSource};
+use crate::source::{Piece, PieceSource, Span, Whole};
 
 /// A response: status and header fields, and a body that is empty, bytes or a source.
 pub(crate) struct Response<'n, P: Platform> {
@@ -90,7 +90,15 @@ impl<'n, P: Platform> Response<'n, P> {
     }
 }
 
-impl<P: Platform> PieceSource<Buf<P>> for SourceBytes<'_, P> {
+/// A span of either source.
+pub(crate) enum SourceSpan<'n, P: Platform> {
+    Object(BodySpan<'n, P>),
+    SealedFile(Whole<Buf<P>>),
+}
+
+impl<'n, P: Platform> PieceSource<Buf<P>> for SourceBytes<'n, P> {
+    type Span = SourceSpan<'n, P>;
+
     fn remaining(&self) -> u64 {
         match self {
             SourceBytes::Object(reader) => reader.remaining(),
@@ -105,10 +113,40 @@ impl<P: Platform> PieceSource<Buf<P>> for SourceBytes<'_, P> {
         }
     }
 
-    async fn next(&mut self, buf: Buf<P>) -> Result<Option<Piece<Buf<P>>>> {
+    async fn prepare(&mut self) -> Result<usize> {
         match self {
-            SourceBytes::Object(reader) => reader.next(buf).await,
-            SourceBytes::SealedFile(file) => file.next(buf).await,
+            SourceBytes::Object(reader) => reader.prepare().await,
+            SourceBytes::SealedFile(file) => file.prepare().await,
+        }
+    }
+
+    async fn read(&mut self, buf: Buf<P>, len: usize) -> Result<Option<SourceSpan<'n, P>>> {
+        Ok(match self {
+            SourceBytes::Object(reader) => reader.read(buf, len).await?.map(SourceSpan::Object),
+            SourceBytes::SealedFile(file) => file.read(buf, len).await?.map(SourceSpan::SealedFile),
+        })
+    }
+}
+
+impl<P: Platform> Span<Buf<P>> for SourceSpan<'_, P> {
+    fn len(&self) -> usize {
+        match self {
+            SourceSpan::Object(span) => span.len(),
+            SourceSpan::SealedFile(span) => span.len(),
+        }
+    }
+
+    async fn verify(&mut self) -> Result<Option<Piece<Buf<P>>>> {
+        match self {
+            SourceSpan::Object(span) => span.verify().await,
+            SourceSpan::SealedFile(span) => span.verify().await,
+        }
+    }
+
+    fn put_back(&mut self, buf: Buf<P>, sent: std::ops::Range<usize>) {
+        match self {
+            SourceSpan::Object(span) => span.put_back(buf, sent),
+            SourceSpan::SealedFile(span) => span.put_back(buf, sent),
         }
     }
 }

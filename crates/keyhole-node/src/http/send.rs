@@ -12,7 +12,7 @@ use crate::failure::{Failure, Result, damaged};
 use crate::limits::COALESCE_MAX;
 use crate::observe::Account;
 use crate::platform::Stream;
-use crate::source::{Piece, PieceSource};
+use crate::source::{Piece, PieceSource, Span};
 
 /// The properties of a request and its connection that its response depends on.
 pub(crate) struct ReplyContext<'a> {
@@ -64,7 +64,7 @@ impl<S: Stream> Connection<S> {
         self.link.waiting(self.stream.write_bytes(bytes)).await.0
     }
 
-    /// Sends a response with the body from `source`, whose memory is `admitted`. Reads one piece
+    /// Sends a response with the body from `source`, whose memory is `admitted`. Reads one span
     /// ahead while there is memory for it. An error before the first byte becomes an error response;
     /// after that, the connection has to be aborted. So does a source that ends early; bytes beyond
     /// the announced length are never sent.
@@ -79,48 +79,114 @@ impl<S: Stream> Connection<S> {
     ) -> Result<()> {
         let mut left = source.remaining();
         let head = response.head_bytes(Some(left), context.request_id, context.now_ms, context.persistence);
-        let mut next = source.next(disk.buffer_with_len(source.piece_len())).await?;
         let mut head = Some(head);
+        let mut next = read(source, disk, admitted).await?;
         loop {
-            let is_first = head.is_some();
-            let piece = match next.take() {
-                Some(piece) if piece.at.len() as u64 <= left && (left == 0 || !piece.at.is_empty()) => piece,
-                // An empty part of an object with other parts has no piece.
+            let (mut span, memory) = match next.take() {
+                Some(read) if read.0.len() as u64 <= left && (left == 0 || read.0.len() > 0) => read,
+                // An empty part of an object with other parts has no span.
                 None if left == 0 => return Ok(self.write(head.unwrap_or_default()).await?),
-                _ => return Err(wrong_length(is_first)),
+                _ => return Err(wrong_length(head.is_some())),
             };
-            left -= piece.at.len() as u64;
-            if let Some(mut head) = head.take() {
-                if piece.at.len() <= COALESCE_MAX {
-                    head.extend_from_slice(&piece.buf.as_ref()[piece.at.clone()]);
-                    self.write(head).await?;
-                    account.add_sent(piece.at.len());
-                    if left == 0 {
-                        return Ok(());
-                    }
-                    next = read_on(source, disk, account).await?;
-                    continue;
-                }
-                self.write(head).await?;
+            left -= span.len() as u64;
+            let mut first = None;
+            if let Some(head) = head.take() {
+                first = self.send_head(head, &mut span, account).await?;
             }
-            let len = piece.at.len();
-            let sending = self.link.waiting(self.stream.write_block(piece.buf, piece.at));
+            let sending = self.send_span(first, &mut span, account);
             if left == 0 {
-                sending.await.0?;
-                account.add_sent(len);
-                return Ok(());
+                return sending.await;
             }
-            if let Some(_ahead) = admitted.another() {
-                let ((sent, _), read) = future::join(sending, read_on(source, disk, account)).await;
-                sent?;
-                next = read?;
-            } else {
-                sending.await.0?;
-                next = read_on(source, disk, account).await?;
-            }
-            account.add_sent(len);
+            let (sent, ahead) = future::join(sending, read_ahead(source, disk, admitted, &memory)).await;
+            sent?;
+            next = match ahead.map_err(|failure| aborted(failure, account))? {
+                Ahead::Read(read) => read,
+                Ahead::NoMemory => read(source, disk, admitted).await.map_err(|failure| aborted(failure, account))?,
+            };
         }
     }
+
+    /// Verifies the first step of a body and sends the head, together with the step if that is
+    /// short. Otherwise returns the step.
+    async fn send_head(
+        &self,
+        mut head: Vec<u8>,
+        span: &mut impl Span<S::Buf>,
+        account: &Account,
+    ) -> Result<Option<Piece<S::Buf>>> {
+        let Some(piece) = span.verify().await? else { return Err(wrong_length(true)) };
+        let len = piece.at.len();
+        if len > COALESCE_MAX {
+            self.write(head).await?;
+            return Ok(Some(piece));
+        }
+        head.extend_from_slice(&piece.buf.as_ref()[piece.at.clone()]);
+        self.write(head).await?;
+        account.add_sent(len);
+        span.put_back(piece.buf, piece.at);
+        Ok(None)
+    }
+
+    /// Verifies and sends a span in steps, of which the `first` may be verified already.
+    async fn send_span(
+        &self,
+        first: Option<Piece<S::Buf>>,
+        span: &mut impl Span<S::Buf>,
+        account: &Account,
+    ) -> Result<()> {
+        let mut next = first;
+        loop {
+            let piece = match next.take() {
+                Some(piece) => piece,
+                None => match span.verify().await.map_err(|failure| aborted(failure, account))? {
+                    Some(piece) => piece,
+                    None => return Ok(()),
+                },
+            };
+            let at = piece.at.clone();
+            let (sent, buf) = self.link.waiting(self.stream.write_block(piece.buf, piece.at)).await;
+            sent?;
+            account.add_sent(at.len());
+            span.put_back(buf, at);
+        }
+    }
+}
+
+/// The memory of a span: that of the request, another piece, or a block.
+struct SpanMemory<'a> {
+    len: usize,
+    /// `None`: that of the request.
+    beside: Option<Admitted<'a>>,
+}
+
+impl<'a> SpanMemory<'a> {
+    /// Returns a block if the span can use one and there is plenty, and otherwise the memory of the
+    /// request, which no span is in. `len_max`: the longest buffer that the span can use.
+    fn new(len_max: usize, piece_len: usize, admitted: &Admitted<'a>) -> Self {
+        let block = if len_max > piece_len { admitted.block() } else { None };
+        match block {
+            Some(block) => SpanMemory { len: len_max, beside: Some(block) },
+            None => SpanMemory { len: piece_len, beside: None },
+        }
+    }
+
+    /// Returns memory for the span after the one that is in this, if there is any.
+    fn ahead(&self, len_max: usize, piece_len: usize, admitted: &Admitted<'a>) -> Option<Self> {
+        let mut memory = SpanMemory::new(len_max, piece_len, admitted);
+        if memory.beside.is_none() && self.beside.is_none() {
+            memory.beside = Some(admitted.another()?);
+        }
+        Some(memory)
+    }
+}
+
+/// A span and its memory; `None` at the end.
+type ReadSpan<'a, S> = Option<(S, SpanMemory<'a>)>;
+
+/// The result of an attempt to read a span while another is sent.
+enum Ahead<'a, S> {
+    Read(ReadSpan<'a, S>),
+    NoMemory,
 }
 
 /// Returns the failure for a source that has another length than it announced.
@@ -129,14 +195,43 @@ fn wrong_length(is_first: bool) -> Failure {
     if is_first { damaged(what) } else { Failure::Connection(io::Error::other(what)) }
 }
 
-/// Reads the next piece after the response head has been sent: every failure now aborts the
-/// connection. Records a fault in the account.
-async fn read_on<D: Disk>(
-    source: &mut impl PieceSource<D::Buf>,
+/// Reads the next span while no other is in memory.
+async fn read<'a, D: Disk, T: PieceSource<D::Buf>>(
+    source: &mut T,
     disk: &D,
-    account: &Account,
-) -> Result<Option<Piece<D::Buf>>> {
-    source.next(disk.buffer_with_len(source.piece_len())).await.map_err(|failure| match failure {
+    admitted: &Admitted<'a>,
+) -> Result<ReadSpan<'a, T::Span>> {
+    let memory = SpanMemory::new(source.prepare().await?, source.piece_len(), admitted);
+    read_into(source, disk, memory).await
+}
+
+/// Reads the next span while the one in `current` is sent, if there is memory for it.
+async fn read_ahead<'a, D: Disk, T: PieceSource<D::Buf>>(
+    source: &mut T,
+    disk: &D,
+    admitted: &Admitted<'a>,
+    current: &SpanMemory<'a>,
+) -> Result<Ahead<'a, T::Span>> {
+    let len_max = source.prepare().await?;
+    match current.ahead(len_max, source.piece_len(), admitted) {
+        Some(memory) => Ok(Ahead::Read(read_into(source, disk, memory).await?)),
+        None => Ok(Ahead::NoMemory),
+    }
+}
+
+async fn read_into<'a, D: Disk, T: PieceSource<D::Buf>>(
+    source: &mut T,
+    disk: &D,
+    memory: SpanMemory<'a>,
+) -> Result<ReadSpan<'a, T::Span>> {
+    let span = source.read(disk.buffer_with_len(memory.len), memory.len).await?;
+    Ok(span.map(|span| (span, memory)))
+}
+
+/// Converts a failure after the response head has been sent: it aborts the connection. Records a
+/// fault in the account.
+fn aborted(failure: Failure, account: &Account) -> Failure {
+    match failure {
         Failure::Reply(error) => Failure::Connection(io::Error::other(error.to_string())),
         Failure::Fault(error, cause) => {
             let gone = io::Error::other(cause.to_string());
@@ -144,7 +239,7 @@ async fn read_on<D: Disk>(
             Failure::Connection(gone)
         }
         gone @ Failure::Connection(_) => gone,
-    })
+    }
 }
 
 #[cfg(test)]
@@ -166,6 +261,7 @@ mod tests {
     use crate::admission::{Admission, Share};
     use crate::host::{Host, Services};
     use crate::observe::{Exchange, Observer};
+    use crate::source::Whole;
 
     /// Collects the sent bytes.
     #[derive(Default)]
@@ -212,6 +308,8 @@ mod tests {
     }
 
     impl PieceSource<Buffer> for Pieces {
+        type Span = Whole<Buffer>;
+
         fn remaining(&self) -> u64 {
             self.announced
         }
@@ -220,8 +318,8 @@ mod tests {
             1 << 20
         }
 
-        async fn next(&mut self, buf: Buffer) -> Result<Option<Piece<Buffer>>> {
-            Ok(self.lens.pop_front().map(|len| Piece { buf, at: 0..len }))
+        async fn read(&mut self, buf: Buffer, _: usize) -> Result<Option<Whole<Buffer>>> {
+            Ok(self.lens.pop_front().map(|len| Whole::new(Piece { buf, at: 0..len })))
         }
     }
 

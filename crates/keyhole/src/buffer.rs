@@ -100,7 +100,7 @@ impl Pool {
             Mapping::new(self.len).expect("memory for a buffer: requests and connections are admitted by their number")
         });
         drop(kept);
-        Buffer { mapping: Some(mapping), used: 0, is_ciphertext: false, pool: self.clone() }
+        Buffer { mapping: Some(mapping), used: 0, wiped: 0, is_ciphertext: false, pool: self.clone() }
     }
 }
 
@@ -200,6 +200,8 @@ pub(crate) struct Buffer {
     mapping: Option<Mapping>,
     /// End of the range that was written to; only bytes before it need wiping.
     used: usize,
+    /// Everything before this has been wiped since it was written to.
+    wiped: usize,
     /// The buffer contains only ciphertext and needs no wiping.
     is_ciphertext: bool,
     pool: Pool,
@@ -218,9 +220,17 @@ impl Buffer {
     /// are short, and wiping a whole buffer would cost more than storing them.
     pub(crate) fn slice_mut(&mut self, at: Range<usize>) -> &mut [u8] {
         self.used = self.used.max(at.end.min(self.len()));
+        self.wiped = self.wiped.min(at.start);
         // SAFETY: as in `as_ref`; `&mut self` makes it exclusive.
         let all = unsafe { slice::from_raw_parts_mut(self.address(), self.len()) };
         &mut all[at]
+    }
+
+    /// Wipes a range. If nothing before it needs wiping, it is not wiped again on drop.
+    pub(crate) fn wipe(&mut self, at: Range<usize>) {
+        let wiped = self.wiped;
+        self.slice_mut(at.clone()).fill(0);
+        self.wiped = if at.start <= wiped { wiped.max(at.end) } else { wiped };
     }
 
     /// Marks the content as ciphertext, which needs no wiping.
@@ -233,6 +243,8 @@ impl Buffer {
     pub(crate) fn receive(&mut self, end: usize) -> usize {
         let before = self.used;
         self.used = before.max(end.min(self.len()));
+        // It may begin anywhere.
+        self.wiped = 0;
         before
     }
 
@@ -259,7 +271,7 @@ impl Drop for Buffer {
     fn drop(&mut self) {
         // The memory stays reachable through the pool, so the compiler cannot remove this store.
         if !self.is_ciphertext {
-            self.slice_mut(0..self.used).fill(0);
+            self.slice_mut(self.wiped.min(self.used)..self.used).fill(0);
         }
         let mut kept = self.pool.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.buffers.len() < self.pool.kept_max {
@@ -342,6 +354,40 @@ mod tests {
         ];
         for use_it in used {
             let mut buffer = pool.take();
+            use_it(&mut buffer);
+            drop(buffer);
+            assert!(pool.take().as_ref().iter().all(|byte| *byte == 0));
+        }
+    }
+
+    #[test]
+    fn ranges_written_after_wiping_are_wiped_on_return() {
+        let pool = Pool::default();
+        let used: [fn(&mut Buffer); 4] = [
+            |buffer| {
+                buffer.wipe(0..5000);
+                buffer.wipe(5000..8000);
+                assert_eq!(buffer.wiped, 8000);
+            },
+            |buffer| {
+                buffer.wipe(0..8000);
+                buffer.slice_mut(100..200).fill(2);
+            },
+            |buffer| {
+                // Bytes before the range are not wiped yet.
+                buffer.wipe(6000..7000);
+                assert_eq!(buffer.wiped, 0);
+            },
+            |buffer| {
+                buffer.wipe(0..8000);
+                buffer.receive(7000);
+                // SAFETY: within the buffer.
+                unsafe { buffer.address().add(6999).write(1) };
+            },
+        ];
+        for use_it in used {
+            let mut buffer = pool.take();
+            buffer.slice_mut(0..9000).fill(1);
             use_it(&mut buffer);
             drop(buffer);
             assert!(pool.take().as_ref().iter().all(|byte| *byte == 0));

@@ -26,6 +26,7 @@ mod metrics;
 mod net;
 mod observe;
 mod process;
+mod read_path;
 mod regular;
 mod reload;
 mod serve;

@@ -1,9 +1,9 @@
 //! The medium of the objects, a file or a block device, and its calls other than reads and writes.
 //!
 //! A file grows with `fallocate` as segments are begun, and returns space as holes. A device has a
-//! fixed length and returns space with `BLKDISCARD`. Reads use the page cache; writes bypass it
-//! (`O_DIRECT`) if the file system allows it: written data is rarely read soon, and the copy and
-//! the write-back would dominate the cost.
+//! fixed length and returns space with `BLKDISCARD`. Writes bypass the page cache (`O_DIRECT`) if the
+//! file system allows it: written data is rarely read soon, and the copy and the write-back would
+//! dominate the cost. Reads use the page cache or bypass it ([`ReadPath`]).
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
@@ -13,8 +13,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use fiemap::{Fiemap, FiemapExtentFlags, FiemapFlags};
-use keyhole_log::Extent;
 use keyhole_log::limits::PAGE;
+use keyhole_log::{Access, Extent};
+
+use crate::read_path::ReadPath;
 
 /// An open file or device. Clones share the open file description: its lock lasts until the last
 /// one is dropped.
@@ -26,12 +28,13 @@ pub(crate) struct Medium {
     knows_extents: Arc<AtomicBool>,
     /// Opened for reading only.
     is_read_only: bool,
+    read_path: Arc<ReadPath>,
 }
 
 impl Medium {
     /// Wraps a regular file.
     pub(crate) fn file(file: File) -> Self {
-        Medium { file, device_len: None, knows_extents: Arc::default(), is_read_only: false }
+        Medium::new(file, None)
     }
 
     /// Wraps a block device and determines its length.
@@ -39,13 +42,19 @@ impl Medium {
         // The end of a device is its length, as BLKGETSIZE64 reports it. Only whole pages are used.
         let len = (&file).seek(SeekFrom::End(0))?;
         let device_len = Some(len - len % PAGE as u64);
-        Ok(Medium { file, device_len, knows_extents: Arc::default(), is_read_only: false })
+        Ok(Medium::new(file, device_len))
+    }
+
+    fn new(file: File, device_len: Option<u64>) -> Self {
+        let read_path = ReadPath::new();
+        Medium { file, device_len, knows_extents: Arc::default(), is_read_only: false, read_path }
     }
 
     pub(crate) fn try_clone(&self) -> io::Result<Self> {
         let Medium { device_len, is_read_only, .. } = *self;
         let knows_extents = Arc::clone(&self.knows_extents);
-        Ok(Medium { file: self.file.try_clone()?, device_len, knows_extents, is_read_only })
+        let read_path = Arc::clone(&self.read_path);
+        Ok(Medium { file: self.file.try_clone()?, device_len, knows_extents, is_read_only, read_path })
     }
 
     /// Marks the medium as opened for reading only.
@@ -61,17 +70,22 @@ impl Medium {
         &self.file
     }
 
-    /// Opens a separate file description for direct writes; `None` if they are not possible.
+    /// Returns the choice of the way that the store is read, which clones share.
+    pub(crate) fn read_path(&self) -> &Arc<ReadPath> {
+        &self.read_path
+    }
+
+    /// Opens a separate file description for direct reads and writes; `None` if they are not
+    /// possible.
     ///
     /// The kernel keeps both ways coherent: it drops the cached pages of a direct write before the
-    /// write completes.
+    /// write completes, and writes dirty pages back before a direct read.
     pub(crate) fn direct(&self) -> Option<File> {
-        if self.is_read_only {
-            return None;
-        }
         let path = format!("/proc/self/fd/{}", self.file.as_raw_fd());
-        let opened = OpenOptions::new().write(true).custom_flags(libc::O_DIRECT).open(path);
-        opened.inspect_err(|error| tracing::info!(%error, "no direct I/O: writing through the page cache")).ok()
+        let mut options = OpenOptions::new();
+        options.read(true).write(!self.is_read_only).custom_flags(libc::O_DIRECT);
+        let opened = options.open(path);
+        opened.inspect_err(|error| tracing::info!(%error, "no direct I/O: using the page cache")).ok()
     }
 
     /// Writes with `direct` if that is given and accepted; otherwise through the cache.
@@ -81,6 +95,17 @@ impl Medium {
             Some(Err(error)) if error.raw_os_error() == Some(libc::EINVAL) => self.file.write_all_at(from, offset),
             Some(result) => result,
         }
+    }
+
+    /// Reads with `direct` if that is given and accepted; otherwise through the cache. Returns how it
+    /// was read.
+    pub(crate) fn read(&self, direct: Option<&File>, to: &mut [u8], offset: u64) -> (io::Result<()>, Access) {
+        match direct.map(|direct| direct.read_exact_at(to, offset)) {
+            Some(Err(error)) if error.raw_os_error() == Some(libc::EINVAL) => {}
+            Some(result) => return (result, Access::Direct),
+            None => {}
+        }
+        (self.file.read_exact_at(to, offset), Access::Cached)
     }
 
     /// Reads from the page cache without blocking; returns the count of leading bytes that were
@@ -315,6 +340,24 @@ mod tests {
         }
         medium.as_file().read_exact_at(&mut page, 0).unwrap();
         assert_eq!(page, [0; PAGE]);
+    }
+
+    #[test]
+    fn refused_direct_read_uses_page_cache() {
+        let medium = Medium::file(tempfile::tempfile().unwrap());
+        medium.as_file().write_all_at(&[7; 4 * PAGE], 0).unwrap();
+        let pool = crate::buffer::Pool::default();
+        let mut block = pool.take();
+        assert_eq!(medium.read(None, block.slice_mut(0..PAGE), 0).1, Access::Cached);
+        let direct = medium.direct();
+        // Neither the memory nor the length is aligned.
+        let (result, access) = medium.read(direct.as_ref(), block.slice_mut(1..1001), 0);
+        result.unwrap();
+        assert_eq!(block.as_ref()[1..1001], [7; 1000]);
+        // Some file systems accept it.
+        assert!(access == Access::Cached || direct.is_some());
+        let (result, _) = medium.read(direct.as_ref(), block.slice_mut(0..PAGE), 4 * PAGE as u64);
+        assert_eq!(result.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
     }
 
     #[test]

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::net::CONNECTIONS_MAX;
+pub(crate) use available::available;
 
 /// Bytes for the program, its threads with rings and stacks, and the metrics.
 const ASIDE: u64 = 16 << 20;
@@ -53,7 +54,7 @@ impl Budget {
     /// Returns the budget of a process with `asked` bytes, or by default with the available memory,
     /// for as many of the threads as the memory allows; logs a warning if that is fewer.
     pub(crate) fn find(asked: Option<u64>, threads: usize) -> Result<Self, BudgetError> {
-        let memory = asked.unwrap_or_else(available::available);
+        let memory = asked.unwrap_or_else(available);
         let budget = match (Budget::of(memory, threads), asked) {
             (Some(budget), _) => budget,
             (None, Some(_)) => {

@@ -71,6 +71,7 @@ pub(crate) fn serve(options: &ServeOptions, warnings: &[String]) -> Result<(), S
     let threads = workers_of(&store.store, budget.workers);
     monitor.set_store(store.store.clone(), store.damaged);
     monitor.set_presence(store.presence.clone());
+    monitor.set_read_path(store.medium.read_path().clone());
     // A read-only store usually lies in a read-only directory: do not create a credential there.
     let may_make_key = store.store.read_only().is_none() || location.state != location.data;
     let LoadedAccess { access, table, origin } = Access::load(&location.state, may_make_key)?;

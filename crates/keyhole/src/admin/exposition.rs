@@ -104,6 +104,7 @@ impl Collector for Exposed {
         if let Some(store) = &status.store {
             space(store, &mut out)?;
             writes(store, &mut out)?;
+            reads(store, &mut out)?;
             buckets(status, &mut out)?;
         }
         damage(status, &mut out)?;
@@ -282,6 +283,17 @@ fn writes(store: &StoreStatus, out: &mut Writer<'_, '_>) -> Result<(), Error> {
     }
     let help = "Live bytes moved by the cleaner";
     out.counter("keyhole_cleaner_moved", help, Some(Unit::Bytes), cleaner.bytes_moved)
+}
+
+fn reads(store: &StoreStatus, out: &mut Writer<'_, '_>) -> Result<(), Error> {
+    let reads = &store.reads;
+    let cached = [("path", "cached")];
+    let direct = [("path", "direct")];
+    let help = "Reads of the medium, through the page cache or past it";
+    out.counters("keyhole_reads", help, None, [(&cached[..], reads.cached), (&direct[..], reads.direct)])?;
+    let help = "Bytes read from the medium, through the page cache or past it";
+    let samples = [(&cached[..], reads.cached_bytes), (&direct[..], reads.direct_bytes)];
+    out.counters("keyhole_read", help, Some(Unit::Bytes), samples)
 }
 
 fn buckets(status: &Status, out: &mut Writer<'_, '_>) -> Result<(), Error> {

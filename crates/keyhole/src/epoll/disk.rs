@@ -3,23 +3,24 @@
 use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use keyhole_log::limits::BUFFER_LEN;
-use keyhole_log::{Disk, Extent};
+use keyhole_log::{Access, Disk, Extent};
 use tokio::task::spawn_blocking;
 
 use crate::buffer::{Buffer, Pools};
 use crate::medium::Medium;
+use crate::read_path::{ReadMeter, SMALL_READ_MAX};
 
 /// One thread's handle of the object file or device.
 pub(crate) struct PlainDisk {
     medium: Arc<Medium>,
-    /// The handle for direct writes, if they are possible.
+    /// The handle for direct reads and writes, if they are possible.
     direct: Option<Arc<File>>,
     pools: Pools,
+    meter: ReadMeter,
     /// Counter of the bytes read, if requested.
     read: Option<Arc<AtomicU64>>,
 }
@@ -27,13 +28,32 @@ pub(crate) struct PlainDisk {
 impl PlainDisk {
     pub(crate) fn new(medium: Medium, pools: Pools) -> Self {
         let direct = medium.direct().map(Arc::new);
-        PlainDisk { medium: Arc::new(medium), direct, pools, read: None }
+        let meter = ReadMeter::new(medium.read_path().clone());
+        PlainDisk { medium: Arc::new(medium), direct, pools, meter, read: None }
     }
 
     /// Returns this handle with a counter of the bytes that it reads.
     pub(crate) fn counting(mut self, read: Arc<AtomicU64>) -> Self {
         self.read = Some(read);
         self
+    }
+
+    /// Reads with `direct` if that is given and accepted.
+    async fn read_by(
+        &self,
+        direct: Option<Arc<File>>,
+        offset: u64,
+        mut buf: Buffer,
+        at: Range<usize>,
+    ) -> (io::Result<()>, Buffer) {
+        let len = at.len();
+        let call = move |medium: &Medium| (medium.read(direct.as_deref(), buf.slice_mut(at), offset), buf);
+        let ((result, access), buf) = self.call(call).await;
+        self.meter.count(access, len);
+        if let Some(read) = &self.read {
+            read.fetch_add(len as u64, Ordering::Relaxed);
+        }
+        (result, buf)
     }
 
     /// Runs a call that may block. If the future is dropped, the call still runs to its end.
@@ -62,14 +82,31 @@ impl Disk for PlainDisk {
         buf.mark_ciphertext();
     }
 
-    async fn read(&self, offset: u64, mut buf: Buffer, at: Range<usize>) -> (io::Result<()>, Buffer) {
-        let len = at.len() as u64;
-        let (result, buf) =
-            self.call(move |medium| (medium.as_file().read_exact_at(buf.slice_mut(at), offset), buf)).await;
-        if let Some(read) = &self.read {
-            read.fetch_add(len, Ordering::Relaxed);
+    fn wipe(buf: &mut Buffer, at: Range<usize>) {
+        buf.wipe(at);
+    }
+
+    async fn read(&self, offset: u64, buf: Buffer, at: Range<usize>) -> (io::Result<()>, Buffer) {
+        self.read_by(None, offset, buf, at).await
+    }
+
+    async fn read_direct(&self, offset: u64, buf: Buffer, at: Range<usize>) -> (io::Result<()>, Buffer) {
+        self.read_by(self.direct.clone(), offset, buf, at).await
+    }
+
+    async fn read_short(&self, offset: u64, buf: Buffer, at: Range<usize>) -> (io::Result<()>, Buffer) {
+        let range = offset..offset + at.len() as u64;
+        if at.len() > SMALL_READ_MAX && self.choose_access(offset, range) == Access::Direct {
+            return self.read_direct(offset, buf, at).await;
         }
-        (result, buf)
+        self.read(offset, buf, at).await
+    }
+
+    fn choose_access(&self, block: u64, range: Range<u64>) -> Access {
+        if self.direct.is_none() {
+            return Access::Cached;
+        }
+        self.medium.read_path().choose(self.medium.as_file(), block, range)
     }
 
     async fn write(&self, offset: u64, buf: Buffer, at: Range<usize>) -> (io::Result<()>, Buffer) {

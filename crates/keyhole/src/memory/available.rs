@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Returns the bytes that the process may use.
-pub(super) fn available() -> u64 {
+pub(crate) fn available() -> u64 {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let groups = groups(&read("/proc/self/cgroup"), &read("/proc/self/mountinfo"));
     let machine = rustix::system::sysinfo();

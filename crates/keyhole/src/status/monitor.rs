@@ -11,6 +11,7 @@ use super::history::{History, Samples};
 use super::model::{NodeFacts, Scrub};
 use crate::env::System;
 use crate::metrics::Metrics;
+use crate::read_path::ReadPath;
 use crate::store::Presence;
 
 /// Sampling interval of the history.
@@ -43,6 +44,7 @@ pub(crate) struct Monitor {
     metrics: Arc<Metrics>,
     pub(super) store: OnceLock<Arc<Store>>,
     presence: OnceLock<Presence>,
+    pub(super) read_path: OnceLock<Arc<ReadPath>>,
     /// Damaged places found by recovery.
     pub(super) damaged_at_start: AtomicU64,
     reported: Mutex<ReportedState>,
@@ -71,6 +73,7 @@ impl Monitor {
             metrics,
             store: OnceLock::new(),
             presence: OnceLock::new(),
+            read_path: OnceLock::new(),
             damaged_at_start: AtomicU64::new(0),
             reported: Mutex::default(),
             history,
@@ -101,6 +104,11 @@ impl Monitor {
     /// Records where the object file was opened.
     pub(crate) fn set_presence(&self, presence: Presence) {
         let _ = self.presence.set(presence); // Called once.
+    }
+
+    /// Records where the reads of the store are counted.
+    pub(crate) fn set_read_path(&self, read_path: Arc<ReadPath>) {
+        let _ = self.read_path.set(read_path); // Called once.
     }
 
     pub(crate) fn presence(&self) -> Option<Presence> {

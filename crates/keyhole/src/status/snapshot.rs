@@ -47,6 +47,7 @@ impl Monitor {
             absence: reported.absence.as_deref(),
         };
         let conditions = inputs.conditions();
+        let reads = self.read_path.get().map(|path| path.counts()).unwrap_or_default();
         let mut status = Status {
             phase: format!("{:?}", inputs.phase).to_lowercase(),
             live: inputs.phase != Phase::Serving || quiet.iter().all(|quiet| *quiet < DEAD),
@@ -68,7 +69,7 @@ impl Monitor {
             damage,
             clock,
             process: ProcessStatus::read(),
-            store: stats.as_ref().map(StoreStatus::from),
+            store: stats.as_ref().map(|stats| StoreStatus { reads, ..StoreStatus::from(stats) }),
             ready: false,
         };
         let ready = status.reasons().next().is_none();

@@ -3,6 +3,8 @@
 use keyhole_log::{BucketUsage, CleanerStats, Stats, Written};
 use serde::{Deserialize, Serialize};
 
+use crate::read_path::ReadCounts;
+
 /// Figures of the store. All lengths are in bytes; counters start with the node.
 #[derive(Serialize, Deserialize, Clone, Default, PartialEq, Debug)]
 pub(crate) struct StoreFigures {
@@ -103,6 +105,9 @@ pub(crate) struct StoreStatus {
     /// Batches whose write was durable without a sync.
     pub(crate) durable_writes: u64,
     pub(crate) segments_discarded: u64,
+    /// Reads of the medium, through the page cache and past it.
+    #[serde(default)]
+    pub(crate) reads: ReadCounts,
     /// By state.
     pub(crate) segments: SegmentsStatus,
     /// Whether a full store deletes its oldest objects.
@@ -156,6 +161,7 @@ impl From<&Stats> for StoreStatus {
             syncs: stats.syncs.syncs,
             durable_writes: stats.syncs.durable_writes,
             segments_discarded: stats.cleaner.segments_discarded,
+            reads: ReadCounts::default(),
             segments: SegmentsStatus {
                 blank: counts.blank,
                 open: counts.open,

@@ -77,6 +77,7 @@ async fn send_object<D: Disk>(
     peer: &Peer,
     metrics: Option<&Metrics>,
 ) -> io::Result<Result<(), ReadError>> {
+    let log = &log.past_cache();
     let object = match log.object(bucket, key).await {
         Ok(Some(object)) => object,
         Ok(None) | Err(Error::NoSuchBucket) => return Ok(Ok(())),

@@ -9,36 +9,39 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use io_uring::{cqueue, opcode, types};
-use keyhole_log::limits::BUFFER_LEN;
-use keyhole_log::{Disk, Extent};
+use keyhole_log::limits::{BUFFER_LEN, PAGE};
+use keyhole_log::{Access, Disk, Extent};
 use tokio::task::spawn_blocking;
 use tokio_uring::buf::BoundedBuf;
 use tokio_uring::{OneshotOutputTransform, UnsubmittedOneshot};
 
 use crate::buffer::{Buffer, Pools};
 use crate::medium::{self, Medium};
+use crate::read_path::{ReadMeter, SMALL_READ_MAX};
 
 /// Longest read that is first tried in the page cache without the ring: a round trip through the
-/// ring takes longer than the copy.
+/// ring takes longer than the copy. Bytes that are not there begin to be read into the cache.
 const READ_AT_ONCE_MAX: usize = 128 * 1024;
 
 /// One thread's handle of the object file or device.
 pub(crate) struct UringDisk {
     ring: tokio_uring::fs::File,
-    /// The handle for direct writes, if they are possible.
+    /// The handle for direct reads and writes, if they are possible.
     direct: Option<Rc<File>>,
-    /// A direct write was refused because the device or the file system requires another alignment.
+    /// Direct I/O was refused because the device or the file system requires another alignment.
     refused: Cell<bool>,
     /// The same open file, for calls that are not operations of the ring.
     medium: Arc<Medium>,
     pools: Pools,
+    meter: ReadMeter,
 }
 
 impl UringDisk {
     pub(crate) fn new(medium: Medium, pools: Pools) -> io::Result<Self> {
         let ring = tokio_uring::fs::File::from_std(medium.as_file().try_clone()?);
         let direct = medium.direct().map(Rc::new);
-        Ok(UringDisk { ring, direct, refused: Cell::new(false), medium: Arc::new(medium), pools })
+        let meter = ReadMeter::new(medium.read_path().clone());
+        Ok(UringDisk { ring, direct, refused: Cell::new(false), medium: Arc::new(medium), pools, meter })
     }
 
     /// Runs a call that the ring has no operation for on a blocking thread.
@@ -70,16 +73,45 @@ impl UringDisk {
         at: &Range<usize>,
         flags: i32,
     ) -> (io::Result<usize>, Buffer) {
-        let file = self.direct.as_ref().filter(|_| !self.refused.get());
-        let Some(file) = file else { return (Ok(0), buf) };
+        let Some(file) = self.direct() else { return (Ok(0), buf) };
         let (result, buf) = write_once(file, offset, buf, at, flags).await;
+        (self.unless_refused(result), buf)
+    }
+
+    /// Reads directly as far as the kernel accepts it and the file reaches; returns the count of
+    /// bytes.
+    async fn read_as_direct(&self, offset: u64, mut buf: Buffer, at: &Range<usize>) -> (io::Result<usize>, Buffer) {
+        buf.receive(at.end);
+        let mut len = 0;
+        // The rest of a page at the end of a file, which is not aligned, is left to the page cache.
+        while len < at.len() && len.is_multiple_of(PAGE) {
+            let Some(file) = self.direct() else { break };
+            let (result, back) = read_once(file, offset + len as u64, buf, at.start + len..at.end).await;
+            buf = back;
+            match self.unless_refused(result) {
+                Ok(0) => break,
+                Ok(count) => len += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return (Err(error), buf),
+            }
+        }
+        (Ok(len), buf)
+    }
+
+    /// Returns the handle for direct I/O, unless that was refused.
+    fn direct(&self) -> Option<&Rc<File>> {
+        self.direct.as_ref().filter(|_| !self.refused.get())
+    }
+
+    /// Records a refusal of direct I/O, which has moved no bytes.
+    fn unless_refused(&self, result: io::Result<usize>) -> io::Result<usize> {
         match result {
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-                tracing::info!("no direct I/O: writing through the page cache");
+                tracing::info!("no direct I/O: using the page cache");
                 self.refused.set(true);
-                (Ok(0), buf)
+                Ok(0)
             }
-            result => (result, buf),
+            result => result,
         }
     }
 }
@@ -119,6 +151,15 @@ pub(super) async fn write_once(
     UnsubmittedOneshot::new(data, Moved, entry).submit().await
 }
 
+/// Reads once into `at` of the buffer.
+async fn read_once(file: &Rc<File>, offset: u64, mut buf: Buffer, at: Range<usize>) -> (io::Result<usize>, Buffer) {
+    let to = buf.slice_mut(at);
+    let len = u32::try_from(to.len()).expect("a read within a buffer");
+    let entry = opcode::Read::new(types::Fd(file.as_raw_fd()), to.as_mut_ptr(), len).offset(offset).build();
+    let data = InFlight { _file: Rc::clone(file), buf };
+    UnsubmittedOneshot::new(data, Moved, entry).submit().await
+}
+
 impl Disk for UringDisk {
     type Buf = Buffer;
 
@@ -138,24 +179,55 @@ impl Disk for UringDisk {
         buf.mark_ciphertext();
     }
 
+    fn wipe(buf: &mut Buffer, at: Range<usize>) {
+        buf.wipe(at);
+    }
+
     async fn read(&self, offset: u64, mut buf: Buffer, at: Range<usize>) -> (io::Result<()>, Buffer) {
         if at.is_empty() {
             return (Ok(()), buf);
         }
+        self.meter.count(Access::Cached, at.len());
         buf.receive(at.end);
         let (result, slice) = self.ring.read_exact_at(buf.slice(at), offset).await;
         (result, slice.into_inner())
     }
 
     async fn read_short(&self, offset: u64, mut buf: Buffer, at: Range<usize>) -> (io::Result<()>, Buffer) {
+        let range = offset..offset + at.len() as u64;
+        if at.len() > SMALL_READ_MAX && self.choose_access(offset, range) == Access::Direct {
+            return self.read_direct(offset, buf, at).await;
+        }
         if at.len() <= READ_AT_ONCE_MAX {
             match self.medium.read_cached(buf.slice_mut(at.clone()), offset) {
-                Ok(len) if len == at.len() => return (Ok(()), buf),
+                Ok(len) if len == at.len() => {
+                    self.meter.count(Access::Cached, len);
+                    return (Ok(()), buf);
+                }
                 // Leave the rest to the ring: it waits for uncached data and reports errors.
                 Ok(_) | Err(_) => {}
             }
         }
         self.read(offset, buf, at).await
+    }
+
+    async fn read_direct(&self, offset: u64, buf: Buffer, at: Range<usize>) -> (io::Result<()>, Buffer) {
+        let (result, buf) = self.read_as_direct(offset, buf, &at).await;
+        match result {
+            Ok(0) => self.read(offset, buf, at).await,
+            Ok(len) => {
+                self.meter.count(Access::Direct, len);
+                self.read(offset + len as u64, buf, at.start + len..at.end).await
+            }
+            Err(error) => (Err(error), buf),
+        }
+    }
+
+    fn choose_access(&self, block: u64, range: Range<u64>) -> Access {
+        match self.direct() {
+            Some(_) => self.medium.read_path().choose(self.medium.as_file(), block, range),
+            None => Access::Cached,
+        }
     }
 
     async fn write(&self, offset: u64, buf: Buffer, at: Range<usize>) -> (io::Result<()>, Buffer) {

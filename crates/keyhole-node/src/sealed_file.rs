@@ -165,7 +165,9 @@ pub(crate) async fn receive_message<D: Disk>(
         if let Some(memory) = &mut memory {
             memory.reserve(source, &mut writer, len.min(BLOCK_DATA)).await?;
         }
-        let (filled, mut buf) = source.fill(log.disk().buffer_with_len(buffer_len(len)), 0..len).await;
+        // The tags of a full block take the place of its footer.
+        let buf = log.disk().buffer_with_len(buffer_len(len.min(BLOCK_DATA)));
+        let (filled, mut buf) = source.fill(buf, 0..len).await;
         if filled? < len {
             return Err(malformed(FileError::Length).into());
         }

@@ -1,12 +1,12 @@
 //! SSE-C headers on every operation that accepts them: invalid ones are rejected, and none is
 //! ignored.
 
-use keyhole_tests::data::{base64, fresh_seed, md5};
+use keyhole_tests::data::{base64, bytes, fresh_seed, md5};
 use keyhole_tests::form::Form;
 use keyhole_tests::http::object;
 use keyhole_tests::{CustomerKey, Request, Response};
 
-use crate::support::{MemoryNode, first_part};
+use crate::support::{MemoryNode, first_part, keyed};
 
 const OBJECT: &str = "x-amz-server-side-encryption-customer-";
 const SOURCE: &str = "x-amz-copy-source-server-side-encryption-customer-";
@@ -469,4 +469,18 @@ fn random_sse_c_headers_are_used_or_rejected() {
         }
     }
     assert!(stored > 10 && refused > 300, "{stored} stored, {refused} refused");
+}
+
+#[test]
+fn sealed_file_of_several_blocks_is_stored_as_it_is() {
+    let node = MemoryNode::new();
+    let key = CustomerKey::random();
+    for len in [(1 << 20) - 1, 1 << 20, (1 << 20) + 1, 5 << 19] {
+        let body = bytes(len as u64, len);
+        node.send(&keyed("PUT", "o", &key).body(body.clone())).expect(200);
+        let file = node.send(&object("GET", "o").header("x-keyhole-sealed", "1")).expect(200).body;
+        node.send(&object("DELETE", "o")).expect(204);
+        node.send(&object("PUT", "o").header("x-keyhole-sealed", "1").body(file)).expect(200);
+        assert!(node.send(&keyed("GET", "o", &key)).expect(200).body == body, "{len} bytes");
+    }
 }

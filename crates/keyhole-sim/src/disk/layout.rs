@@ -1,7 +1,8 @@
 //! A reader of the medium written from FORMAT.md alone, independent of the engine.
 //!
-//! It verifies no checksums, since it runs before damage is done. Stale records are told apart by
-//! their place, their generation and the predecessor's checksum, which each record repeats.
+//! It verifies the checksums of superblocks, since power may have failed while one was written, but
+//! not those of records, since it runs before damage is done. Stale records are told apart by their
+//! place, their generation and the predecessor's checksum, which each record repeats.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -206,11 +207,20 @@ impl Checkpoint {
     }
 }
 
+/// Returns whether the checksum of a superblock is right. It is not if power failed while the page
+/// was written.
+fn verifies(superblock: &[u8]) -> bool {
+    let mut crc = crc32fast::Hasher::new();
+    crc.update(&superblock[..12]);
+    crc.update(&superblock[16..]);
+    crc.finalize() == u32_at(superblock, 12)
+}
+
 /// Returns the locations of the checkpoints in the superblock, the newest first; 0 means none.
 pub(super) fn pointers(pages: &Pages) -> [u64; 2] {
-    let copies = SUPERBLOCK_AT.map(|at| pages.bytes(at, PAGE));
-    let newest = copies.iter().max_by_key(|copy| u64_at(copy, 32)).expect("there are two");
-    [u64_at(newest, 64), u64_at(newest, 72)]
+    let copies = SUPERBLOCK_AT.map(|at| pages.bytes(at, PAGE)).into_iter().filter(|copy| verifies(copy));
+    let newest = copies.max_by_key(|copy| u64_at(copy, 32)).expect("one is always valid");
+    [u64_at(&newest, 64), u64_at(&newest, 72)]
 }
 
 /// Reads the checkpoints that the superblock points to, the newest first.
@@ -291,6 +301,39 @@ impl View {
             at = record.next();
             ahead = crc;
             self.replayed.push(record);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Returns a superblock with an epoch and the location of its newest checkpoint.
+    fn superblock(epoch: u64, newest: u64) -> [u8; PAGE] {
+        let mut page = [0; PAGE];
+        page[32..40].copy_from_slice(&epoch.to_le_bytes());
+        page[64..72].copy_from_slice(&newest.to_le_bytes());
+        let crc = crc32fast::hash(&[&page[..12], &page[16..]].concat());
+        page[12..16].copy_from_slice(&crc.to_le_bytes());
+        page
+    }
+
+    #[test]
+    fn torn_copy_of_superblock_has_no_checkpoints() {
+        let old = superblock(4, 40);
+        let new = superblock(5, 50);
+        let mut torn = old;
+        // The epoch was written; the checkpoints and the checksum were not.
+        torn[32..40].copy_from_slice(&new[32..40]);
+        for (copies, newest) in [([old, new], 50), ([new, old], 50), ([torn, old], 40), ([old, torn], 40)] {
+            let mut file = vec![0; SEGMENTS_START as usize];
+            for (at, copy) in SUPERBLOCK_AT.into_iter().zip(copies) {
+                file[at as usize..at as usize + PAGE].copy_from_slice(&copy);
+            }
+            let mut pages = Pages::default();
+            pages.replace(&file);
+            assert_eq!(pointers(&pages), [newest, 0]);
         }
     }
 }

@@ -70,6 +70,23 @@ impl Case<'_> {
         Some(response)
     }
 
+    /// Sends a head that is refused, and a body after the response: the node must discard it without
+    /// ever having it in its memory. The connection stays open.
+    fn refuse_before_body(&mut self, head: &[u8], len: usize) {
+        let mut tcp = self.connect();
+        tcp.write_all(head).expect("a connection");
+        let response = read_reply(&mut tcp, "GET", |_| ()).expect("a response");
+        assert!(response.status >= 400, "{}", response.status);
+        tcp.write_all(&self.body(len)).expect("the node discards what follows");
+        self.open.push(tcp);
+        for _ in 0..PAUSES / 4 {
+            thread::sleep(PAUSE);
+            // Without root's rights, the caller skips the test.
+            let found = occurrences(self.node.pid(), &Needle::plaintext(&self.pattern)).unwrap_or_default();
+            assert_eq!(found, [""; 0], "after a refusal with status {}", response.status);
+        }
+    }
+
     /// Returns a signed head with a changed line end: the head of a keyed PUT of `len` bytes.
     fn head(&self, len: usize) -> String {
         let put = self.keyed("PUT", "raw").body(self.body(len));
@@ -154,7 +171,7 @@ const REQUESTS: [(&str, Run); 11] = [
     }),
 ];
 
-const REFUSALS: [(&str, Run); 18] = [
+const REFUSALS: [(&str, Run); 20] = [
     ("wrong key", |case| {
         case.send(case.keyed("PUT", "o").body(case.body(1000))).expect(200);
         case.send(object("GET", "o").headers(case.other.headers())).expect(403);
@@ -252,6 +269,16 @@ const REFUSALS: [(&str, Run); 18] = [
         }
         let head = case.head(200_000);
         case.send_raw(&[head.as_bytes(), &case.body(150_000)].concat()).unwrap().expect(400);
+    }),
+    ("body that follows its refusal", |case| {
+        for len in [1000, 300_000] {
+            let head = case.head(len).replace("x-amz-content-sha256", "x-amz-content-sha255");
+            case.refuse_before_body(head.as_bytes(), len);
+        }
+    }),
+    ("body that follows a malformed head", |case| {
+        let head = case.head(1000).replace("connection: close", "connection close");
+        case.refuse_before_body(head.as_bytes(), 1000);
     }),
     ("body with another digest", |case| {
         let put = case.keyed("PUT", "o").header("content-md5", base64(&md5(b"another"))).body(case.body(200_000));

@@ -18,8 +18,8 @@ pub(crate) const LINGER: Duration = Duration::from_secs(2);
 
 pub(crate) const LINGER_BYTES: usize = 64 << 20;
 
-/// Bytes that are drained at a time.
-pub(crate) const LINGER_BUFFER: usize = 8 * 1024;
+/// Bytes that are discarded at a time.
+const DISCARD_LEN: usize = 1 << 20;
 
 /// A plain connection of the operating system, without TLS.
 #[allow(async_fn_in_trait)]
@@ -55,6 +55,17 @@ pub(crate) trait Socket: Stream<Buf = Buffer> {
 pub(crate) fn has_pending_bytes(socket: &SockRef<'_>) -> bool {
     let mut byte = [MaybeUninit::uninit()];
     matches!(socket.recv_with_flags(&mut byte, libc::MSG_PEEK | libc::MSG_DONTWAIT), Ok(len) if len > 0)
+}
+
+/// Discards the bytes that have arrived, at most `DISCARD_LEN`, and returns their count. They are
+/// not copied into memory, because the body of a refused request may be plaintext of an object that
+/// was to be encrypted.
+pub(crate) fn discard_pending_bytes(socket: &impl AsRawFd) -> io::Result<usize> {
+    // SAFETY: with `MSG_TRUNC`, a TCP socket copies nothing, so the pointer is not used.
+    let len = unsafe {
+        libc::recv(socket.as_raw_fd(), std::ptr::null_mut(), DISCARD_LEN, libc::MSG_TRUNC | libc::MSG_DONTWAIT)
+    };
+    usize::try_from(len).map_err(|_| io::Error::last_os_error())
 }
 
 /// Returns the bytes of the send queue that the peer has not acknowledged.

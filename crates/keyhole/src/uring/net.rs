@@ -13,8 +13,8 @@ use tokio_uring::net::{TcpListener, TcpStream};
 
 use crate::buffer::Buffer;
 use crate::net::{
-    Accept, ConnectionState, Connections, LINGER, LINGER_BUFFER, LINGER_BYTES, Listener, SharedListener, Socket,
-    Supervised, has_pending_bytes, in_time, unsent,
+    Accept, ConnectionState, Connections, LINGER, LINGER_BYTES, Listener, SharedListener, Socket, Supervised,
+    discard_pending_bytes, has_pending_bytes, in_time, unsent,
 };
 
 pub(super) enum UringListener {
@@ -193,17 +193,13 @@ impl Stream for UringStream {
             return;
         }
         let discarding = async {
-            let mut buf = Vec::with_capacity(LINGER_BUFFER);
             let mut left = LINGER_BYTES;
             while left > 0 {
-                buf.clear();
-                // Timed, so that the place can be taken by another connection.
-                let (result, back) = self.0.read(buf).await;
-                buf = back;
-                match result {
-                    Ok(len) if len > 0 => left = left.saturating_sub(len),
-                    _ => return,
+                // Waits for more. Timed, so that the place can be taken by another connection.
+                if !matches!(self.0.read(Vec::with_capacity(1)).await, (Ok(1), _)) {
+                    return;
                 }
+                left = left.saturating_sub(1 + discard_pending_bytes(&self.0.tcp).unwrap_or(0));
             }
         };
         in_time(LINGER, discarding, || self.0.cut_off()).await;

@@ -121,6 +121,7 @@ async fn mend<D: Disk>(disk: Rc<D>) -> Result<(), Error> {
 enum Thing<'a> {
     Bucket(&'a str),
     Object(&'a str, &'a str, &'a ObjectEntry),
+    Marker(&'a str, &'a str),
     Upload(&'a str, &'a str),
     Body(BodyId),
     Checkpoint,
@@ -305,7 +306,9 @@ impl<'a, D: Disk> Survey<'a, D> {
     fn note_of(&mut self, thing: &Thing<'_>, damage: Damage) {
         let damage = match thing {
             Thing::Bucket(bucket) => damage.of(Some(bucket), None),
-            Thing::Object(bucket, key, _) | Thing::Upload(bucket, key) => damage.of(Some(bucket), Some(key)),
+            Thing::Object(bucket, key, _) | Thing::Marker(bucket, key) | Thing::Upload(bucket, key) => {
+                damage.of(Some(bucket), Some(key))
+            }
             Thing::Body(id) => match self.owner(*id) {
                 Some((bucket, key)) => damage.of(Some(bucket), Some(key)),
                 None => damage,
@@ -337,8 +340,12 @@ fn wanted(index: &Index) -> Vec<Wanted<'_>> {
             wanted.push(Wanted { at, seq: Some(seq), thing: Thing::Bucket(bucket) });
         }
     }
-    for (bucket, key, entry) in index.objects() {
-        wanted.push(Wanted { at: entry.at, seq: Some(entry.seq), thing: Thing::Object(bucket, key, entry) });
+    for (bucket, key, entry) in index.versions() {
+        let thing = if entry.is_marker() { Thing::Marker(bucket, key) } else { Thing::Object(bucket, key, entry) };
+        wanted.push(Wanted { at: entry.at, seq: Some(entry.seq), thing });
+    }
+    for (bucket, seq, at) in index.attribute_records() {
+        wanted.push(Wanted { at, seq: Some(seq), thing: Thing::Bucket(bucket) });
     }
     for (bucket, seq, upload) in index.uploads() {
         wanted.push(Wanted { at: upload.at, seq: Some(seq), thing: Thing::Upload(bucket, upload.key()) });

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::index::Effect;
+use crate::wire::payload::kind;
 
 /// The payload of a record: its encoding, and the bytes of a body that end it.
 #[derive(Default)]
@@ -58,6 +59,16 @@ pub(crate) struct Draft {
 impl Draft {
     pub(crate) fn moved(&self) -> bool {
         matches!(self.effect, Effect::Moved(_))
+    }
+
+    /// Returns whether stores without versions of objects have no such record.
+    pub(crate) fn has_versions(&self) -> bool {
+        match &self.effect {
+            Effect::Put(put) => !put.id.is_null() || !put.lock.is_none(),
+            // They were written before, or are the first in a bucket with versioning.
+            Effect::Moved(_) => false,
+            _ => self.kind >= kind::BUCKET_VERSIONING,
+        }
     }
 
     /// Returns whether the record names blocks, which must be durable when it is acknowledged.

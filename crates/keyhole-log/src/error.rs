@@ -19,6 +19,20 @@ pub enum Error {
     NoSuchUpload,
     /// A named part is not the current attempt at its number.
     PartChanged,
+    /// The version does not exist.
+    NoSuchVersion,
+    /// The version is a delete marker.
+    IsMarker,
+    /// The version is locked, by a retention or a legal hold.
+    Locked,
+    /// The bucket has no object lock, so none of its versions can have a lock.
+    NotLockable,
+    /// The retention would end at once: its time is not after the lock clock.
+    InvalidRetention,
+    /// The versioning state or the object lock cannot be changed in this way. Holds the reason.
+    InvalidBucketState(&'static str),
+    /// The name already has a version of this id.
+    VersionExists,
     /// The precondition does not hold.
     ConditionFailed,
     /// The outcome depends on another write that is still in flight. The request can be retried.
@@ -69,6 +83,13 @@ impl fmt::Display for Error {
             Error::NoSuchKey => f.write_str("no such object"),
             Error::NoSuchUpload => f.write_str("no such upload"),
             Error::PartChanged => f.write_str("a part differs from the one named"),
+            Error::NoSuchVersion => f.write_str("no such version"),
+            Error::IsMarker => f.write_str("the version is a delete marker"),
+            Error::Locked => f.write_str("the version is locked"),
+            Error::NotLockable => f.write_str("the bucket has no object lock"),
+            Error::InvalidRetention => f.write_str("the retention ends in the past of the lock clock"),
+            Error::InvalidBucketState(why) => f.write_str(why),
+            Error::VersionExists => f.write_str("the object already has a version of this id"),
             Error::ConditionFailed => f.write_str("the condition does not hold"),
             Error::Conflict => {
                 f.write_str("another write of the same key, or change of the same bucket, is in progress")

@@ -57,6 +57,7 @@ mod state;
 mod stats;
 mod store;
 mod types;
+mod version;
 mod wire;
 mod writer;
 mod yielding;
@@ -80,7 +81,7 @@ pub use index::IndexLimits;
 pub use index::LiveMismatch;
 pub use log::{Body, BodyWriter, ChunkTags, Expired, LastBlock, Log, OpenBlock, ScrubCursor, ScrubStep, worker};
 pub use maintain::{Maintenance, maintenance};
-pub use object::{Content, Lookup, Object, PutObject, PutPart};
+pub use object::{Content, FoundVersion, Lookup, Object, PutObject, PutPart};
 pub use recover::{Format, Identity, OpenOptions, Recovery, create, estimate_index, identity, open};
 #[cfg(feature = "sabotage")]
 pub use sabotage::{Sabotage, sabotage};
@@ -93,5 +94,10 @@ pub use types::{
     BodyId, BucketInfo, BucketSettings, BucketUsage, CompleteUpload, Condition, CreateUpload, Etag, Expected,
     ExpectedEtag, ListObjects, ListUploads, Listed, ListedUpload, Listing, ParseEtagError, Part, PartInfo, UploadHead,
     UploadListing, UploadRef,
+};
+pub use version::{
+    BucketLock, DefaultRetention, DeletedVersion, Deletion, ListVersions, ListedVersion, Lock, Marker,
+    NoncurrentVersion, ParseVersionIdError, Retention, RetentionMode, RetentionPeriod, StoredVersion, VersionId,
+    VersionInfo, VersionListing, Versioning,
 };
 pub use writer::Writer;

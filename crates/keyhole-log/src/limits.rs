@@ -83,6 +83,12 @@ pub const CORS_MAX: usize = 64 * 1024;
 /// bytes, plus their length fields.
 pub const BUCKET_TAGS_MAX: usize = 76 * 1024;
 
+/// Maximum period of a default retention in days, as S3 has it.
+pub const RETENTION_DAYS_MAX: u32 = 36_500;
+
+/// Maximum period of a default retention in years, as S3 has it.
+pub const RETENTION_YEARS_MAX: u32 = 100;
+
 /// Maximum opaque tags of an object or an upload, stored in the clear beside the object head. Ten
 /// S3 tags have at most 384 characters each, of up to four bytes, plus their length fields.
 pub const OBJECT_TAGS_MAX: usize = 16 * 1024;
@@ -277,6 +283,9 @@ pub(crate) const LEAF_MAX: usize = if SMALL { 4 } else { 128 };
 
 /// Maximum leaves of a node of the map of names. Their separators take 2 KiB.
 pub(crate) const NODE_MAX: usize = if SMALL { 4 } else { 128 };
+
+/// Versions of one name that are kept in one array. More are kept in a tree.
+pub(crate) const VERSIONS_FEW: usize = if SMALL { 3 } else { 64 };
 
 /// Maximum capacity of a file: locations in the index have 47 bits for an
 /// offset in units of 8 bytes.

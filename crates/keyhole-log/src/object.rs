@@ -1,8 +1,10 @@
 //! Objects and parts to store, and stored objects. They hold bodies or pin them.
 
 use crate::body::NewBody;
+use crate::log::Body;
 use crate::pin::Pin;
 use crate::types::{Condition, Etag, Part, UploadRef};
+use crate::version::{Lock, Marker, VersionId, Versioning};
 
 /// The source of an object's bytes.
 #[derive(Debug)]
@@ -63,6 +65,12 @@ pub struct Object {
     pub completed: Option<[u8; 16]>,
     /// Sequence number of the write that stored the object. Tells versions of a name apart.
     pub seq: u64,
+    /// Id of the version.
+    pub version: VersionId,
+    /// Versioning state of its bucket when it was looked up.
+    pub versioning: Versioning,
+    /// Its retention and legal hold when it was looked up.
+    pub lock: Lock,
     pub(crate) pin: Pin,
 }
 
@@ -80,6 +88,36 @@ pub enum Lookup<T> {
         /// Plaintext bytes of the object.
         size: u64,
     },
+}
+
+/// The result of looking up a version.
+// An object is as large as its fields, and is moved once.
+#[allow(clippy::large_enum_variant)]
+#[derive(Debug, Clone)]
+pub enum FoundVersion {
+    /// The name has no version, or none of this id.
+    Absent,
+    /// A delete marker.
+    Marker(Marker),
+    /// An object, with its only body if one read returned both.
+    Object(Object, Option<Body>),
+    /// The object's record is longer than the limit.
+    Long {
+        /// Length of the record, and of that of its tags.
+        len: usize,
+        /// Plaintext bytes of the object.
+        size: u64,
+    },
+}
+
+impl FoundVersion {
+    /// Returns the object, if it is one.
+    pub fn into_object(self) -> Option<(Object, Option<Body>)> {
+        match self {
+            FoundVersion::Object(object, body) => Some((object, body)),
+            FoundVersion::Absent | FoundVersion::Marker(_) | FoundVersion::Long { .. } => None,
+        }
+    }
 }
 
 /// A part to store. It becomes the current attempt at its number.

@@ -25,6 +25,14 @@ pub enum Sabotage {
     NoteLate,
     /// The lock is released between the decision of a condition and the reservation of the name.
     ReserveLate,
+    /// A legal hold is forgotten at recovery.
+    ForgetHolds,
+    /// A delete marker counts as an object.
+    ShowMarkers,
+    /// The deletion of a current version frees the bodies of the next older one as well.
+    FreeNoncurrent,
+    /// Retention is compared with the time of the request instead of the lock clock.
+    BelieveWallClock,
     /// A deletion is forgotten once applied to the index, while older writes
     /// of the name are in flight.
     ForgetDeletions,

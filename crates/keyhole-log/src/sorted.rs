@@ -209,6 +209,21 @@ impl<K: Ord + Clone, V> SortedMap<K, V> {
         }
     }
 
+    /// Returns the value of the last key.
+    pub(crate) fn last(&self) -> Option<&V> {
+        self.leaves.last().and_then(|leaf| leaf.last()).map(|(_, value)| value)
+    }
+
+    /// Returns the value of the last key below `key`.
+    pub(crate) fn before(&self, key: &K) -> Option<&V> {
+        let Place { leaf, at } = self.find(key).unwrap_or_else(|place| place);
+        let entry = match at.checked_sub(1) {
+            Some(at) => self.leaves[leaf].get(at),
+            None => self.leaves.get(leaf.checked_sub(1)?)?.last(),
+        };
+        entry.map(|(_, value)| value)
+    }
+
     /// Iterates over the entries with keys at or above `key`.
     pub(crate) fn from<'a, Q: Ord + ?Sized>(
         &'a self,
@@ -266,6 +281,8 @@ mod tests {
                 let probe = random(keys);
                 assert_eq!(map.get(&probe), model.get(&probe));
                 assert_eq!(map.from(&probe).next(), model.range(probe..).next());
+                assert_eq!(map.before(&probe), model.range(..probe).next_back().map(|(_, value)| value));
+                assert_eq!(map.last(), model.last_key_value().map(|(_, value)| value));
                 if step % 1000 == 0 {
                     map.check();
                     assert!(map.iter().eq(model.iter()) && map.len() == model.len());

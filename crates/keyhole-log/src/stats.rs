@@ -17,8 +17,16 @@ pub struct Usage {
     pub reserved: u64,
     /// Number of buckets.
     pub buckets: u64,
-    /// Number of objects.
+    /// Number of objects: names whose current version is one.
     pub objects: u64,
+    /// Number of noncurrent versions, without delete markers.
+    pub noncurrent: u64,
+    /// Number of delete markers.
+    pub markers: u64,
+    /// Plaintext bytes of noncurrent versions.
+    pub noncurrent_bytes: u64,
+    /// Plaintext bytes of versions that are locked now.
+    pub locked_bytes: u64,
     /// Number of uploads that are neither completed nor aborted.
     pub uploads: u64,
     /// Number of bodies, including those of parts.

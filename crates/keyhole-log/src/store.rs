@@ -111,6 +111,19 @@ impl Store {
         std::mem::take(&mut self.lock().maintenance.findings)
     }
 
+    /// Returns the lock clock: the time that retention is compared with, in ms since 1970. 0 if it was
+    /// never advanced.
+    pub fn lock_clock_ms(&self) -> u64 {
+        self.lock().index.lock_clock_ms
+    }
+
+    /// Advances the lock clock, which never goes back. [`save_lock_clock`](crate::Log::save_lock_clock)
+    /// makes it durable.
+    pub fn advance_lock_clock(&self, to_ms: u64) {
+        let mut state = self.lock();
+        state.index.lock_clock_ms = state.index.lock_clock_ms.max(to_ms);
+    }
+
     /// Returns [`Stats::newest_ms`].
     pub fn newest_ms(&self) -> u64 {
         self.lock().index.newest_ms

@@ -4,6 +4,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use crate::version::{BucketLock, Lock, Versioning};
+
 /// BlockIdentity of a body: the immutable bytes of one object or part. Never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BodyId(pub(crate) u64);
@@ -173,11 +175,17 @@ pub struct BucketInfo {
 pub struct BucketUsage {
     /// Name of the bucket.
     pub name: String,
-    /// Number of objects.
+    /// Number of objects: names whose current version is one.
     pub objects: u64,
+    /// Number of noncurrent versions, without delete markers.
+    pub noncurrent: u64,
+    /// Number of delete markers.
+    pub markers: u64,
+    /// Plaintext bytes of noncurrent versions.
+    pub noncurrent_bytes: u64,
     /// Number of uploads that are neither completed nor aborted.
     pub uploads: u64,
-    /// Plaintext bytes of its objects and of the parts of its uploads.
+    /// Plaintext bytes of all versions of its objects and of the parts of its uploads.
     pub bytes: u64,
     /// Bytes that count towards the quota: `bytes`, and for each object, part and upload its record,
     /// at least [`QUOTA_SHARE`](crate::limits::QUOTA_SHARE).
@@ -204,6 +212,10 @@ pub struct BucketSettings {
     /// Tags of the bucket, opaque to the log. At most
     /// [`BUCKET_TAGS_MAX`](crate::limits::BUCKET_TAGS_MAX) bytes.
     pub tags: Arc<[u8]>,
+    /// Whether writes add versions. Once enabled, it can be suspended, but never turned off.
+    pub versioning: Versioning,
+    /// The object lock, which requires versioning to be enabled, and stays for good.
+    pub lock: Option<BucketLock>,
 }
 
 /// Parameters of an object listing.
@@ -297,6 +309,8 @@ pub struct UploadHead {
     pub head: Vec<u8>,
     /// Tags of the future object, opaque to the log.
     pub tags: Vec<u8>,
+    /// The lock of the future object.
+    pub lock: Lock,
 }
 
 /// Identities of an upload and its bucket within the log.

@@ -238,7 +238,7 @@ impl<P: Platform> Node<P> {
         chosen.iter().for_each(|part| etag.update(&part.etag));
         let etag = Etag { digest: etag.finish(), parts: chosen.len() as u16 };
 
-        let UploadHead { head, tags } = self.log.upload_head(&upload).await?;
+        let UploadHead { head, tags, .. } = self.log.upload_head(&upload).await?;
         let object = Completing { completion, completed, chosen: &chosen, size, etag };
         let assembled = self.assemble(&upload, head, customer_key, &object).await?;
         let time_ms = self.host.now_ms();

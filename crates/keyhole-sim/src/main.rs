@@ -12,7 +12,7 @@ const LIVES: u64 = 300;
 const FAILURES_MAX: u64 = 10;
 
 /// Focuses by name.
-const FOCUSES: [(&str, Focus); 9] = [
+const FOCUSES: [(&str, Focus); 10] = [
     ("damage", Focus::Damage),
     ("cleaning", Focus::Cleaning),
     ("reuse", Focus::Reuse),
@@ -22,6 +22,7 @@ const FOCUSES: [(&str, Focus); 9] = [
     ("xfs", Focus::Space(FileSystem::Xfs)),
     ("btrfs", Focus::Space(FileSystem::Btrfs)),
     ("no-extents", Focus::Space(FileSystem::NoExtents)),
+    ("versions", Focus::Versions),
 ];
 
 fn main() -> ExitCode {

@@ -78,6 +78,8 @@ pub enum Focus {
     Unwritable,
     /// Neighbours that fill a file system of this kind and free it again.
     Space(FileSystem),
+    /// Versions and locks.
+    Versions,
 }
 
 /// The parameters of a life.
@@ -127,6 +129,8 @@ pub struct Plan {
     pub clock_jumps: bool,
     /// Whether everything is deleted at the end of this life and the store filled again.
     pub emptied: bool,
+    /// Percentage of operations on versions and locks.
+    pub versions: u64,
 }
 
 impl Plan {
@@ -156,6 +160,7 @@ impl Plan {
             varies: random.chance(40),
             clock_jumps: random.chance(30),
             emptied: random.chance(20),
+            versions: *random.pick(&[0, 0, 20, 50]),
         };
         if random.chance(UNDER_PRESSURE) {
             plan.press(random);
@@ -204,6 +209,7 @@ impl Plan {
                 self.damage &= !self.ring;
             }
             Focus::Unwritable => self.wears = true,
+            Focus::Versions => self.versions = 80,
             Focus::Space(file_system) => {
                 let neighbour = *random.pick(&[20, 100, 400, 2000]);
                 let greedy = random.chance(70);

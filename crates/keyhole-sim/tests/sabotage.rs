@@ -44,6 +44,26 @@ fn trusted_durable_writes_are_detected() {
 }
 
 #[test]
+fn forgotten_holds_are_detected() {
+    check(Sabotage::ForgetHolds, Some(Focus::Versions));
+}
+
+#[test]
+fn markers_that_count_as_objects_are_detected() {
+    check(Sabotage::ShowMarkers, Some(Focus::Versions));
+}
+
+#[test]
+fn freed_bodies_of_noncurrent_versions_are_detected() {
+    check(Sabotage::FreeNoncurrent, Some(Focus::Versions));
+}
+
+#[test]
+fn trusted_wall_clock_is_detected() {
+    check(Sabotage::BelieveWallClock, Some(Focus::Versions));
+}
+
+#[test]
 fn early_acknowledgements_are_detected() {
     check(Sabotage::AcknowledgeEarly, None);
 }

@@ -16,7 +16,8 @@ impl Index {
     /// # Errors
     /// `IndexFull`.
     pub(crate) fn admit_name(&mut self, key_len: usize) -> Result<(), Error> {
-        let names = self.totals.objects + self.totals.uploads;
+        let totals = &self.totals;
+        let names = totals.objects + totals.noncurrent + totals.markers + totals.uploads;
         if self.limits.objects.is_some_and(|max| names >= max) {
             return Err(Error::IndexFull);
         }

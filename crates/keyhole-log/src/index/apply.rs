@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use super::Index;
 use super::bucket::{Bucket, Settings};
-use super::effect::{Effect, Put};
-use super::entry::{Bodies, BodyEntry, Key, ObjectEntry, Stamp};
+use super::effect::{Effect, Put, PutMarker};
+use super::entry::{Bodies, BodyEntry, ObjectEntry, Stamp};
 use super::location::{Location, Shares};
 use super::quota_charge;
 use super::uploads::{PartEntry, Upload};
@@ -49,7 +49,24 @@ impl Index {
             }
             Effect::Put(put) => self.put(seq, at, put),
             Effect::Delete { bucket, key } => {
-                self.delete(seq, *bucket, key);
+                self.delete_null(seq, *bucket, key);
+                Ok(())
+            }
+            Effect::Marker(marker) => self.put_marker(seq, at, marker),
+            Effect::DeleteVersion(of) => {
+                self.take_version(of.bucket, &of.key.0, of.version, false);
+                Ok(())
+            }
+            Effect::LockVersion { of, lock } => {
+                self.lock_version(seq, at, of, *lock);
+                Ok(())
+            }
+            Effect::TagVersion(of) => {
+                self.tag_version(seq, at, of);
+                Ok(())
+            }
+            Effect::LockClock { time_ms } => {
+                self.lock_clock_ms = self.lock_clock_ms.max(*time_ms);
                 Ok(())
             }
             Effect::CreateUpload { bucket, key, id, time_ms, sealed, declared } => {
@@ -102,11 +119,20 @@ impl Index {
                 settings.filter(|settings| settings.seq == seq).map(|settings| &mut settings.at)
             }
             Effect::Put(put) => {
-                let entry =
-                    self.buckets.get_mut(&put.bucket).and_then(|home| home.objects.get_mut(put.key.0.as_bytes()));
+                let entry = self.buckets.get_mut(&put.bucket).and_then(|home| home.version_mut(&put.key.0, seq));
                 // Only the name of a lost object is in the index: its record
                 // alone does not restore it.
-                entry.filter(|entry| entry.seq == seq && entry.at != Location::LOST).map(|entry| &mut entry.at)
+                entry.filter(|entry| entry.at != Location::LOST).map(|entry| &mut entry.at)
+            }
+            Effect::Marker(marker) => {
+                let entry = self.buckets.get_mut(&marker.bucket).and_then(|home| home.version_mut(&marker.key.0, seq));
+                entry.filter(|entry| entry.is_marker()).map(|entry| &mut entry.at)
+            }
+            Effect::LockVersion { of, .. } => {
+                self.buckets.get_mut(&of.bucket).and_then(|home| home.lock_place(of.version, seq))
+            }
+            Effect::TagVersion(of) => {
+                self.buckets.get_mut(&of.bucket).and_then(|home| home.tags_place(of.version, seq))
             }
             Effect::CreateUpload { bucket, .. } => {
                 self.buckets.get_mut(bucket).and_then(|home| home.uploads.place_mut(seq))
@@ -118,6 +144,8 @@ impl Index {
             Effect::Moved(effect) => return self.relocate(seq, at, effect),
             Effect::DeleteBucket { .. }
             | Effect::Delete { .. }
+            | Effect::DeleteVersion(_)
+            | Effect::LockClock { .. }
             | Effect::AbortUpload { .. }
             | Effect::Checkpoint
             | Effect::Nothing => None,
@@ -132,8 +160,10 @@ impl Index {
 
     /// Corrects the bytes that count towards the quota for a record that has moved.
     fn recharge(&mut self, effect: &Effect, old: Location, at: Location) {
-        let (Effect::Put(Put { bucket, .. }) | Effect::CreateUpload { bucket, .. } | Effect::PutPart { bucket, .. }) =
-            effect
+        let (Effect::Put(Put { bucket, .. })
+        | Effect::Marker(PutMarker { bucket, .. })
+        | Effect::CreateUpload { bucket, .. }
+        | Effect::PutPart { bucket, .. }) = effect
         else {
             return;
         };
@@ -151,10 +181,13 @@ impl Index {
                 let settings = self.buckets.get(bucket)?.settings.as_ref()?;
                 (settings.seq == seq).then_some(settings.at)
             }
-            Effect::Put(put) => {
-                let entry = self.buckets.get(&put.bucket)?.objects.get(put.key.0.as_bytes())?;
-                (entry.seq == seq).then_some(entry.at)
+            Effect::Put(put) => self.buckets.get(&put.bucket)?.version(&put.key.0, seq).map(|entry| entry.at),
+            Effect::Marker(marker) => {
+                let entry = self.buckets.get(&marker.bucket)?.version(&marker.key.0, seq)?;
+                entry.is_marker().then_some(entry.at)
             }
+            Effect::LockVersion { of, .. } => self.buckets.get(&of.bucket)?.lock_record(of.version, seq),
+            Effect::TagVersion(of) => self.buckets.get(&of.bucket)?.tags_record(of.version, seq),
             Effect::CreateUpload { bucket, .. } => self.buckets.get(bucket)?.uploads.get(seq).map(|upload| upload.at),
             Effect::PutPart { bucket, upload, part, .. } => {
                 self.buckets.get(bucket)?.uploads.get(*upload)?.part_at(part.number, seq)
@@ -162,6 +195,8 @@ impl Index {
             Effect::Moved(effect) => self.location(seq, effect),
             Effect::DeleteBucket { .. }
             | Effect::Delete { .. }
+            | Effect::DeleteVersion(_)
+            | Effect::LockClock { .. }
             | Effect::AbortUpload { .. }
             | Effect::Checkpoint
             | Effect::Nothing => None,
@@ -203,22 +238,30 @@ impl Index {
 
     fn put(&mut self, seq: u64, at: Location, put: &Put) -> Result<(), Error> {
         let home = self.buckets.get_mut(&put.bucket).ok_or(Error::NoSuchBucket)?;
+        let stamp = Stamp::new(put.time_ms, put.etag.parts, put.sealed).of_version(put.id.is_null());
+        let entry = ObjectEntry { at, seq, size: put.size, stamp, digest: put.etag.digest, bodies: put.bodies.clone() };
         let place = home.objects.find(put.key.0.as_bytes());
-        if home.take_effect(seq, &put.key, place) {
+        let current = place.ok().map(|place| home.objects.at(place));
+        if !put.id.is_null() || !put.lock.is_none() || !home.is_plain(current) {
+            self.put_version(put.bucket, &put.key, entry, put.id.imported(), put.lock);
+        } else if current.is_none_or(|current| current.seq <= seq) && home.take_null(seq, &put.key) {
             self.newest_ms = self.newest_ms.max(put.time_ms);
-            let stamp = Stamp::new(put.time_ms, put.etag.parts, put.sealed);
-            let entry =
-                ObjectEntry { at, seq, size: put.size, stamp, digest: put.etag.digest, bodies: put.bodies.clone() };
             home.bytes = home.bytes.wrapping_add(put.size);
             home.charged = home.charged.wrapping_add(quota_charge(put.size, at));
             let old = match place {
                 Ok(place) => Some(std::mem::replace(home.objects.at_mut(place), entry)),
                 Err(place) => {
                     home.objects.insert_at(place, &put.key.0, entry);
+                    self.totals.objects += 1;
                     None
                 }
             };
-            self.added_object(put.bucket, at, &put.bodies, old);
+            self.live.add(at);
+            // New references first: both objects may have the same body.
+            self.add_refs(put.bodies.as_slice());
+            if let Some(old) = old {
+                self.forget_version(put.bucket, &old, old.seq == seq);
+            }
         }
         if let Some(upload) = put.upload {
             self.remove_upload(put.bucket, upload);
@@ -226,55 +269,15 @@ impl Index {
         Ok(())
     }
 
-    /// Adds the name of an object whose record cannot be read, unless the name has another object.
+    /// Adds the name of an object whose record cannot be read, unless the name has a version.
     pub(crate) fn add_lost(&mut self, bucket: u64, key: &str, seq: u64) {
-        if self.buckets.get(&bucket).is_some_and(|home| home.object(key).is_none()) {
+        if self.buckets.get(&bucket).is_some_and(|home| home.versions(key).is_none()) {
             // Its storage time is unknown. It must not expire at once.
             let stamp = Stamp::new(self.newest_ms, 0, false);
             let bodies = Bodies::from_vec(Vec::new());
             let entry = ObjectEntry { at: Location::LOST, seq, size: 0, stamp, digest: [0; 16], bodies };
-            self.add_object(bucket, key, entry);
+            self.add_version(bucket, key, entry);
         }
-    }
-
-    /// Adds an object, replacing the one of its name.
-    pub(super) fn add_object(&mut self, bucket: u64, key: &str, entry: ObjectEntry) {
-        let Some(home) = self.buckets.get_mut(&bucket) else { return };
-        let at = entry.at;
-        let bodies = entry.bodies.clone();
-        home.bytes = home.bytes.wrapping_add(entry.size);
-        home.charged = home.charged.wrapping_add(quota_charge(entry.size, at));
-        self.newest_ms = self.newest_ms.max(entry.time_ms());
-        let old = home.objects.insert(key, entry);
-        self.added_object(bucket, at, &bodies, old);
-    }
-
-    fn added_object(&mut self, bucket: u64, at: Location, bodies: &Bodies, old: Option<ObjectEntry>) {
-        self.totals.objects += 1;
-        self.live.add(at);
-        // New references first: both objects may have the same body.
-        self.add_refs(bodies.as_slice());
-        self.forget_object(bucket, old);
-    }
-
-    fn delete(&mut self, seq: u64, bucket: u64, key: &Key) {
-        let Some(home) = self.buckets.get_mut(&bucket) else { return };
-        let place = home.objects.find(key.0.as_bytes());
-        if home.take_effect(seq, key, place) {
-            let old = place.ok().map(|place| home.objects.remove_at(place));
-            self.forget_object(bucket, old);
-        }
-    }
-
-    fn forget_object(&mut self, bucket: u64, old: Option<ObjectEntry>) {
-        let Some(old) = old else { return };
-        if let Some(home) = self.buckets.get_mut(&bucket) {
-            home.bytes = home.bytes.wrapping_sub(old.size);
-            home.charged = home.charged.wrapping_sub(quota_charge(old.size, old.at));
-        }
-        self.totals.objects -= 1;
-        self.live.sub(old.at);
-        self.drop_refs(old.bodies.as_slice());
     }
 
     pub(super) fn add_upload(&mut self, bucket: u64, seq: u64, upload: Upload) -> Result<(), Error> {
@@ -338,16 +341,13 @@ impl Index {
         for upload in uploads {
             self.remove_upload(id, upload);
         }
-        // Objects remain only if the records that deleted them are lost.
-        let keys: Vec<String> = self
-            .buckets
-            .get(&id)
-            .into_iter()
-            .flat_map(|bucket| bucket.objects.iter().map(|(key, _)| key.to_owned()))
-            .collect();
-        for key in keys {
-            let old = self.buckets.get_mut(&id).and_then(|home| home.objects.remove(key.as_bytes()));
-            self.forget_object(id, old);
+        // Versions remain only if the records that deleted them are lost.
+        let versions: Vec<(String, u64)> = self.buckets.get(&id).map_or_else(Vec::new, |bucket| {
+            let names = bucket.names_from(b"");
+            names.flat_map(|name| name.oldest_first().map(move |entry| (name.key.to_owned(), entry.seq))).collect()
+        });
+        for (key, version) in versions {
+            self.take_version(id, &key, version, false);
         }
         if let Some(bucket) = self.buckets.remove(&id) {
             self.live.sub(bucket.at);
@@ -365,8 +365,11 @@ impl Index {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::index::entry::Key;
     use crate::limits::SEGMENTS_START;
     use crate::types::Etag;
+    use crate::version::Lock;
+    use crate::wire::payload::RecordedId;
 
     fn place(page: u64) -> Location {
         Location::new(SEGMENTS_START + page * 4096, 64)
@@ -382,12 +385,25 @@ mod tests {
         let create = Effect::CreateBucket { name: "b".into(), time_ms: 0, tags: Arc::default() };
         index.apply(bucket, place(0), &create).unwrap();
         let key = || Key("k".into());
-        let id = [7; 16];
-        let create = Effect::CreateUpload { bucket, key: key(), id, time_ms: 0, sealed: false, declared: None };
+        let create =
+            Effect::CreateUpload { bucket, key: key(), id: [7; 16], time_ms: 0, sealed: false, declared: None };
         index.apply(upload, place(1), &create).unwrap();
         let etag = Etag { digest: [0; 16], parts: 0 };
         let bodies = || Bodies::from_vec(Vec::new());
-        let put = Put { bucket, key: key(), size: 0, time_ms: 0, etag, sealed: false, bodies: bodies(), upload: None };
+        let id = RecordedId::Null;
+        let lock = Lock::default();
+        let put = Put {
+            bucket,
+            key: key(),
+            size: 0,
+            time_ms: 0,
+            etag,
+            sealed: false,
+            bodies: bodies(),
+            upload: None,
+            id,
+            lock,
+        };
         let body = BodyId(3);
         index.add_body(body, place(2), Shares::of(&[], 1 << 20));
         let part = Part { number: 1, body, size: 0, salt: [0; 24], etag: etag.digest };

@@ -4,17 +4,21 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::entry::{Key, ObjectEntry, Properties};
+use super::history::History;
 use super::location::Location;
 use super::uploads::{Upload, Uploads};
-use crate::key_map::{KeyMap, KeyPlace};
-use crate::sabotage::{self, Sabotage};
+use super::versions::Attributes;
+use crate::key_map::KeyMap;
 use crate::types::{BucketInfo, BucketSettings, BucketUsage, UploadRef};
+use crate::version::{BucketLock, Versioning};
 
 /// The outcome of a write for its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outcome {
     Absent,
     Present(Properties),
+    /// A version is deleted: the outcome depends on the others.
+    Undecided,
 }
 
 /// In-flight writes of a name.
@@ -45,12 +49,17 @@ pub(crate) struct Bucket {
     pub(super) settings: Option<Settings>,
     /// Number of in-flight changes of its settings.
     pub(super) settings_pending: u32,
+    /// Whether one of them changes its versioning or object lock.
+    pub(super) versioning_pending: bool,
     /// Whether its deletion is in flight.
     pub(super) deleting: bool,
+    /// The current versions that are objects. The other versions are in `history`.
     pub(super) objects: KeyMap<ObjectEntry>,
+    pub(super) history: History,
+    pub(super) attributes: Attributes,
     pub(super) pending: BTreeMap<Key, Pending>,
     pub(super) uploads: Uploads,
-    /// Plaintext bytes of its objects, and of the parts of its uploads.
+    /// Plaintext bytes of its versions, and of the parts of its uploads.
     pub(super) bytes: u64,
     /// Bytes that count towards the quota: `bytes`, and the records.
     pub(super) charged: u64,
@@ -71,6 +80,9 @@ impl Bucket {
         BucketUsage {
             name: self.name.to_string(),
             objects: self.objects.len() as u64,
+            noncurrent: self.history.objects,
+            markers: self.history.markers,
+            noncurrent_bytes: self.history.bytes,
             uploads: self.uploads.len() as u64,
             bytes: self.bytes,
             charged: self.charged,
@@ -83,6 +95,12 @@ impl Bucket {
             Some(settings) => settings.settings.clone(),
             None => BucketSettings { tags: self.created_tags.clone(), ..BucketSettings::default() },
         }
+    }
+
+    /// Returns the versioning state and the object lock.
+    pub(crate) fn versioning(&self) -> (Versioning, Option<BucketLock>) {
+        let set = self.settings.as_ref().map(|set| (set.settings.versioning, set.settings.lock));
+        set.unwrap_or_default()
     }
 
     pub(crate) fn lifecycle(&self) -> Option<Arc<[u8]>> {
@@ -170,29 +188,16 @@ impl Bucket {
             created_tags: Arc::default(),
             settings: None,
             settings_pending: 0,
+            versioning_pending: false,
             deleting: false,
             objects: Default::default(),
+            history: Default::default(),
+            attributes: Default::default(),
             pending: Default::default(),
             uploads: Default::default(),
             bytes: 0,
             charged: 0,
             reserved: 0,
-        }
-    }
-
-    /// Returns whether a write of a name counts, or a newer one has already been applied. `place`
-    /// is the result of looking up the name.
-    pub(super) fn take_effect(&mut self, seq: u64, key: &Key, place: Result<KeyPlace, KeyPlace>) -> bool {
-        if place.is_ok_and(|place| self.objects.at(place).seq > seq) {
-            return false;
-        }
-        match self.pending.get_mut(key) {
-            Some(pending) if pending.applied > seq && !sabotage::is(Sabotage::ForgetDeletions) => false,
-            Some(pending) => {
-                pending.applied = seq;
-                true
-            }
-            None => true,
         }
     }
 }

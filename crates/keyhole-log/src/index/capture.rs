@@ -11,17 +11,25 @@ use super::bucket::{Bucket, Pending, Settings};
 use super::entry::{Bodies, Key, ObjectEntry, Stamp};
 use super::location::{Location, Share, Shares};
 use super::uploads::Upload;
+use super::versions::{Attributes, LockEntry, TagsEntry};
 use crate::limits::checkpoint_record;
 use crate::types::{BodyId, UploadIdentity};
+use crate::version::Versioning;
 use crate::wire::checkpoint::{CheckpointItems, Item, SegmentItem};
 
 /// Progress of the capture of the index.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Capture {
-    /// A bucket (by identity, or the next existing one), and its objects after this key.
-    Objects {
+    /// A bucket (by identity, or the next existing one), and its versions after this key and number.
+    Versions {
         bucket: u64,
-        after: Option<Key>,
+        after: Option<(Key, u64)>,
+    },
+    /// The ids, locks or tags of that bucket's versions from this one on.
+    Attributes {
+        bucket: u64,
+        kind: AttributeKind,
+        version: u64,
     },
     /// The uploads of that bucket from this one on, and the attempts at their parts after this
     /// number and sequence number.
@@ -36,14 +44,23 @@ pub(crate) enum Capture {
     Done,
 }
 
+/// What belongs to versions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AttributeKind {
+    Ids,
+    Locks,
+    Tags,
+}
+
 impl Default for Capture {
     fn default() -> Self {
-        Capture::Objects { bucket: 0, after: None }
+        Capture::Versions { bucket: 0, after: None }
     }
 }
 
 impl Index {
-    /// Captures floors: names with an in-flight write, and the highest number applied since. Must
+    /// Captures floors: names with an in-flight write, and the highest number of a write of their `null`
+    /// versions applied since. Must
     /// run at the moment the checkpoint begins. Each result is for one record.
     pub(crate) fn capture_floors(&self) -> Vec<Vec<u8>> {
         let most = self.checkpoint_record();
@@ -76,7 +93,8 @@ impl Index {
         let mut capture = capture;
         while out.len() < self.checkpoint_record() && capture != Capture::Done {
             capture = match capture {
-                Capture::Objects { bucket, after } => self.capture_objects(bucket, after, out),
+                Capture::Versions { bucket, after } => self.capture_versions(bucket, after, out),
+                Capture::Attributes { bucket, kind, version } => self.capture_attributes(bucket, kind, version, out),
                 Capture::Uploads { bucket, upload, part } => self.capture_uploads(bucket, upload, part, out),
                 Capture::Bodies { from } => self.capture_bodies(from, out),
                 Capture::Done => Capture::Done,
@@ -85,7 +103,7 @@ impl Index {
         capture
     }
 
-    fn capture_objects(&self, bucket: u64, after: Option<Key>, out: &mut Vec<u8>) -> Capture {
+    fn capture_versions(&self, bucket: u64, after: Option<(Key, u64)>, out: &mut Vec<u8>) -> Capture {
         let Some((&id, home)) = self.buckets.range(bucket..).next() else {
             return Capture::Bodies { from: BodyId(0) };
         };
@@ -95,21 +113,41 @@ impl Index {
             home.capture(id, out);
         }
         Item::Home { bucket: id }.encode(out);
-        let from = after.as_ref().map_or("", |key| &key.0);
-        for (key, entry) in home.objects_from(from) {
-            if after.as_ref().is_some_and(|after| *after.0 == *key) {
-                continue;
-            }
-            entry.item(key).encode(out);
-            if out.len() >= self.checkpoint_record() {
-                return Capture::Objects { bucket: id, after: Some(key.into()) };
+        let from = after.as_ref().map_or("", |(key, _)| &key.0);
+        for name in home.names_from(from.as_bytes()) {
+            // Oldest first: a version that becomes current or noncurrent keeps its place.
+            let mut seq = after.as_ref().filter(|(key, _)| *key.0 == *name.key).map_or(0, |(_, seq)| *seq);
+            while let Some(entry) = name.above(seq) {
+                entry.item(name.key).encode(out);
+                seq = entry.seq;
+                if out.len() >= self.checkpoint_record() {
+                    return Capture::Versions { bucket: id, after: Some((name.key.into(), seq)) };
+                }
             }
         }
-        Capture::Uploads { bucket: id, upload: 0, part: None }
+        Capture::Attributes { bucket: id, kind: AttributeKind::Ids, version: 0 }
+    }
+
+    fn capture_attributes(&self, bucket: u64, kind: AttributeKind, version: u64, out: &mut Vec<u8>) -> Capture {
+        let uploads = Capture::Uploads { bucket, upload: 0, part: None };
+        let Some(home) = self.buckets.get(&bucket).filter(|home| !home.attributes.is_empty()) else { return uploads };
+        Item::Home { bucket }.encode(out);
+        for (version, item) in home.attributes.items(kind, version) {
+            if out.len() >= self.checkpoint_record() {
+                return Capture::Attributes { bucket, kind, version };
+            }
+            item.encode(out);
+        }
+        let next = |kind| Capture::Attributes { bucket, kind, version: 0 };
+        match kind {
+            AttributeKind::Ids => next(AttributeKind::Locks),
+            AttributeKind::Locks => next(AttributeKind::Tags),
+            AttributeKind::Tags => uploads,
+        }
     }
 
     fn capture_uploads(&self, bucket: u64, upload: u64, part: Option<(u16, u64)>, out: &mut Vec<u8>) -> Capture {
-        let next = Capture::Objects { bucket: bucket + 1, after: None };
+        let next = Capture::Versions { bucket: bucket + 1, after: None };
         let Some(home) = self.buckets.get(&bucket) else { return next };
         let Some((seq, found)) = home.uploads.from(upload).next() else { return next };
         let part = part.filter(|_| seq == upload);
@@ -155,6 +193,9 @@ impl Bucket {
         let cors = settings.cors.clone();
         let tags = settings.tags.clone();
         Item::Bucket { id, at, time_ms, settings_at, settings_seq, settings, name }.encode(out);
+        if let (versioning @ (Versioning::Enabled | Versioning::Suspended), lock) = self.versioning() {
+            Item::Versioning { bucket: id, versioning, lock }.encode(out);
+        }
         if !policy.is_empty() {
             Item::Policy { bucket: id, policy: &policy }.encode(out);
         }
@@ -172,6 +213,9 @@ impl Bucket {
 
 impl ObjectEntry {
     fn item<'a>(&self, key: &'a str) -> Item<'a> {
+        if self.is_marker() {
+            return Item::Marker { at: self.at.raw(), seq: self.seq, stamp: self.stamp.0, key };
+        }
         Item::Object {
             at: self.at.raw(),
             seq: self.seq,
@@ -180,6 +224,27 @@ impl ObjectEntry {
             digest: self.digest,
             bodies: self.bodies.as_slice().to_vec(),
             key,
+        }
+    }
+}
+
+impl Attributes {
+    /// Returns the items of this kind, each with its version, from a version on.
+    fn items(&self, kind: AttributeKind, version: u64) -> Box<dyn Iterator<Item = (u64, Item<'static>)> + '_> {
+        match kind {
+            AttributeKind::Ids => {
+                let ids = self.ids().from(&version);
+                Box::new(ids.map(|(&version, &id)| (version, Item::VersionId { version, id })))
+            }
+            AttributeKind::Locks => Box::new(self.locks.from(&version).map(|(&version, entry)| {
+                let LockEntry { at, seq, size, lock } = *entry;
+                (version, Item::VersionLock { version, at: at.raw(), seq, size, lock })
+            })),
+            AttributeKind::Tags => {
+                Box::new(self.tags.from(&version).map(|(&version, entry)| {
+                    (version, Item::VersionTags { version, at: entry.at.raw(), seq: entry.seq })
+                }))
+            }
         }
     }
 }
@@ -276,7 +341,32 @@ impl Loader {
                 let at = Location::from_raw(at);
                 let bodies = Bodies::from_vec(bodies);
                 let entry = ObjectEntry { at, seq, size, stamp: Stamp(stamp), digest, bodies };
-                index.add_object(self.home, key, entry);
+                index.add_loaded(self.home, key, entry);
+            }
+            Item::Marker { at, seq, stamp, key } => {
+                let at = Location::from_raw(at);
+                let bodies = Bodies::Marker;
+                let entry = ObjectEntry { at, seq, size: 0, stamp: Stamp(stamp), digest: [0; 16], bodies };
+                index.add_loaded(self.home, key, entry);
+            }
+            Item::VersionId { version, id } => {
+                if let Some(home) = index.buckets.get_mut(&self.home) {
+                    home.attributes.set_id(version, id);
+                }
+            }
+            Item::VersionLock { version, at, seq, size, lock } => {
+                let lock = index.recovered_lock(lock);
+                index.set_lock(self.home, version, LockEntry { at: Location::from_raw(at), seq, size, lock });
+            }
+            Item::VersionTags { version, at, seq } => {
+                index.set_tags(self.home, version, TagsEntry { at: Location::from_raw(at), seq });
+            }
+            Item::LockClock { time_ms } => index.lock_clock_ms = index.lock_clock_ms.max(time_ms),
+            Item::Versioning { bucket, versioning, lock } => {
+                if let Some(set) = index.buckets.get_mut(&bucket).and_then(|home| home.settings.as_mut()) {
+                    set.settings.versioning = versioning;
+                    set.settings.lock = lock;
+                }
             }
             Item::Upload { seq, at, id, time_ms, sealed, declared, key } => {
                 let at = Location::from_raw(at);

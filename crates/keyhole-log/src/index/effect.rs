@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use super::entry::{Bodies, Key};
 use crate::types::{BodyId, BucketSettings, Etag, Part};
-use crate::wire::payload::{Bytes, RecordPayload, Run};
+use crate::version::Lock;
+use crate::wire::payload::{Bytes, NamedVersion, RecordPayload, RecordedId, Run};
 
 /// The effect of a record on the index.
 #[derive(Debug, Clone)]
@@ -30,9 +31,20 @@ pub(crate) enum Effect {
         runs: Vec<Run>,
     },
     Put(Put),
+    /// Deletes the `null` version.
     Delete {
         bucket: u64,
         key: Key,
+    },
+    Marker(PutMarker),
+    DeleteVersion(VersionOf),
+    LockVersion {
+        of: VersionOf,
+        lock: Lock,
+    },
+    TagVersion(VersionOf),
+    LockClock {
+        time_ms: u64,
     },
     CreateUpload {
         bucket: u64,
@@ -72,6 +84,31 @@ pub(crate) struct Put {
     pub(crate) bodies: Bodies,
     /// The upload that it completes.
     pub(crate) upload: Option<u64>,
+    pub(crate) id: RecordedId,
+    pub(crate) lock: Lock,
+}
+
+/// A delete marker to store.
+#[derive(Debug, Clone)]
+pub(crate) struct PutMarker {
+    pub(crate) bucket: u64,
+    pub(crate) key: Key,
+    pub(crate) time_ms: u64,
+    pub(crate) id: RecordedId,
+}
+
+/// A version of a name, by its sequence number.
+#[derive(Debug, Clone)]
+pub(crate) struct VersionOf {
+    pub(crate) bucket: u64,
+    pub(crate) key: Key,
+    pub(crate) version: u64,
+}
+
+impl From<&NamedVersion<'_>> for VersionOf {
+    fn from(of: &NamedVersion<'_>) -> Self {
+        VersionOf { bucket: of.bucket, key: of.key.into(), version: of.version }
+    }
 }
 
 impl Effect {
@@ -100,7 +137,19 @@ impl Effect {
                 sealed: put.sealed,
                 bodies: Bodies::of(&put.parts),
                 upload: put.upload,
+                id: put.id,
+                lock: put.lock,
             }),
+            RecordPayload::MarkerPut(marker) => Effect::Marker(PutMarker {
+                bucket: marker.bucket,
+                key: marker.key.into(),
+                time_ms: marker.time_ms,
+                id: marker.id,
+            }),
+            RecordPayload::VersionDelete { of, .. } => Effect::DeleteVersion(of.into()),
+            RecordPayload::VersionLock { of, lock, .. } => Effect::LockVersion { of: of.into(), lock: *lock },
+            RecordPayload::VersionTags { of, .. } => Effect::TagVersion(of.into()),
+            RecordPayload::LockClock { time_ms } => Effect::LockClock { time_ms: *time_ms },
             RecordPayload::Tombstone { bucket, key, .. } => Effect::Delete { bucket: *bucket, key: (*key).into() },
             RecordPayload::UploadCreate(create) => Effect::CreateUpload {
                 bucket: create.bucket,

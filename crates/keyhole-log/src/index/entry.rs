@@ -37,6 +37,8 @@ pub(crate) enum Bodies {
     // A thin pointer keeps the common variants small.
     #[allow(clippy::box_collection)]
     Many(Box<Vec<BodyId>>),
+    /// Those of a delete marker.
+    Marker,
 }
 
 impl Bodies {
@@ -58,17 +60,20 @@ impl Bodies {
         match self {
             Bodies::One(one) => std::slice::from_ref(one),
             Bodies::Many(many) => many,
+            Bodies::Marker => &[],
         }
     }
 }
 
-/// Storage time, number of ETag parts, and sealed flag of an object, in one word.
+/// Storage time, number of ETag parts, and flags of a version, in one word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stamp(pub(super) u64);
 
 impl Stamp {
     const TIME_BITS: u32 = 48;
-    const PARTS_BITS: u32 = 15;
+    const PARTS_BITS: u32 = 14;
+    /// Flag of a version that is not the `null` version.
+    const VERSION: u64 = 1 << 63;
     const TIME_MAX: u64 = (1 << Self::TIME_BITS) - 1;
 
     /// Packs the fields. Times after the year 10,000 are clamped to it.
@@ -79,12 +84,21 @@ impl Stamp {
         Stamp(time_ms.min(Self::TIME_MAX) | flags << Self::TIME_BITS)
     }
 
+    /// Returns the stamp of a version that is the `null` version or not.
+    pub(super) fn of_version(self, is_null: bool) -> Self {
+        Stamp(if is_null { self.0 & !Self::VERSION } else { self.0 | Self::VERSION })
+    }
+
+    pub(super) fn is_null(self) -> bool {
+        self.0 & Self::VERSION == 0
+    }
+
     pub(super) fn time_ms(self) -> u64 {
         self.0 & Self::TIME_MAX
     }
 
     pub(super) fn parts(self) -> u16 {
-        (self.0 >> (Self::TIME_BITS + 1)) as u16
+        (self.0 >> (Self::TIME_BITS + 1)) as u16 & ((1 << Self::PARTS_BITS) - 1)
     }
 
     pub(super) fn sealed(self) -> bool {
@@ -92,7 +106,7 @@ impl Stamp {
     }
 }
 
-/// An object.
+/// A version of an object, or a delete marker.
 #[derive(Debug, Clone)]
 pub(crate) struct ObjectEntry {
     pub(crate) at: Location,
@@ -132,6 +146,16 @@ impl ObjectEntry {
         ObjectFacts { size: self.size, stamp: self.stamp, digest: self.digest }
     }
 
+    /// Returns whether this is a delete marker.
+    pub(crate) fn is_marker(&self) -> bool {
+        matches!(self.bodies, Bodies::Marker)
+    }
+
+    /// Returns whether this is the `null` version of its name.
+    pub(crate) fn is_null(&self) -> bool {
+        self.stamp.is_null()
+    }
+
     pub(crate) fn time_ms(&self) -> u64 {
         self.stamp.time_ms()
     }
@@ -153,7 +177,7 @@ impl ObjectFacts {
     /// Returns whether these facts and bodies are those of the object that a record stores.
     pub(crate) fn are_of(&self, bodies: &[BodyId], put: &ObjectPut<'_>) -> bool {
         self.size == put.size
-            && self.stamp == Stamp::new(put.time_ms, put.etag.parts, put.sealed)
+            && self.stamp == Stamp::new(put.time_ms, put.etag.parts, put.sealed).of_version(put.id.is_null())
             && self.digest == put.etag.digest
             && bodies.iter().eq(put.parts.iter().map(|part| &part.body))
     }
@@ -167,7 +191,11 @@ mod tests {
     fn stamp_of_extreme_values_round_trips() {
         for (time, parts, sealed) in [(0, 0, false), (1_700_000_000_000, 10_000, true), ((1 << 48) - 1, 1, false)] {
             let stamp = Stamp::new(time, parts, sealed);
-            assert_eq!((stamp.time_ms(), stamp.parts(), stamp.sealed()), (time, parts, sealed));
+            for is_null in [true, false] {
+                let stamp = stamp.of_version(is_null);
+                assert_eq!((stamp.time_ms(), stamp.parts(), stamp.sealed()), (time, parts, sealed));
+                assert_eq!(stamp.is_null(), is_null);
+            }
         }
         assert_eq!(Stamp::new(u64::MAX, 0, true).time_ms(), (1 << 48) - 1);
     }

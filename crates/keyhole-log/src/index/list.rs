@@ -1,8 +1,11 @@
 //! Listings: keys in the binary order of UTF-8, grouped at a delimiter.
 
 use super::bucket::Bucket;
+use super::entry::ObjectEntry;
+use super::versions::Name;
 use crate::limits::LIST_MAX;
 use crate::types::{ListObjects, ListUploads, Listed, ListedUpload, Listing, UploadListing};
+use crate::version::{ListVersions, ListedVersion, VersionId, VersionIds, VersionListing};
 
 /// The filter of both kinds of listing.
 struct Filter<'a> {
@@ -79,6 +82,11 @@ impl<'a> Filter<'a> {
     }
 }
 
+/// Returns the number of the position after a version: newer versions come first.
+fn after_version(seq: u64) -> u64 {
+    (!seq).saturating_add(1)
+}
+
 /// Returns the position after all entries of a key.
 fn next_key(key: &str) -> ListPosition {
     let mut key = key.as_bytes().to_vec();
@@ -130,6 +138,49 @@ impl Bucket {
             Rolled::Item(upload) => ListedUpload::Upload(upload),
         });
         UploadListing { entries: entries.collect(), truncated }
+    }
+
+    pub(crate) fn list_versions(&self, list: &ListVersions, ids: VersionIds) -> VersionListing {
+        let filter = Filter::new(&list.prefix, list.delimiter.as_deref(), list.limit);
+        let mut start = filter.start(list.after.as_ref().map(|(key, _)| key.as_str()));
+        if let Some((key, Some(id))) = &list.after {
+            // A deleted version still has its place, if its number is known.
+            let number = match (self.version_by_id(key, *id, ids), id) {
+                (Some(entry), _) => after_version(entry.seq),
+                (None, VersionId::Id(id)) => ids.seq(id).map_or(0, after_version),
+                (None, VersionId::Null) => 0,
+            };
+            if key.starts_with(&list.prefix) {
+                start = ListPosition { key: key.as_bytes().to_vec(), number };
+            }
+        }
+        let (entries, truncated) = filter.collect(start, |place| self.version_at(place));
+        let next = entries.last().filter(|_| truncated).map(|last| match last {
+            Rolled::Prefix(prefix) => (prefix.clone(), None),
+            Rolled::Item((name, entry)) => (name.key.to_owned(), Some(VersionId::Id(ids.id(entry.seq)))),
+        });
+        let entries = entries.into_iter().map(|entry| match entry {
+            Rolled::Prefix(prefix) => ListedVersion::Prefix(prefix),
+            Rolled::Item((name, entry)) => ListedVersion::Version(self.version_info(&name, entry, ids)),
+        });
+        VersionListing { entries: entries.collect(), next }
+    }
+
+    /// Returns the first version at or after a position: of each key the newest first.
+    fn version_at(&self, place: &ListPosition) -> Option<(&str, (Name<'_>, &ObjectEntry), ListPosition)> {
+        let mut names = self.names_from(&place.key);
+        let first = names.next()?;
+        let (name, entry) = if place.number > 0 && first.key.as_bytes() == place.key {
+            match first.below((!place.number).saturating_add(1)) {
+                Some(entry) => (first, entry),
+                None => names.next().map(|name| (name, name.newest()))?,
+            }
+        } else {
+            (first, first.newest())
+        };
+        let key = name.key;
+        let after = ListPosition { key: key.as_bytes().to_vec(), number: after_version(entry.seq) };
+        Some((key, (name, entry), after))
     }
 
     fn upload_at(&self, place: &ListPosition) -> Option<(&str, crate::types::UploadRef, ListPosition)> {

@@ -13,24 +13,27 @@
 
 mod admit;
 mod apply;
+mod apply_version;
 mod bucket;
 mod capture;
 mod effect;
 mod entry;
+mod history;
 mod list;
 mod location;
 mod recount;
 mod reserve;
 mod room;
 mod uploads;
+mod versions;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 pub(crate) use bucket::{Bucket, Outcome};
 pub(crate) use capture::{Capture, Loader};
-pub(crate) use effect::Effect;
 #[cfg(test)]
 pub(crate) use effect::Put;
+pub(crate) use effect::{Effect, PutMarker};
 #[cfg(test)]
 pub(crate) use entry::Key;
 pub(crate) use entry::{Bodies, BodyEntry, ObjectEntry, ObjectFacts, Properties};
@@ -39,6 +42,7 @@ pub use recount::LiveMismatch;
 pub use room::IndexLimits;
 pub(crate) use room::quota_charge;
 pub(crate) use uploads::Upload;
+pub(crate) use versions::Name;
 
 use crate::limits::CHECKPOINTS_KEPT;
 use crate::sorted::{Place, SortedMap};
@@ -68,6 +72,8 @@ pub(crate) struct Index {
     /// Latest time of any object, part or upload since the log was opened, including deleted ones.
     pub(crate) newest_ms: u64,
     pub(crate) live: Live,
+    /// The time that retention is compared with, in ms since 1970. It never goes back.
+    pub(crate) lock_clock_ms: u64,
     /// The checkpoints that the superblock points to, newest first.
     pub(crate) checkpoints: Vec<Checkpoint>,
     /// Records of the checkpoint being written.
@@ -107,7 +113,11 @@ impl Replaying {
 /// Totals kept up to date.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Totals {
+    /// Current objects.
     pub(crate) objects: u64,
+    /// Noncurrent versions that are objects.
+    pub(crate) noncurrent: u64,
+    pub(crate) markers: u64,
     pub(crate) uploads: u64,
     /// Bytes allocated outside the entries of bodies.
     pub(crate) shares: u64,
@@ -137,6 +147,10 @@ impl Index {
         // replayed, or never will be.
         for bucket in self.buckets.values_mut() {
             bucket.pending.clear();
+            // Of versions that were deleted, or whose records are lost.
+            for at in bucket.forget_strays() {
+                self.live.sub(at);
+            }
         }
     }
 
@@ -198,10 +212,24 @@ impl Index {
         self.bodies.iter().any(|(_, body)| lost(body.at)) || self.objects().any(|(.., entry)| lost(entry.at))
     }
 
-    /// Iterates over all objects: bucket, key, entry.
+    /// Iterates over all versions, delete markers included: bucket, key, entry.
+    pub(crate) fn versions(&self) -> impl Iterator<Item = (&str, &str, &ObjectEntry)> {
+        self.buckets.values().flat_map(|bucket| {
+            let names = bucket.names_from(b"");
+            names.flat_map(move |name| name.oldest_first().map(move |entry| (&*bucket.name, name.key, entry)))
+        })
+    }
+
+    /// Iterates over all versions that are objects: bucket, key, entry.
     pub(crate) fn objects(&self) -> impl Iterator<Item = (&str, &str, &ObjectEntry)> {
-        let buckets = self.buckets.values();
-        buckets.flat_map(|bucket| bucket.objects.iter().map(|(key, entry)| (&*bucket.name, key, entry)))
+        self.versions().filter(|(.., entry)| !entry.is_marker())
+    }
+
+    /// Iterates over the records of locks and tags of versions: bucket, sequence number, location.
+    pub(crate) fn attribute_records(&self) -> impl Iterator<Item = (&str, u64, Location)> {
+        self.buckets
+            .values()
+            .flat_map(|bucket| bucket.attribute_records().map(move |(seq, at)| (&*bucket.name, seq, at)))
     }
 
     /// Iterates over all buckets: sequence number, name and record, and number
@@ -229,9 +257,20 @@ impl Index {
         })
     }
 
+    /// Returns the plaintext bytes of noncurrent versions.
+    pub(crate) fn noncurrent_bytes(&self) -> u64 {
+        self.buckets.values().map(|bucket| bucket.history.bytes).sum()
+    }
+
+    /// Returns the plaintext bytes of the versions that are locked now.
+    pub(crate) fn locked_bytes(&self) -> u64 {
+        self.buckets.values().map(|bucket| bucket.locked_bytes(self.lock_clock_ms)).sum()
+    }
+
     /// Returns the memory used by the index in bytes, including keys.
     pub(crate) fn allocated(&self) -> u64 {
-        let objects: usize = self.buckets.values().map(|bucket| bucket.objects.allocated()).sum();
+        let of = |home: &Bucket| home.objects.allocated() + home.history.allocated() + home.attributes.allocated();
+        let objects: usize = self.buckets.values().map(of).sum();
         let tables = objects + self.bodies.allocated() + self.live.allocated();
         let checkpoints = self.checkpoints.iter().map(|checkpoint| checkpoint.records.capacity() * 8).sum::<usize>();
         let uploads: usize = self.buckets.values().map(|bucket| bucket.uploads.allocated()).sum();

@@ -21,7 +21,8 @@ impl Index {
         for bucket in self.buckets.values() {
             live.add(bucket.at);
             bucket.settings.iter().for_each(|settings| live.add(settings.at));
-            bucket.objects.iter().for_each(|(_, entry)| live.add(entry.at));
+            bucket.names_from(b"").flat_map(|name| name.oldest_first()).for_each(|entry| live.add(entry.at));
+            bucket.attributes.places().for_each(|at| live.add(at));
             for (_, upload) in bucket.uploads.iter() {
                 live.add(upload.at);
                 upload.parts.iter().for_each(|part| live.add(part.at));

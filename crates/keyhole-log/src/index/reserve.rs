@@ -2,13 +2,15 @@
 
 use super::Index;
 use super::bucket::{Bucket, Outcome};
-use super::effect::Effect;
+use super::effect::{Effect, VersionOf};
 use super::entry::Key;
 use super::entry::Properties;
 use super::uploads::Upload;
 use crate::Error;
 use crate::limits::QUOTA_SHARE;
-use crate::types::{CompleteUpload, Condition};
+use crate::types::{BucketSettings, CompleteUpload, Condition};
+use crate::version::{BucketLock, Versioning};
+use crate::wire::payload::RecordedId;
 
 impl Index {
     /// Returns the bucket for a write into it.
@@ -30,7 +32,10 @@ impl Index {
         if bucket.deleting {
             return Err(Error::Conflict);
         }
-        if !bucket.objects.is_empty() || bucket.pending.values().any(|name| !name.writes.is_empty()) {
+        if !bucket.objects.is_empty()
+            || !bucket.history.is_empty()
+            || bucket.pending.values().any(|name| !name.writes.is_empty())
+        {
             return Err(Error::BucketNotEmpty);
         }
         if let Some(bucket) = self.buckets.get_mut(&id) {
@@ -47,9 +52,10 @@ impl Index {
     }
 
     /// Counts an in-flight change of a bucket's settings.
-    pub(crate) fn reserve_settings(&mut self, bucket: u64) {
+    pub(crate) fn reserve_settings(&mut self, bucket: u64, changes_versioning: bool) {
         if let Some(home) = self.buckets.get_mut(&bucket) {
             home.settings_pending += 1;
+            home.versioning_pending |= changes_versioning;
         }
     }
 
@@ -90,6 +96,7 @@ impl Index {
             }
             Effect::Put(put) => {
                 self.release_name(put.bucket, &put.key, seq);
+                self.release_import(put.bucket, put.id);
                 match put.upload {
                     // The bytes of its parts are already counted.
                     Some(upload) => self.set_closing(put.bucket, upload, false),
@@ -97,15 +104,60 @@ impl Index {
                 }
             }
             Effect::Delete { bucket, key } => self.release_name(*bucket, key, seq),
+            Effect::Marker(marker) => {
+                self.release_name(marker.bucket, &marker.key, seq);
+                self.release_import(marker.bucket, marker.id);
+                self.release_bytes(marker.bucket, QUOTA_SHARE);
+            }
+            Effect::DeleteVersion(of) => {
+                self.release_name(of.bucket, &of.key, seq);
+                self.release_version(of);
+            }
+            Effect::LockVersion { of, .. } | Effect::TagVersion(of) => self.release_version(of),
             Effect::AbortUpload { bucket, upload } => self.set_closing(*bucket, *upload, false),
             Effect::PutPart { bucket, part, .. } => self.release_bytes(*bucket, part.size + QUOTA_SHARE),
             Effect::CreateUpload { bucket, .. } => self.release_bytes(*bucket, QUOTA_SHARE),
             Effect::SetBucket { bucket, .. } => {
                 if let Some(home) = self.buckets.get_mut(bucket) {
-                    home.settings_pending -= 1;
+                    // A bucket that is created with settings did not exist when they were reserved.
+                    home.settings_pending = home.settings_pending.saturating_sub(1);
+                    // A change of the versioning excludes any other.
+                    home.versioning_pending &= home.settings_pending > 0;
                 }
             }
-            Effect::Body { .. } | Effect::Moved(_) | Effect::Checkpoint | Effect::Nothing => {}
+            Effect::Body { .. }
+            | Effect::Moved(_)
+            | Effect::LockClock { .. }
+            | Effect::Checkpoint
+            | Effect::Nothing => {}
+        }
+    }
+
+    /// Reserves the id of a version that is imported.
+    pub(crate) fn reserve_import(&mut self, bucket: u64, id: RecordedId) {
+        if let (Some(home), Some(id)) = (self.buckets.get_mut(&bucket), id.imported()) {
+            home.set_importing(id, true);
+        }
+    }
+
+    fn release_import(&mut self, bucket: u64, id: RecordedId) {
+        if let Some(id) = id.imported()
+            && let Some(home) = self.buckets.get_mut(&bucket)
+        {
+            home.set_importing(id, false);
+        }
+    }
+
+    /// Reserves a version for its deletion, or for a change of its lock or tags.
+    pub(crate) fn reserve_version(&mut self, bucket: u64, version: u64) {
+        if let Some(home) = self.buckets.get_mut(&bucket) {
+            home.claim(version);
+        }
+    }
+
+    fn release_version(&mut self, of: &VersionOf) {
+        if let Some(home) = self.buckets.get_mut(&of.bucket) {
+            home.unclaim(of.version);
         }
     }
 
@@ -135,6 +187,9 @@ impl Bucket {
         let now = self.object(key).map_or(Outcome::Absent, |entry| Outcome::Present(entry.properties()));
         let pending = self.pending.get(key.as_bytes()).into_iter().flat_map(|pending| &pending.writes);
         let mut outcomes = std::iter::once(now).chain(pending.map(|&(_, outcome)| outcome));
+        if outcomes.clone().any(|outcome| outcome == Outcome::Undecided) {
+            return Err(Error::Conflict);
+        }
         let first = outcomes.next().and_then(|outcome| refusal(condition, outcome));
         let mut last = first.clone();
         for outcome in outcomes {
@@ -159,6 +214,30 @@ impl Bucket {
         let held = self.charged.saturating_add(self.reserved).saturating_add(more);
         let then = held.saturating_sub(in_place_of(self).unwrap_or(0));
         if then > quota { Err(Error::QuotaExceeded) } else { Ok(()) }
+    }
+
+    /// Checks that the versioning state and the object lock may be changed to those of these settings.
+    /// Returns whether they are changed.
+    pub(crate) fn check_versioning(&self, settings: &BucketSettings) -> Result<bool, Error> {
+        let old = self.versioning();
+        let new = (settings.versioning, settings.lock);
+        let is_changed = old != new;
+        if self.versioning_pending || (is_changed && self.settings_pending > 0) {
+            return Err(Error::Conflict);
+        }
+        let why = match (old, new) {
+            ((Versioning::Enabled | Versioning::Suspended, _), (Versioning::Off, _)) => {
+                "versioning can be suspended, but not turned off"
+            }
+            ((_, Some(_)), (Versioning::Suspended, _)) => "versioning cannot be suspended in a bucket with object lock",
+            ((_, Some(_)), (_, None)) => "object lock cannot be turned off",
+            (_, (Versioning::Off | Versioning::Suspended, Some(_))) => "object lock requires versioning",
+            (_, (_, Some(BucketLock { default: Some(default) }))) if !default.period.is_valid() => {
+                "a default retention lasts 1 to 36500 days or 1 to 100 years"
+            }
+            _ => return Ok(is_changed),
+        };
+        Err(Error::InvalidBucketState(why))
     }
 
     /// Returns whether the name has neither an object nor an in-flight write.
@@ -191,7 +270,7 @@ fn refusal(condition: Condition, outcome: Outcome) -> Option<Error> {
             (!wanted.admits(etag, size, time_ms)).then_some(Error::ConditionFailed)
         }
         // Unreachable for outcomes, which have no sequence number: `decide` handles this condition.
-        (Condition::IfSame(_), _) => Some(Error::Conflict),
+        (Condition::IfSame(_), _) | (_, Outcome::Undecided) => Some(Error::Conflict),
     }
 }
 

@@ -256,6 +256,7 @@ impl<V> KeyMap<V> {
         }
     }
 
+    #[cfg(test)]
     pub(crate) fn remove(&mut self, key: &[u8]) -> Option<V> {
         self.find(key).ok().map(|place| self.remove_at(place))
     }

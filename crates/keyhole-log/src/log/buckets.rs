@@ -8,6 +8,7 @@ use crate::error::Error;
 use crate::index::Bucket;
 use crate::limits::{BUCKET_MAX, BUCKET_TAGS_MAX, CORS_MAX, LIFECYCLE_MAX, POLICY_MAX};
 use crate::types::{BucketInfo, BucketSettings};
+use crate::version::{BucketLock, Versioning};
 use crate::wire::payload::RecordPayload;
 
 impl<D: Disk> Log<D> {
@@ -29,6 +30,37 @@ impl<D: Disk> Log<D> {
     pub async fn create_tagged_bucket(&self, name: &str, time_ms: u64, tags: &[u8]) -> Result<bool, Error> {
         within(name.len(), BUCKET_MAX, "the name of a bucket")?;
         within(tags.len(), BUCKET_TAGS_MAX, "the tags of a bucket")?;
+        let Some(seq) = self.begin_bucket(name)? else { return Ok(false) };
+        let create = draft(seq, &RecordPayload::BucketCreate { time_ms, name, tags });
+        self.write(CommitRequest::new(vec![create])).await?;
+        Ok(true)
+    }
+
+    /// Creates a bucket like [`create_tagged_bucket`](Self::create_tagged_bucket), with versioning and
+    /// object lock enabled from the beginning.
+    ///
+    /// # Errors
+    /// Those of [`create_tagged_bucket`](Self::create_tagged_bucket).
+    pub async fn create_locked_bucket(&self, name: &str, time_ms: u64, tags: &[u8]) -> Result<bool, Error> {
+        within(name.len(), BUCKET_MAX, "the name of a bucket")?;
+        within(tags.len(), BUCKET_TAGS_MAX, "the tags of a bucket")?;
+        let Some(bucket) = self.begin_bucket(name)? else { return Ok(false) };
+        let seq = self.store().lock().numbers.record();
+        let create = draft(bucket, &RecordPayload::BucketCreate { time_ms, name, tags: &[] });
+        let settings = BucketSettings {
+            tags: tags.into(),
+            versioning: Versioning::Enabled,
+            lock: Some(BucketLock::default()),
+            ..BucketSettings::default()
+        };
+        // Both records are in one batch, so that the bucket never exists without its lock.
+        let set = draft(seq, &RecordPayload::BucketSettings { bucket, time_ms, settings });
+        self.write(CommitRequest::new(vec![create, set])).await?;
+        Ok(true)
+    }
+
+    /// Reserves the name of a new bucket, and returns its number. `None`: the bucket exists.
+    fn begin_bucket(&self, name: &str) -> Result<Option<u64>, Error> {
         let store = self.store();
         let seq = {
             let mut state = store.lock();
@@ -37,13 +69,11 @@ impl<D: Disk> Log<D> {
                 state.index.admit_name(name.len())?;
             }
             if !state.index.reserve_bucket(name)? {
-                return Ok(false);
+                return Ok(None);
             }
             state.numbers.record()
         };
-        let create = draft(seq, &RecordPayload::BucketCreate { time_ms, name, tags });
-        self.write(CommitRequest::new(vec![create])).await?;
-        Ok(true)
+        Ok(Some(seq))
     }
 
     /// Deletes a bucket that has no objects, together with its open uploads.
@@ -66,8 +96,10 @@ impl<D: Disk> Log<D> {
     ///
     /// # Errors
     /// `NoSuchBucket`; `TooLarge` for a policy over [`POLICY_MAX`], a lifecycle over
-    /// [`LIFECYCLE_MAX`], CORS rules over [`CORS_MAX`] or tags over [`BUCKET_TAGS_MAX`]; those of
-    /// every write.
+    /// [`LIFECYCLE_MAX`], CORS rules over [`CORS_MAX`] or tags over [`BUCKET_TAGS_MAX`];
+    /// `InvalidBucketState` if versioning would be turned off, or the object lock would be removed or
+    /// be without versioning; `Conflict` while a change of the versioning or of the object lock is in
+    /// flight, or if this is one and any change is; those of every write.
     pub async fn set_bucket(&self, bucket: &str, settings: BucketSettings, time_ms: u64) -> Result<(), Error> {
         self.settle(bucket, time_ms, |_| Ok(settings)).await
     }
@@ -107,11 +139,12 @@ impl<D: Disk> Log<D> {
             store.check_poison()?;
             let (bucket, home) = state.index.writable(bucket)?;
             let settings = decide(home)?;
+            let changes_versioning = home.check_versioning(&settings)?;
             within(settings.policy.len(), POLICY_MAX, "the policy of a bucket")?;
             within(settings.lifecycle.len(), LIFECYCLE_MAX, "the lifecycle of a bucket")?;
             within(settings.cors.len(), CORS_MAX, "the CORS rules of a bucket")?;
             within(settings.tags.len(), BUCKET_TAGS_MAX, "the tags of a bucket")?;
-            state.index.reserve_settings(bucket);
+            state.index.reserve_settings(bucket, changes_versioning);
             (state.numbers.record(), bucket, settings)
         };
         let set = draft(seq, &RecordPayload::BucketSettings { bucket, time_ms, settings });

@@ -8,6 +8,7 @@ use crate::error::Error;
 use crate::limits::EXPIRE_BATCH;
 use crate::state::{Due, Oldest, OldestCursor};
 use crate::types::{BucketInfo, BucketSettings, Condition};
+use crate::version::{Deletion, Versioning};
 use crate::yielding::yield_once;
 
 /// An object that was deleted, or an upload that was aborted, because it was due.
@@ -43,7 +44,8 @@ impl<D: Disk> Log<D> {
         self.expire_by(now_ms, rules).await
     }
 
-    /// Deletes the objects that are due and returns their number. For each bucket, `rules` turns
+    /// Deletes the objects that are due and returns their number; in a bucket with versioning, delete
+    /// markers become the current versions. For each bucket, `rules` turns
     /// the settings into a predicate on key, storage time and plaintext bytes, or `None` to skip the
     /// bucket. Both run under the lock, for at most [`EXPIRE_BATCH`] objects per lock acquisition.
     ///
@@ -204,7 +206,7 @@ impl<D: Disk> Log<D> {
     /// Deletes objects concurrently, so that they share batches, and returns the number deleted.
     async fn drop_all(&self, due: Vec<Due>, now_ms: u64, gone: &mut impl FnMut(&Expired<'_>)) -> Result<u64, Error> {
         let deletions = due.iter().map(|Due { seq, bucket, key, .. }| {
-            self.delete_object_of(bucket, key, now_ms, Condition::None, Some(*seq))
+            self.delete_current_of(bucket, key, now_ms, Condition::None, Some(*seq))
         });
         let mut dropped = 0;
         let mut failed = None;
@@ -212,14 +214,38 @@ impl<D: Disk> Log<D> {
             due.iter().zip(futures_util::future::join_all(deletions).await)
         {
             match outcome {
-                Ok(false) => {}
-                Ok(true) => {
+                Ok(Deletion::Removed(false)) => {}
+                Ok(Deletion::Removed(true) | Deletion::Marker(_)) => {
                     dropped += 1;
                     gone(&Expired { bucket, key, sealed: *sealed });
                 }
                 // The bucket is gone, or another write of the name is in flight: the
-                // object is no longer due.
-                Err(Error::NoSuchBucket | Error::Conflict) => {}
+                // object is no longer due. Or it would replace a locked version.
+                Err(Error::NoSuchBucket | Error::Conflict | Error::Locked) => {}
+                Err(error) => failed = failed.or(Some(error)),
+            }
+        }
+        failed.map_or(Ok(dropped), Err)
+    }
+
+    /// Deletes versions for good, concurrently, so that they share batches, and returns the number
+    /// deleted. Locked ones stay.
+    pub(super) async fn drop_versions(&self, due: Vec<Due>, now_ms: u64) -> Result<u64, Error> {
+        let deletions = due.iter().map(async |Due { seq, bucket, key, .. }| {
+            let is_plain = self.bucket_versioning(bucket).is_some_and(|(state, _)| state == Versioning::Off);
+            if is_plain {
+                let deletion = self.delete_current_of(bucket, key, now_ms, Condition::None, Some(*seq)).await?;
+                return Ok(deletion != Deletion::Removed(false));
+            }
+            self.delete_number(bucket, key, *seq, now_ms).await
+        });
+        let mut dropped = 0;
+        let mut failed = None;
+        for outcome in futures_util::future::join_all(deletions).await {
+            match outcome {
+                Ok(there) => dropped += u64::from(there),
+                // The bucket is gone, a change of the version is in flight, or it has been locked.
+                Err(Error::NoSuchBucket | Error::Conflict | Error::Locked) => {}
                 Err(error) => failed = failed.or(Some(error)),
             }
         }
@@ -250,7 +276,7 @@ impl<D: Disk> Log<D> {
         failed.map_or(Ok(aborted), Err)
     }
 
-    /// Deletes the oldest objects and open uploads until their sizes add up to `bytes`, and returns
+    /// Deletes the oldest versions and open uploads until their sizes add up to `bytes`, and returns
     /// their number; 0 if there are none. An upload is as old as its newest part, so an active one
     /// outlives an abandoned one.
     pub(crate) async fn drop_oldest(&self, bytes: u64) -> Result<u64, Error> {
@@ -269,7 +295,7 @@ impl<D: Disk> Log<D> {
         }
         let mut objects = objects.into_iter().peekable();
         while objects.peek().is_some() {
-            dropped += self.drop_all(objects.by_ref().take(EXPIRE_BATCH).collect(), 0, &mut |_| {}).await?;
+            dropped += self.drop_versions(objects.by_ref().take(EXPIRE_BATCH).collect(), 0).await?;
         }
         Ok(dropped)
     }

@@ -7,10 +7,12 @@
 mod body_writer;
 mod buckets;
 mod expire;
+mod expire_versions;
 mod objects;
 mod read;
 mod scrub;
 mod uploads;
+mod versions;
 
 use std::rc::Rc;
 use std::sync::Arc;

@@ -1,34 +1,61 @@
 //! Object operations.
 
+use super::versions::{Decision, NewVersion};
 use super::{Body, CommitRequest, Log, body_draft, draft, within};
 use crate::disk::Disk;
 use crate::error::{Damage, Error, LOST_OBJECT};
-use crate::index::{Location, ObjectEntry, ObjectFacts, Outcome, Properties, quota_charge};
+use crate::index::{Location, ObjectEntry, ObjectFacts, Outcome, Properties};
 use crate::limits::{HEAD_MAX, KEY_MAX, OBJECT_TAGS_MAX};
-use crate::object::{Content, Lookup, Object, PutObject};
+use crate::object::{Content, FoundVersion, Lookup, Object, PutObject};
 use crate::pin::Pin;
 use crate::read::Located;
 use crate::sabotage::{self, Sabotage};
 use crate::types::{BodyId, Condition, ListObjects, Listing, Part};
+use crate::version::{Deletion, Lock, Marker, StoredVersion, VersionId, Versioning};
 use crate::wire::payload::{ObjectPut, RecordPayload};
 
 impl<D: Disk> Log<D> {
-    /// Stores an object, replacing the one of the same name.
+    /// Stores an object: in place of the one of the same name, or, in a bucket with versioning, as its
+    /// newest version.
     ///
     /// # Errors
     /// `NoSuchBucket`; `ConditionFailed`, `NoSuchKey`, and `Conflict` while another write of the
-    /// name decides the condition; `TooLarge`; those of every write.
+    /// name decides the condition; `Locked` if it would replace a locked version; `TooLarge`; those of
+    /// every write.
     pub async fn put_object(&self, put: PutObject) -> Result<(), Error> {
-        self.store_object(put, false).await
+        self.put_version(put, Lock::default()).await.map(drop)
+    }
+
+    /// Stores an object like [`put_object`](Self::put_object), with a lock, and returns its version. If
+    /// the lock has no retention, the version gets the default retention of its bucket.
+    ///
+    /// # Errors
+    /// Those of [`put_object`](Self::put_object); `NotLockable` for a lock in a bucket without object
+    /// lock; `InvalidRetention` if its end is not after the lock clock.
+    pub async fn put_version(&self, put: PutObject, lock: Lock) -> Result<StoredVersion, Error> {
+        self.store_object(put, false, NewVersion { lock, import: None }).await
+    }
+
+    /// Stores a version of another store, as the newest one of its name, with its id and its lock. The
+    /// `null` version replaces the one of its name.
+    ///
+    /// # Errors
+    /// Those of [`put_object`](Self::put_object); `VersionExists`; `InvalidBucketState` for an id in a
+    /// bucket without versioning; `NotLockable` for a lock in a bucket without object lock.
+    pub async fn import_version(&self, put: PutObject, version: VersionId, lock: Lock) -> Result<(), Error> {
+        self.store_object(put, false, NewVersion { lock, import: Some(version) }).await.map(drop)
     }
 
     /// Replaces the tags of an object. The rest of it, including its time, is unchanged.
     ///
     /// # Errors
-    /// `NoSuchBucket`; `Conflict` if the name has another object by now, or another write of the
-    /// name is in flight; `TooLarge`; those of every write.
+    /// `NoSuchBucket`; `Conflict` if the version is gone by now, or a write that concerns it is in
+    /// flight; `TooLarge`; those of every write.
     pub async fn set_tags(&self, bucket: &str, key: &str, object: Object, tags: Vec<u8>) -> Result<(), Error> {
         let Object { size, time_ms, etag, sealed, seq, .. } = object;
+        if object.versioning != Versioning::Off {
+            return self.tag_version(bucket, key, seq, time_ms, &tags).await;
+        }
         let put = PutObject {
             bucket: bucket.to_owned(),
             key: key.to_owned(),
@@ -41,12 +68,12 @@ impl<D: Disk> Log<D> {
             time_ms,
             condition: Condition::IfSame(seq),
         };
-        self.store_object(put, true).await
+        self.store_object(put, true, NewVersion::default()).await.map(drop)
     }
 
     /// Stores an object. With `is_tagging` it replaces itself, so it does not
     /// count against the quota.
-    async fn store_object(&self, put: PutObject, is_tagging: bool) -> Result<(), Error> {
+    async fn store_object(&self, put: PutObject, is_tagging: bool, new: NewVersion) -> Result<StoredVersion, Error> {
         let PutObject { bucket, key, content, head, tags, sealed, etag, size, time_ms, condition } = put;
         within(key.len(), KEY_MAX, "the key of an object")?;
         within(head.len(), HEAD_MAX, "the head of an object")?;
@@ -56,7 +83,7 @@ impl<D: Disk> Log<D> {
             Content::Shared(object) if is_tagging => object.completed,
             _ => None,
         };
-        let (new, parts, part_checksums, bound, source) = match content {
+        let (new_body, parts, part_checksums, bound, source) = match content {
             Content::New(body, salt) => {
                 let part = Part { number: 0, body: body.id(), size, salt, etag: etag.digest };
                 (Some(body), vec![part], Vec::new(), false, None)
@@ -64,13 +91,19 @@ impl<D: Disk> Log<D> {
             Content::Shared(object) => (None, object.parts, object.part_checksums, object.bound, Some(object.pin)),
         };
         let store = self.store();
-        let pinned: Vec<_> = if new.is_some() { Vec::new() } else { parts.iter().map(|part| part.body).collect() };
-        let (bucket, body_seq, seq) = {
+        let ids = self.version_ids();
+        let pinned: Vec<_> = if new_body.is_some() { Vec::new() } else { parts.iter().map(|part| part.body).collect() };
+        let (bucket, body_seq, seq, decision) = {
             let mut state = store.lock();
             store.check_poison()?;
             let (id, home) = state.index.writable(&bucket)?;
             home.decide(&key, condition)?;
-            let replaced = home.object(&key).map(|old| quota_charge(old.size, old.at));
+            let decision = Decision::of(&state.index, home, &key, &new, time_ms, ids)?;
+            // The tags of versions are records of their own.
+            if is_tagging && decision.versioning != Versioning::Off {
+                return Err(Error::Conflict);
+            }
+            let replaced = decision.replaced;
             if !is_tagging {
                 let record = key.len() + head.len() + tags.len() + part_checksums.len();
                 home.check_quota(size, record, |_| replaced)?;
@@ -82,12 +115,13 @@ impl<D: Disk> Log<D> {
                 drop(state);
                 state = store.lock();
             }
-            let body_seq = new.is_some().then(|| state.numbers.record());
+            let body_seq = new_body.is_some().then(|| state.numbers.record());
             let seq = state.numbers.record();
             state.index.reserve_name(id, &key, seq, Outcome::Present(Properties { etag, size, time_ms }));
+            state.index.reserve_import(id, decision.id);
             state.index.reserve_bytes(id, size);
             state.index.pin(&pinned);
-            (id, body_seq, seq)
+            (id, body_seq, seq, decision)
         };
         drop(source);
         let key = key.as_str();
@@ -109,16 +143,19 @@ impl<D: Disk> Log<D> {
             tags,
             part_checksums,
             completed,
+            id: decision.id,
+            lock: decision.lock,
         };
         let mut drafts = Vec::with_capacity(2);
         let mut holds = Vec::new();
-        if let Some((body, seq)) = new.zip(body_seq) {
+        if let Some((body, seq)) = new_body.zip(body_seq) {
             let (body, pins) = body_draft(seq, body);
             drafts.push(body);
             holds = pins;
         }
         drafts.push(draft(seq, &RecordPayload::ObjectPut(record)));
-        self.write(CommitRequest { drafts, pinned, holds, ..CommitRequest::default() }).await
+        self.write(CommitRequest { drafts, pinned, holds, ..CommitRequest::default() }).await?;
+        Ok(decision.stored(seq, ids))
     }
 
     /// Returns the object of this name, if there is one.
@@ -126,10 +163,7 @@ impl<D: Disk> Log<D> {
     /// # Errors
     /// `NoSuchBucket`; `Damaged`, `Io`.
     pub async fn object(&self, bucket: &str, key: &str) -> Result<Option<Object>, Error> {
-        Ok(match self.object_within(bucket, key, usize::MAX).await? {
-            Lookup::Found(object) => Some(object),
-            Lookup::Absent | Lookup::Long { .. } => None,
-        })
+        Ok(self.version(bucket, key, None).await?.into_object().map(|(object, _)| object))
     }
 
     /// Returns the object of this name if its record has at most `len_max` bytes. The memory that
@@ -138,15 +172,11 @@ impl<D: Disk> Log<D> {
     /// # Errors
     /// Those of [`object`](Self::object).
     pub async fn object_within(&self, bucket: &str, key: &str, len_max: usize) -> Result<Lookup<Object>, Error> {
-        let located = match self.locate_object(bucket, key, len_max)? {
-            Lookup::Found(located) => located,
-            Lookup::Absent => return Ok(Lookup::Absent),
-            Lookup::Long { len, size } => return Ok(Lookup::Long { len, size }),
-        };
-        let LocatedObject { at, seq, pin, facts, .. } = located;
-        let offset = at.at.offset();
-        let object = self.record(at, seq, |payload| object_of(payload, &facts, pin, seq)).await;
-        sound(object, offset).map(Lookup::Found).map_err(|error| named(error, bucket, key))
+        Ok(match self.find_version(bucket, key, Wanted::Current, false, len_max).await? {
+            FoundVersion::Object(object, _) => Lookup::Found(object),
+            FoundVersion::Absent | FoundVersion::Marker(_) => Lookup::Absent,
+            FoundVersion::Long { len, size } => Lookup::Long { len, size },
+        })
     }
 
     /// Returns the object of this name like [`object_within`](Self::object_within), with its only
@@ -160,15 +190,73 @@ impl<D: Disk> Log<D> {
         key: &str,
         len_max: usize,
     ) -> Result<Lookup<(Object, Option<Body>)>, Error> {
-        let located = match self.locate_object(bucket, key, len_max)? {
-            Lookup::Found(located) => located,
-            Lookup::Absent => return Ok(Lookup::Absent),
-            Lookup::Long { len, size } => return Ok(Lookup::Long { len, size }),
+        Ok(match self.find_version(bucket, key, Wanted::Current, true, len_max).await? {
+            FoundVersion::Object(object, body) => Lookup::Found((object, body)),
+            FoundVersion::Absent | FoundVersion::Marker(_) => Lookup::Absent,
+            FoundVersion::Long { len, size } => Lookup::Long { len, size },
+        })
+    }
+
+    /// Returns the length of an object's record in bytes, with that of its tags; 0 if there is no
+    /// object of this name. Answers from the index.
+    pub fn object_record_len(&self, bucket: &str, key: &str) -> usize {
+        self.version_record_len(bucket, key, None)
+    }
+
+    /// Returns the length of the record of a version that is an object, of the current one if none is
+    /// named, with that of its tags; 0 if there is none. Answers from the index.
+    pub fn version_record_len(&self, bucket: &str, key: &str, version: Option<VersionId>) -> usize {
+        let state = self.store().lock();
+        let Some((_, home)) = state.index.bucket(bucket) else { return 0 };
+        let entry = match version {
+            Some(version) => home.version_by_id(key, version, self.version_ids()),
+            None => home.object(key),
         };
-        let LocatedObject { at, seq, pin, facts, ahead } = located;
+        entry.filter(|entry| !entry.is_marker()).map_or(0, |entry| home.record_len(entry))
+    }
+
+    /// Returns a version, the current one if none is named, without its body.
+    ///
+    /// # Errors
+    /// Those of [`object`](Self::object).
+    pub async fn version(&self, bucket: &str, key: &str, version: Option<VersionId>) -> Result<FoundVersion, Error> {
+        self.find_version(bucket, key, version.map_or(Wanted::Current, Wanted::Id), false, usize::MAX).await
+    }
+
+    /// Returns a version like [`version`](Self::version), if its record and that of its tags have at
+    /// most `len_max` bytes, with the only body of an object if one read returned both.
+    ///
+    /// # Errors
+    /// Those of [`object`](Self::object).
+    pub async fn version_with_body(
+        &self,
+        bucket: &str,
+        key: &str,
+        version: Option<VersionId>,
+        len_max: usize,
+    ) -> Result<FoundVersion, Error> {
+        self.find_version(bucket, key, version.map_or(Wanted::Current, Wanted::Id), true, len_max).await
+    }
+
+    pub(super) async fn find_version(
+        &self,
+        bucket: &str,
+        key: &str,
+        wanted: Wanted,
+        with_body: bool,
+        len_max: usize,
+    ) -> Result<FoundVersion, Error> {
+        let located = match self.locate(bucket, key, wanted, len_max)? {
+            LocatedVersion::Absent => return Ok(FoundVersion::Absent),
+            LocatedVersion::Marker(marker) => return Ok(FoundVersion::Marker(marker)),
+            LocatedVersion::Long { len, size } => return Ok(FoundVersion::Long { len, size }),
+            LocatedVersion::Object(located) => located,
+        };
+        let LocatedObject { at, pin, facts, ahead, known, tags } = located;
         let offset = at.at.offset();
-        let take = |payload: RecordPayload<'_>| object_of(payload, &facts, pin, seq);
-        let found = match ahead {
+        let seq = known.seq;
+        let take = |payload: RecordPayload<'_>| object_of(payload, &facts, pin, known);
+        let found = match ahead.filter(|_| with_body) {
             Some((body, body_at)) => self.record_with_body(at, seq, body, body_at, take).await,
             None => self.record(at, seq, take).await.map(|object| (object, None)),
         };
@@ -177,40 +265,54 @@ impl<D: Disk> Log<D> {
             // A body of another length is an error of its reading, which then looks it up.
             Ok((body.filter(|body| body.len == object.size), object))
         });
-        found.map(|(body, object)| Lookup::Found((object, body))).map_err(|error| named(error, bucket, key))
+        let (body, mut object) = found.map_err(|error| named(error, bucket, key))?;
+        if let Some((at, tags_seq)) = tags {
+            let take = |payload: RecordPayload<'_>| match payload {
+                RecordPayload::VersionTags { of, tags, .. } if of.version == seq => Some(tags.to_vec()),
+                _ => None,
+            };
+            object.tags = self.record(at, tags_seq, take).await.map_err(|error| named(error, bucket, key))?;
+        }
+        Ok(FoundVersion::Object(object, body))
     }
 
-    /// Returns the length of an object's record in bytes; 0 if there is no object of this name.
-    /// Answers from the index.
-    pub fn object_record_len(&self, bucket: &str, key: &str) -> usize {
-        let state = self.store().lock();
-        let entry = state.index.bucket(bucket).and_then(|(_, home)| home.object(key));
-        entry.map_or(0, |entry| entry.at.len() as usize)
-    }
-
-    /// Returns the location of an object's record, and of its only body's record if
-    /// that directly precedes it.
-    fn locate_object(&self, bucket: &str, key: &str, len_max: usize) -> Result<Lookup<LocatedObject>, Error> {
+    /// Returns the location of a version's record, and of its only body's record if that directly
+    /// precedes it.
+    fn locate(&self, bucket: &str, key: &str, wanted: Wanted, len_max: usize) -> Result<LocatedVersion, Error> {
         let mut state = self.store().lock();
         let (_, home) = state.index.bucket(bucket).ok_or(Error::NoSuchBucket)?;
-        let Some(entry) = home.object(key) else { return Ok(Lookup::Absent) };
+        let entry = match wanted {
+            Wanted::Current => home.object(key).or_else(|| home.versions(key).map(|name| name.newest())),
+            Wanted::Id(id) => home.version_by_id(key, id, self.version_ids()),
+            Wanted::Number(seq) => home.version(key, seq),
+        };
+        let Some(entry) = entry else { return Ok(LocatedVersion::Absent) };
         if entry.at == Location::LOST {
             return Err(named(Damage::error(LOST_OBJECT, 0), bucket, key));
         }
-        let at = entry.at;
-        if at.len() as usize > len_max {
-            return Ok(Lookup::Long { len: at.len() as usize, size: entry.size });
+        let version = home.id_of(entry, self.version_ids());
+        if entry.is_marker() {
+            let is_latest = home.versions(key).is_some_and(|name| name.newest().seq == entry.seq);
+            return Ok(LocatedVersion::Marker(Marker { version, time_ms: entry.time_ms(), is_latest }));
         }
-        let seq = entry.seq;
+        let len = home.record_len(entry);
+        if len > len_max {
+            return Ok(LocatedVersion::Long { len, size: entry.size });
+        }
+        let at = entry.at;
+        let (versioning, _) = home.versioning();
+        let known = Known { seq: entry.seq, version, versioning, lock: home.lock_of(entry.seq) };
         let facts = entry.facts();
         let bodies = entry.bodies.clone();
+        let tags = home.tags_of(entry.seq);
         let ahead = match *bodies.as_slice() {
             [body] => state.index.body(body).filter(|of_body| of_body.is_ahead_of(at)).map(|of_body| (body, of_body)),
             _ => None,
         };
         let at = Located::new(self.store(), &mut state, at);
+        let tags = tags.map(|tags| (Located::new(self.store(), &mut state, tags.at), tags.seq));
         let pin = Pin::new(self.store(), &mut state, bodies);
-        Ok(Lookup::Found(LocatedObject { at, seq, pin, facts, ahead }))
+        Ok(LocatedVersion::Object(LocatedObject { at, pin, facts, ahead, known, tags }))
     }
 
     /// Returns whether there is an object of this name and its head is sealed. Answers from the
@@ -221,11 +323,11 @@ impl<D: Disk> Log<D> {
         entry.is_some_and(ObjectEntry::sealed)
     }
 
-    /// Deletes an object. Returns `false` if there was none.
+    /// Deletes an object, or puts a delete marker in a bucket with versioning. Returns `false` if there
+    /// was nothing to delete.
     ///
     /// # Errors
-    /// `NoSuchBucket`; `ConditionFailed`, `NoSuchKey`, and `Conflict` while another write of the
-    /// name decides the condition; those of every write.
+    /// Those of [`delete_current`](Self::delete_current).
     pub async fn delete_object(
         &self,
         bucket: &str,
@@ -233,42 +335,7 @@ impl<D: Disk> Log<D> {
         time_ms: u64,
         condition: Condition,
     ) -> Result<bool, Error> {
-        self.delete_object_of(bucket, key, time_ms, condition, None).await
-    }
-
-    /// Deletes an object like [`delete_object`](Self::delete_object). With `only`, deletes it only
-    /// if it has this sequence number.
-    ///
-    /// # Errors
-    /// Those of [`delete_object`](Self::delete_object). With `only`, also `Conflict` while any
-    /// write of the name is in flight, because the deletion would hit that object instead.
-    pub(crate) async fn delete_object_of(
-        &self,
-        bucket: &str,
-        key: &str,
-        time_ms: u64,
-        condition: Condition,
-        only: Option<u64>,
-    ) -> Result<bool, Error> {
-        let store = self.store();
-        let (bucket, seq) = {
-            let mut state = store.lock();
-            store.check_poison()?;
-            let (id, home) = state.index.writable(bucket)?;
-            home.decide(key, condition)?;
-            if only.is_some() && home.is_pending(key) {
-                return Err(Error::Conflict);
-            }
-            let other = |entry: &ObjectEntry| only.is_some_and(|seq| seq != entry.seq);
-            if home.is_absent(key) || home.object(key).is_some_and(other) {
-                return Ok(false);
-            }
-            let seq = state.numbers.record();
-            state.index.reserve_name(id, key, seq, Outcome::Absent);
-            (id, seq)
-        };
-        self.write(CommitRequest::deletion(draft(seq, &RecordPayload::Tombstone { bucket, time_ms, key }))).await?;
-        Ok(true)
+        Ok(self.delete_current(bucket, key, time_ms, condition).await? != Deletion::Removed(false))
     }
 
     /// Lists objects and common prefixes.
@@ -282,10 +349,36 @@ impl<D: Disk> Log<D> {
     }
 }
 
+/// Which version of a name is wanted.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Wanted {
+    Current,
+    Id(VersionId),
+    Number(u64),
+}
+
+/// The result of looking up a version.
+enum LocatedVersion {
+    Absent,
+    Marker(Marker),
+    Object(LocatedObject),
+    Long { len: usize, size: u64 },
+}
+
+/// What the index says of a version beside its entry.
+struct Known {
+    seq: u64,
+    version: VersionId,
+    versioning: Versioning,
+    lock: Lock,
+}
+
 /// A located object, about to be read.
 struct LocatedObject {
     at: Located,
-    seq: u64,
+    known: Known,
+    /// Its tags, if they have a record of their own.
+    tags: Option<(Located, u64)>,
     pin: Pin,
     /// What the index says of it, except for its bodies, which the pin holds.
     facts: ObjectFacts,
@@ -298,7 +391,7 @@ fn object_of(
     payload: RecordPayload<'_>,
     facts: &ObjectFacts,
     pin: Pin,
-    seq: u64,
+    known: Known,
 ) -> Option<Result<Object, &'static str>> {
     let RecordPayload::ObjectPut(put) = payload else { return None };
     let other = (!facts.are_of(pin.bodies(), &put)).then_some("an object that differs from the index");
@@ -316,7 +409,10 @@ fn object_of(
         part_checksums: put.part_checksums.to_vec(),
         parts: put.parts,
         completed: put.completed,
-        seq,
+        seq: known.seq,
+        version: known.version,
+        versioning: known.versioning,
+        lock: known.lock,
         pin,
     }))
 }

@@ -1,17 +1,21 @@
-//! Online verification of stored objects, one object per step.
+//! Online verification of stored versions, one version per step.
 
 use super::Log;
+use super::objects::Wanted;
 use crate::disk::Disk;
 use crate::error::{Damage, Error};
 use crate::limits::CHUNKS_MAX;
-use crate::object::Object;
-use crate::types::{ListObjects, Listed};
+use crate::object::{FoundVersion, Object};
+use crate::read::Located;
+use crate::version::VersionInfo;
+use crate::wire::payload::RecordPayload;
 
 /// Position of a scrub. The default starts a new one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ScrubCursor {
     bucket: String,
-    key: Option<String>,
+    /// The version that was verified last, by key and sequence number.
+    version: Option<(String, u64)>,
 }
 
 /// Result of one step of a scrub.
@@ -26,38 +30,57 @@ pub struct ScrubStep {
 }
 
 impl<D: Disk> Log<D> {
-    /// Verifies the next object: its record and all of its bodies, and that their lengths agree. No
+    /// Verifies the next version: its record and all of its bodies, and that their lengths agree. No
     /// key is needed.
     ///
     /// # Errors
     /// `Io`. Damage is not an error; it is returned in [`ScrubStep::findings`].
     pub async fn scrub(&self, cursor: ScrubCursor) -> Result<ScrubStep, Error> {
-        let Some((bucket, key, size)) = self.object_after(cursor) else { return Ok(ScrubStep::default()) };
+        let Some((bucket, VersionInfo { key, size, seq, .. })) = self.version_after(cursor) else {
+            return Ok(ScrubStep::default());
+        };
         let mut step = ScrubStep { bytes: size, ..ScrubStep::default() };
         let log = self.past_cache();
-        match log.object(&bucket, &key).await {
-            Ok(Some(object)) => log.scrub_object(&object, &mut step.findings).await?,
-            // The object or its bucket has been deleted in the meantime.
-            Ok(None) | Err(Error::NoSuchBucket) => {}
+        match log.find_version(&bucket, &key, Wanted::Number(seq), false, usize::MAX).await {
+            Ok(FoundVersion::Object(object, _)) => log.scrub_object(&object, &mut step.findings).await?,
+            // The version or its bucket has been deleted in the meantime.
+            Ok(FoundVersion::Absent | FoundVersion::Long { .. }) | Err(Error::NoSuchBucket) => {}
+            Ok(FoundVersion::Marker(_)) => step.findings.extend(log.damage_of_marker(&bucket, &key, seq).await?),
             Err(Error::Damaged(damage)) => step.findings.push(*damage),
             Err(error) => return Err(error),
         }
         step.findings = step.findings.into_iter().map(|damage| damage.of(Some(&bucket), Some(&key))).collect();
-        step.next = Some(ScrubCursor { bucket, key: Some(key) });
+        step.next = Some(ScrubCursor { bucket, version: Some((key, seq)) });
         Ok(step)
     }
 
-    fn object_after(&self, cursor: ScrubCursor) -> Option<(String, String, u64)> {
-        let mut after = cursor.key;
+    fn version_after(&self, cursor: ScrubCursor) -> Option<(String, VersionInfo)> {
+        let mut after = cursor.version;
         for bucket in self.buckets().into_iter().filter(|bucket| bucket.name >= cursor.bucket) {
             let after = after.take().filter(|_| bucket.name == cursor.bucket);
-            let list = ListObjects { after, limit: 1, ..ListObjects::default() };
-            let Ok(listing) = self.list_objects(&bucket.name, &list) else { continue };
-            if let Some(Listed::Object { key, size, .. }) = listing.entries.into_iter().next() {
-                return Some((bucket.name, key, size));
+            let after = after.as_ref().map(|(key, seq)| (&**key, *seq));
+            let Ok(versions) = self.versions_in_order(&bucket.name, after, 1) else { continue };
+            if let Some(version) = versions.into_iter().next() {
+                return Some((bucket.name, version));
             }
         }
         None
+    }
+
+    /// Verifies the record of a delete marker.
+    async fn damage_of_marker(&self, bucket: &str, key: &str, seq: u64) -> Result<Option<Damage>, Error> {
+        let located = {
+            let mut state = self.store().lock();
+            let entry = state.index.bucket(bucket).and_then(|(_, home)| home.version(key, seq));
+            let Some(at) = entry.map(|entry| entry.at) else { return Ok(None) };
+            Located::new(self.store(), &mut state, at)
+        };
+        let read = self.record(located, seq, |payload| matches!(payload, RecordPayload::MarkerPut(_)).then_some(()));
+        match read.await {
+            Ok(()) => Ok(None),
+            Err(Error::Damaged(damage)) => Ok(Some(*damage)),
+            Err(error) => Err(error),
+        }
     }
 
     /// Verifies every block by itself: a damaged one says nothing about the others.

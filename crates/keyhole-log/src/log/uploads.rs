@@ -1,6 +1,7 @@
 //! Operations on uploads and their parts.
 
 use super::objects::named;
+use super::versions::{Decision, NewVersion, check_lock};
 use super::{CommitRequest, Log, body_draft, draft, within};
 use crate::disk::Disk;
 use crate::error::Error;
@@ -11,6 +12,7 @@ use crate::read::Located;
 use crate::types::{
     CompleteUpload, CreateUpload, ListUploads, Part, PartInfo, UploadHead, UploadIdentity, UploadListing, UploadRef,
 };
+use crate::version::{Lock, StoredVersion};
 use crate::wire::payload::{ObjectPut, PartPut, RecordPayload, UploadCreate};
 
 impl<D: Disk> Log<D> {
@@ -19,6 +21,16 @@ impl<D: Disk> Log<D> {
     /// # Errors
     /// `NoSuchBucket`; `Conflict` if the identity is taken; `TooLarge`; those of every write.
     pub async fn create_upload(&self, create: CreateUpload) -> Result<(), Error> {
+        self.create_locked_upload(create, Lock::default()).await
+    }
+
+    /// Creates an upload with the lock of its future object, which
+    /// [`upload_head`](Self::upload_head) returns.
+    ///
+    /// # Errors
+    /// Those of [`create_upload`](Self::create_upload); `NotLockable` for a lock in a bucket without
+    /// object lock; `InvalidRetention` if its end is not after the lock clock.
+    pub async fn create_locked_upload(&self, create: CreateUpload, lock: Lock) -> Result<(), Error> {
         let CreateUpload { bucket, key, id, head, tags, sealed, time_ms, declared } = create;
         within(key.len(), KEY_MAX, "the key of an object")?;
         within(head.len(), HEAD_MAX, "the head of an upload")?;
@@ -31,6 +43,7 @@ impl<D: Disk> Log<D> {
             if home.has_upload_id(&id) {
                 return Err(Error::Conflict);
             }
+            check_lock(home, &lock, state.index.lock_clock_ms)?;
             home.check_quota(0, key.len() + head.len() + tags.len(), |_| None)?;
             state.index.admit_name(key.len())?;
             state.index.reserve_bytes(bucket, 0);
@@ -39,7 +52,7 @@ impl<D: Disk> Log<D> {
         let key = &key[..];
         let head = &head[..];
         let tags = &tags[..];
-        let record = UploadCreate { bucket, id, time_ms, sealed, declared, key, head, tags };
+        let record = UploadCreate { bucket, id, time_ms, sealed, declared, key, head, tags, lock };
         self.write(CommitRequest::new(vec![draft(seq, &RecordPayload::UploadCreate(record))])).await
     }
 
@@ -71,7 +84,8 @@ impl<D: Disk> Log<D> {
         };
         let head = self.record(located, upload.seq, |payload| match payload {
             RecordPayload::UploadCreate(create) => {
-                Some(UploadHead { head: create.head.to_vec(), tags: create.tags.to_vec() })
+                let lock = create.lock;
+                Some(UploadHead { head: create.head.to_vec(), tags: create.tags.to_vec(), lock })
             }
             _ => None,
         });
@@ -176,26 +190,40 @@ impl<D: Disk> Log<D> {
     /// `NoSuchKey`, and `Conflict` while another write of the name decides the condition;
     /// `TooLarge`; those of every write.
     pub async fn complete_upload(&self, complete: CompleteUpload) -> Result<(), Error> {
+        self.complete_version(complete, Lock::default()).await.map(drop)
+    }
+
+    /// Completes an upload like [`complete_upload`](Self::complete_upload), with a lock, and returns the
+    /// version. If the lock has no retention, the version gets the default retention of its bucket.
+    ///
+    /// # Errors
+    /// Those of [`complete_upload`](Self::complete_upload); `Locked` if it would replace a locked
+    /// version; `NotLockable` for a lock in a bucket without object lock; `InvalidRetention` if its
+    /// end is not after the lock clock.
+    pub async fn complete_version(&self, complete: CompleteUpload, lock: Lock) -> Result<StoredVersion, Error> {
         within(complete.head.len(), HEAD_MAX, "the head of an object")?;
         within(complete.tags.len(), OBJECT_TAGS_MAX, "the tags of an object")?;
         within(complete.part_checksums.len(), PART_CHECKSUMS_MAX, "the description of the parts of an object")?;
         within(complete.parts.len(), PARTS_MAX, "the parts of an object")?;
         let pinned: Vec<_> = complete.parts.iter().map(|part| part.body).collect();
         let store = self.store();
-        let (bucket, seq) = {
+        let ids = self.version_ids();
+        let (bucket, seq, decision) = {
             let mut state = store.lock();
             store.check_poison()?;
             let (bucket, home, upload) = find(&state.index, &complete.upload)?;
             upload.check_open()?;
             upload.check_parts(&complete)?;
             home.decide(&complete.upload.key, complete.condition)?;
+            let new = NewVersion { lock, import: None };
+            let decision = Decision::of(&state.index, home, &complete.upload.key, &new, complete.time_ms, ids)?;
             let seq = state.numbers.record();
             let CompleteUpload { etag, size, time_ms, .. } = complete;
             let outcome = Outcome::Present(Properties { etag, size, time_ms });
             state.index.reserve_name(bucket, &complete.upload.key, seq, outcome);
             state.index.close_upload(bucket, complete.upload.seq);
             state.index.pin(&pinned);
-            (bucket, seq)
+            (bucket, seq, decision)
         };
         let CompleteUpload { upload, parts, head, tags, part_checksums, bound, etag, size, time_ms, condition: _ } =
             complete;
@@ -213,9 +241,12 @@ impl<D: Disk> Log<D> {
             tags: &tags,
             part_checksums: &part_checksums,
             completed: Some(upload.id),
+            id: decision.id,
+            lock: decision.lock,
         };
         let drafts = vec![draft(seq, &RecordPayload::ObjectPut(record))];
-        self.write(CommitRequest { drafts, pinned, ..CommitRequest::default() }).await
+        self.write(CommitRequest { drafts, pinned, ..CommitRequest::default() }).await?;
+        Ok(decision.stored(seq, ids))
     }
 
     /// Aborts an upload.

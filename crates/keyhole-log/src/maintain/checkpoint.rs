@@ -14,7 +14,7 @@ use crate::disk::Disk;
 use crate::draft::Draft;
 use crate::error::Error;
 use crate::index::{Capture, Effect};
-use crate::limits::{PAGE, SUPERBLOCK_AT, checkpoint_record, checkpoint_records_max};
+use crate::limits::{PAGE, checkpoint_record, checkpoint_records_max};
 use crate::log::CommitRequest;
 use crate::state::{BegunCheckpoint, State};
 use crate::wire::checkpoint::{CheckpointEnd, CheckpointItems};
@@ -83,6 +83,7 @@ impl<D: Disk> Maintenance<D> {
         };
         self.write_record(&RecordPayload::Checkpoint(end)).await?;
         self.log.flush().await?;
+        let turn = self.context.superblock_turn().await;
         let superblock = {
             let state = self.store.lock();
             let newest = state.index.building.last().map_or(0, |at| at.raw());
@@ -93,9 +94,8 @@ impl<D: Disk> Maintenance<D> {
             let old = &state.superblock;
             Superblock { epoch: old.epoch + 1, checkpoints: [newest, before], ..old.clone() }
         };
-        self.write_superblock(&superblock).await?;
+        self.context.write_superblock(&superblock, &turn).await?;
         let mut state = self.store.lock();
-        state.superblock = superblock;
         let len = state.index.building.iter().map(|at| u64::from(at.len())).sum();
         state.index.checkpoint_done(begun);
         state.maintenance.checkpoint_len = len;
@@ -115,23 +115,5 @@ impl<D: Disk> Maintenance<D> {
         let seq = self.store.lock().numbers.record();
         let draft = Draft { seq, kind: payload.kind(), payload: payload.encode().into(), effect: Effect::Checkpoint };
         self.log.write(CommitRequest { drafts: vec![draft], relaxed: true, ..CommitRequest::default() }).await
-    }
-
-    /// Writes and syncs one copy, then the other, so that one of them is valid at any time. Starts
-    /// with the copy whose last write failed, if any.
-    async fn write_superblock(&mut self, superblock: &Superblock) -> Result<(), Error> {
-        // A failed write may still have reached the disk, so the next one gets a higher epoch.
-        self.store.lock().superblock.epoch = superblock.epoch;
-        let first = self.suspect;
-        for copy in [first, 1 - first] {
-            self.suspect = copy;
-            let mut buf = self.context.disk.buffer();
-            superblock.emit(D::slice(&mut buf, 0..PAGE));
-            self.context.write(SUPERBLOCK_AT[copy], buf, PAGE).await?;
-            self.context.sync().await?;
-            self.store.lock().counters.written.other += PAGE as u64;
-        }
-        self.suspect = 0;
-        Ok(())
     }
 }

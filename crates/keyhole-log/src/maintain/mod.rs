@@ -45,8 +45,6 @@ pub struct Maintenance<D: Disk> {
     unmovable: BTreeSet<u32>,
     /// Segments with unreadable data, set aside until the log is closed.
     damaged: BTreeSet<u32>,
-    /// The superblock copy whose last write failed for lack of space; otherwise the first.
-    suspect: usize,
     running: Running,
 }
 
@@ -79,7 +77,7 @@ pub fn maintenance<D: Disk>(store: Arc<Store>, disk: Rc<D>) -> (Maintenance<D>, 
     let context = Context::new(Arc::clone(&store), disk, worker, true);
     let (unmovable, damaged) = Default::default();
     let running = Running(Arc::clone(&store));
-    (Maintenance { log, store, context, opened, unmovable, damaged, suspect: 0, running }, writer)
+    (Maintenance { log, store, context, opened, unmovable, damaged, running }, writer)
 }
 
 /// The next task of the maintenance.

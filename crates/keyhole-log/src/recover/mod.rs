@@ -37,7 +37,7 @@ use crate::open::Slot;
 use crate::segments::Segments;
 use crate::state::{MaintenanceState, State};
 use crate::store::{Durability, Store};
-use crate::wire::superblock::{Superblock, VERSION};
+use crate::wire::superblock::{Superblock, VERSION_PLAIN};
 use capacity::{check_capacity, check_capacity_min, check_segment_len, take_space};
 use lost::{keep_lost, name_past_the_end, name_suspects};
 use scan::Scanned;
@@ -135,7 +135,7 @@ pub async fn create<D: Disk>(disk: &D, format: &Format) -> Result<(), Error> {
     disk.write(0, zeros, start).await.0.map_err(full_or_io)?;
     let Format { store_id: store, capacity, segment_len, created_ms } = *format;
     let checkpoints = [0; 2];
-    let version = VERSION;
+    let version = VERSION_PLAIN;
     let epoch = 1;
     let superblock = Superblock { version, store, epoch, segment_len, capacity, created_ms, checkpoints };
     superblock::write_both(disk, &superblock, 0).await
@@ -252,7 +252,7 @@ pub(crate) async fn recover<D: Disk>(disk: &D, options: RecoverOptions) -> Resul
         uploads: index.totals.uploads,
         cut: store.scans.iter().filter(|scan| scan.tail).count() as u64,
         mended: bad_copy.is_some(),
-        upgraded_from: Some(superblock.version).filter(|version| *version != VERSION),
+        upgraded_from: Some(superblock.version).filter(|version| *version < VERSION_PLAIN),
         read_only: None,
         damaged,
     };
@@ -337,11 +337,12 @@ async fn go_on<D: Disk>(disk: &D, options: &OpenOptions, recovered: &mut Recover
     let sound = recovery.damaged.is_empty();
     let mut resumed = resume::resume(disk, superblock, found, writers, first, sound, *is_changed).await?;
     recovery.damaged.append(&mut resumed.unmended);
-    let is_older = superblock.version != VERSION;
+    let is_older = superblock.version < VERSION_PLAIN;
     if is_older || options.capacity.is_some_and(|capacity| capacity != superblock.capacity) {
         // Records unknown to older versions may be written from here on, so older versions must
         // refuse the file.
-        let changed = Superblock { version: VERSION, capacity, epoch: superblock.epoch + 1, ..superblock.clone() };
+        let version = superblock.version.max(VERSION_PLAIN);
+        let changed = Superblock { version, capacity, epoch: superblock.epoch + 1, ..superblock.clone() };
         superblock::write_both(disk, &changed, bad_copy.unwrap_or(0)).await?;
         *superblock = changed;
     } else if *is_rebuilt {
@@ -400,6 +401,7 @@ fn state(
         ends,
         slots,
         superblock,
+        superblock_copies: Default::default(),
         counters,
         maintenance,
         failed_write: None,

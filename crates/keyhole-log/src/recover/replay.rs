@@ -210,6 +210,9 @@ impl Replay<'_> {
 fn missing(index: &Index, until: u64, at: Location, effect: &Effect) -> Option<Damage> {
     let (of, what, key) = match effect {
         Effect::Put(put) => (put.bucket, "an object in a bucket whose record is lost", Some(&*put.key.0)),
+        Effect::Marker(marker) => {
+            (marker.bucket, "a delete marker in a bucket whose record is lost", Some(&*marker.key.0))
+        }
         Effect::CreateUpload { bucket, key, .. } => {
             (*bucket, "an upload in a bucket whose record is lost", Some(&*key.0))
         }
@@ -232,10 +235,14 @@ impl Replayed {
         let (bucket, key) = match &record.effect {
             Effect::Put(put) => (put.bucket, &put.key),
             Effect::Delete { bucket, key } => (*bucket, key),
+            Effect::Marker(marker) => (marker.bucket, &marker.key),
+            Effect::DeleteVersion(of) => (of.bucket, &of.key),
             _ => return,
         };
+        // The deletion of a version concerns no newer one.
+        let seq = if let Effect::DeleteVersion(of) = &record.effect { of.version } else { record.seq };
         if let Some(newest) = self.newest.get_mut(&(bucket, key.0.to_string())) {
-            *newest = record.seq.max(*newest);
+            *newest = seq.max(*newest);
         }
     }
 

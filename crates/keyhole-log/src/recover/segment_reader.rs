@@ -232,6 +232,10 @@ impl<D: Disk> SegmentReader<'_, D> {
             name = payload.as_ref().and_then(|payload| match payload {
                 RecordPayload::ObjectPut(put) => Some((put.bucket, put.key.to_owned())),
                 RecordPayload::Tombstone { bucket, key, .. } => Some((*bucket, (*key).to_owned())),
+                RecordPayload::MarkerPut(marker) => Some((marker.bucket, marker.key.to_owned())),
+                RecordPayload::VersionDelete { of, .. }
+                | RecordPayload::VersionLock { of, .. }
+                | RecordPayload::VersionTags { of, .. } => Some((of.bucket, of.key.to_owned())),
                 RecordPayload::UploadCreate(create) => Some((create.bucket, create.key.to_owned())),
                 _ => None,
             });

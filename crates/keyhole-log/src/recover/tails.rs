@@ -18,7 +18,7 @@ use super::segment::{Scan, Suspect};
 use crate::disk::Disk;
 use crate::error::{Damage, Error, UNREADABLE};
 use crate::geometry::blocks;
-use crate::index::{Effect, Location};
+use crate::index::{Effect, Location, PutMarker};
 use crate::limits::{CHUNKS_MAX, PAGE};
 use crate::read::read_verified;
 use crate::types::BodyId;
@@ -203,7 +203,9 @@ impl References {
         };
         let (home, bodies): (_, &[BodyId]) = match &record.effect {
             Effect::Put(put) => (since(put.bucket), put.bodies.as_slice()),
-            Effect::CreateUpload { bucket, .. } | Effect::SetBucket { bucket, .. } => (since(*bucket), &[]),
+            Effect::CreateUpload { bucket, .. }
+            | Effect::SetBucket { bucket, .. }
+            | Effect::Marker(PutMarker { bucket, .. }) => (since(*bucket), &[]),
             Effect::PutPart { upload, part, .. } => (since(*upload), std::slice::from_ref(&part.body)),
             // These create or delete an item, or have no reference. A missing target
             // of a deletion is harmless.
@@ -211,6 +213,11 @@ impl References {
             | Effect::Body { .. }
             | Effect::DeleteBucket { .. }
             | Effect::Delete { .. }
+            // Nor does one of a version that is missing.
+            | Effect::DeleteVersion(_)
+            | Effect::LockVersion { .. }
+            | Effect::TagVersion(_)
+            | Effect::LockClock { .. }
             | Effect::AbortUpload { .. }
             | Effect::Moved(_)
             | Effect::Checkpoint
@@ -283,6 +290,8 @@ mod tests {
     use super::*;
     use crate::index::{Bodies, Index, Put};
     use crate::types::Etag;
+    use crate::version::Lock;
+    use crate::wire::payload::RecordedId;
 
     const SEGMENT: u32 = 7;
 
@@ -305,6 +314,8 @@ mod tests {
             sealed: false,
             bodies: Bodies::One(BodyId(body)),
             upload,
+            id: RecordedId::Null,
+            lock: Lock::default(),
         })
     }
 

@@ -19,7 +19,8 @@ impl State {
         }
         // In ring mode new data can make room as well, because it can be dropped.
         let ring = self.maintenance.ring;
-        if ring || self.index.live.total() < live || matches!(effect, Effect::Delete { .. }) {
+        if ring || self.index.live.total() < live || matches!(effect, Effect::Delete { .. } | Effect::DeleteVersion(_))
+        {
             self.maintenance.mark_progress();
         }
         result

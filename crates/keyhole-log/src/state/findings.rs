@@ -53,12 +53,16 @@ impl State {
         let mut found = Vec::new();
         let Some((id, home)) = self.index.next_bucket(from.bucket) else { return (found, None) };
         let first = if id == from.bucket { &*from.key } else { "" };
-        for (seen, (key, entry)) in home.objects_from(first).enumerate() {
-            if seen == OBJECTS_AT_A_TIME {
-                return (found, Some(SearchPosition { bucket: id, key: key.to_owned() }));
+        let mut seen = 0;
+        for name in home.names_from(first.as_bytes()) {
+            if seen >= OBJECTS_AT_A_TIME {
+                return (found, Some(SearchPosition { bucket: id, key: name.key.to_owned() }));
             }
-            let damage = self.damage_of(segment, entry, unread);
-            found.extend(damage.map(|damage| damage.of(Some(home.name()), Some(key))));
+            for entry in name.oldest_first() {
+                seen += 1;
+                let damage = self.damage_of(segment, entry, unread);
+                found.extend(damage.map(|damage| damage.of(Some(home.name()), Some(name.key))));
+            }
         }
         for (seq, upload) in home.uploads_from(0) {
             let bodies = upload
@@ -116,6 +120,7 @@ mod tests {
                 created_ms: 0,
                 checkpoints: [0; 2],
             },
+            superblock_copies: Default::default(),
             counters: Default::default(),
             maintenance: Default::default(),
             failed_write: None,

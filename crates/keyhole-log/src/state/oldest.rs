@@ -1,11 +1,11 @@
-//! The search for the oldest objects and uploads, which ring mode drops.
+//! The search for the oldest versions and uploads, which ring mode drops.
 
 use std::collections::BinaryHeap;
 
 use super::State;
 use crate::limits::EXPIRE_BATCH;
 
-/// An object to delete unless it is replaced first, or an upload with its identity.
+/// A version to delete unless it is replaced first, or an upload with its identity.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Due {
     pub(crate) seq: u64,
@@ -66,14 +66,26 @@ impl State {
         let at = if bucket == cursor.bucket { cursor.at } else { OldestStage::default() };
         match at {
             OldestStage::Objects(key) => {
-                for (seen, (key, entry)) in home.objects_from(&key).enumerate() {
-                    if seen == EXPIRE_BATCH {
-                        return Some(OldestCursor { bucket, at: OldestStage::Objects(key.to_owned()) });
+                let mut seen = 0;
+                for name in home.names_from(key.as_bytes()) {
+                    if seen >= EXPIRE_BATCH {
+                        return Some(OldestCursor { bucket, at: OldestStage::Objects(name.key.to_owned()) });
                     }
-                    let seq = entry.seq;
-                    let sealed = entry.sealed();
-                    let due = || Due { seq, bucket: home.name().to_owned(), key: key.to_owned(), upload: None, sealed };
-                    oldest.take(seq, u64::from(entry.at.len()) + entry.size, due, wanted);
+                    for entry in name.oldest_first() {
+                        seen += 1;
+                        // Without its marker, an older version would become current.
+                        let is_needed = entry.is_marker() && !name.is_single();
+                        if is_needed || home.lock_of(entry.seq).keeps(self.index.lock_clock_ms, false) {
+                            continue;
+                        }
+                        let seq = entry.seq;
+                        let sealed = entry.sealed();
+                        let due = || {
+                            let bucket = home.name().to_owned();
+                            Due { seq, bucket, key: name.key.to_owned(), upload: None, sealed }
+                        };
+                        oldest.take(seq, u64::from(entry.at.len()) + entry.size, due, wanted);
+                    }
                 }
                 Some(OldestCursor { bucket, at: OldestStage::Uploads(0) })
             }

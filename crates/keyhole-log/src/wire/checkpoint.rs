@@ -1,12 +1,14 @@
 //! Contents of a checkpoint: *items*, packed into records of kind 11.
 
 use super::Cursor;
+use super::lock::{encode_lock, encode_versioning, parse_lock, parse_versioning};
 use super::part::{PART_LEN, encode_part, parse_part};
 use crate::limits::{
     BUCKET_MAX, BUCKET_TAGS_MAX, CORS_MAX, LIFECYCLE_MAX, POLICY_MAX, RUNS_MAX, SEGMENT_LEN_MIN, SEGMENTS_MAX,
     batch_max, checkpoint_record,
 };
 use crate::types::{BodyId, BucketSettings, Part};
+use crate::version::{BucketLock, Lock, Versioning};
 
 /// Kinds of items, as stored on disk.
 mod tag {
@@ -23,12 +25,18 @@ mod tag {
     pub(super) const LIFECYCLE: u8 = 11;
     pub(super) const CORS: u8 = 12;
     pub(super) const TAGS: u8 = 13;
+    pub(super) const VERSIONING: u8 = 14;
+    pub(super) const MARKER: u8 = 15;
+    pub(super) const VERSION_ID: u8 = 16;
+    pub(super) const VERSION_LOCK: u8 = 17;
+    pub(super) const VERSION_TAGS: u8 = 18;
+    pub(super) const LOCK_CLOCK: u8 = 19;
 }
 
 /// An entry of a checkpoint. Locations are raw: see [`Location`](crate::index::Location).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Item<'a> {
-    /// Sets the bucket of the objects, uploads and floors that follow in this record.
+    /// Sets the bucket of the versions, uploads and floors that follow in this record.
     Home {
         bucket: u64,
     },
@@ -62,6 +70,13 @@ pub(crate) enum Item<'a> {
         bucket: u64,
         tags: &'a [u8],
     },
+    /// Versioning of a preceding bucket item.
+    Versioning {
+        bucket: u64,
+        versioning: Versioning,
+        lock: Option<BucketLock>,
+    },
+    /// A version that is an object.
     Object {
         at: u64,
         seq: u64,
@@ -70,6 +85,35 @@ pub(crate) enum Item<'a> {
         digest: [u8; 16],
         bodies: Vec<BodyId>,
         key: &'a str,
+    },
+    /// A version that is a delete marker.
+    Marker {
+        at: u64,
+        seq: u64,
+        stamp: u64,
+        key: &'a str,
+    },
+    /// The id of an imported version.
+    VersionId {
+        version: u64,
+        id: [u8; 16],
+    },
+    /// The lock of a version. Location 0: the lock is in the version's own record.
+    VersionLock {
+        version: u64,
+        at: u64,
+        seq: u64,
+        size: u64,
+        lock: Lock,
+    },
+    /// The tags of a version that have a record of their own.
+    VersionTags {
+        version: u64,
+        at: u64,
+        seq: u64,
+    },
+    LockClock {
+        time_ms: u64,
     },
     Upload {
         seq: u64,
@@ -202,6 +246,40 @@ impl<'a> Item<'a> {
                     out.extend(body.0.to_le_bytes());
                 }
             }
+            Item::Versioning { bucket, versioning, lock } => {
+                out.push(tag::VERSIONING);
+                out.extend(bucket.to_le_bytes());
+                encode_versioning(*versioning, *lock, out);
+            }
+            Item::Marker { at, seq, stamp, key } => {
+                out.push(tag::MARKER);
+                for word in [at, seq, stamp] {
+                    out.extend(word.to_le_bytes());
+                }
+                encode_str(key, out);
+            }
+            Item::VersionId { version, id } => {
+                out.push(tag::VERSION_ID);
+                out.extend(version.to_le_bytes());
+                out.extend(id);
+            }
+            Item::VersionLock { version, at, seq, size, lock } => {
+                out.push(tag::VERSION_LOCK);
+                for word in [version, at, seq, size] {
+                    out.extend(word.to_le_bytes());
+                }
+                encode_lock(lock, out);
+            }
+            Item::VersionTags { version, at, seq } => {
+                out.push(tag::VERSION_TAGS);
+                for word in [version, at, seq] {
+                    out.extend(word.to_le_bytes());
+                }
+            }
+            Item::LockClock { time_ms } => {
+                out.push(tag::LOCK_CLOCK);
+                out.extend(time_ms.to_le_bytes());
+            }
             Item::Upload { seq, at, id, time_ms, sealed, declared, key } => {
                 let (algorithm, kind) = declared.unwrap_or((0, 0));
                 out.push(tag::UPLOAD);
@@ -256,6 +334,35 @@ impl<'a> Item<'a> {
         let count = c.u16()?;
         let bodies = (0..count).map(|_| c.u64().map(BodyId)).collect::<Option<_>>()?;
         Some(Item::Object { at, seq, size, stamp, digest, bodies, key })
+    }
+
+    /// Parses an item that concerns versions.
+    fn parse_version(tag: u8, c: &mut Cursor<'a>) -> Option<Self> {
+        Some(match tag {
+            tag::VERSIONING => {
+                let bucket = c.u64()?;
+                let (versioning, lock) = parse_versioning(c)?;
+                Item::Versioning { bucket, versioning, lock }
+            }
+            tag::MARKER => {
+                let at = c.u64()?;
+                let seq = c.u64()?;
+                let stamp = c.u64()?;
+                let len = c.u16()?;
+                Item::Marker { at, seq, stamp, key: c.str(len.into())? }
+            }
+            tag::VERSION_ID => Item::VersionId { version: c.u64()?, id: c.array()? },
+            tag::VERSION_LOCK => {
+                let version = c.u64()?;
+                let at = c.u64()?;
+                let seq = c.u64()?;
+                let size = c.u64()?;
+                Item::VersionLock { version, at, seq, size, lock: parse_lock(c)? }
+            }
+            tag::VERSION_TAGS => Item::VersionTags { version: c.u64()?, at: c.u64()?, seq: c.u64()? },
+            tag::LOCK_CLOCK => Item::LockClock { time_ms: c.u64()? },
+            _ => return None,
+        })
     }
 
     fn parse(c: &mut Cursor<'a>) -> Option<Self> {
@@ -324,6 +431,7 @@ impl<'a> Item<'a> {
                 Item::Floor { applied, key: c.str(len.into())? }
             }
             tag::PENDING => Item::Pending { seq: c.u64()? },
+            tag::VERSIONING..=tag::LOCK_CLOCK => Item::parse_version(tag, c)?,
             _ => return None,
         })
     }
@@ -333,7 +441,7 @@ impl<'a> Item<'a> {
 /// an object of the most parts, and a body with a share for each run.
 const _: () = {
     let opaque = 2 * (1 + 8 + 2) + POLICY_MAX + LIFECYCLE_MAX + 2 * (1 + 8 + 4) + CORS_MAX + BUCKET_TAGS_MAX;
-    let bucket = 1 + 5 * 8 + 16 + 2 + BUCKET_MAX + opaque + 1 + 8;
+    let bucket = 1 + 5 * 8 + 16 + 2 + BUCKET_MAX + opaque + (1 + 16) + 1 + 8;
     let object = 1 + 4 * 8 + 16 + 2 + crate::limits::KEY_MAX + 2 + crate::limits::PARTS_MAX * 8;
     let body = 1 + 16 + 2 + RUNS_MAX * 8;
     let part = 1 + 4 * 8 + PART_LEN;
@@ -430,6 +538,12 @@ mod tests {
             Item::Segment(segment),
             Item::Floor { applied: 5, key: "k" },
             Item::Pending { seq: 6 },
+            Item::Versioning { bucket: 1, versioning: Versioning::Enabled, lock: Some(BucketLock::default()) },
+            Item::Marker { at: 1, seq: 2, stamp: 3, key: "k" },
+            Item::VersionId { version: 1, id: [2; 16] },
+            Item::VersionLock { version: 1, at: 2, seq: 3, size: 4, lock: Lock { retention: None, hold: true } },
+            Item::VersionTags { version: 1, at: 2, seq: 3 },
+            Item::LockClock { time_ms: 1 },
         ];
         let mut bytes = Vec::new();
         items.iter().for_each(|item| item.encode(&mut bytes));
@@ -443,7 +557,7 @@ mod tests {
                 "cut to {len}"
             );
         }
-        for byte in [0, 14, 255] {
+        for byte in [0, 20, 255] {
             let record = CheckpointItems { items: &[byte], ..record };
             assert_eq!(record.items().collect::<Vec<_>>(), [None]);
         }

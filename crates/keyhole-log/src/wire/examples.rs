@@ -19,7 +19,7 @@ fn superblock_example_matches_format_page() {
     let created_ms = 1_700_000_000_000;
     let checkpoints = [1 << 40, 1 << 39];
     let mut page = vec![0; PAGE];
-    let version = superblock::VERSION;
+    let version = superblock::VERSION_PLAIN;
     let store = [7; 16];
     let epoch = 3;
     superblock::Superblock { version, store, epoch, segment_len, capacity, created_ms, checkpoints }.emit(&mut page);

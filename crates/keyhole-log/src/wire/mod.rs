@@ -8,6 +8,7 @@ pub(crate) mod checkpoint;
 mod examples;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
+mod lock;
 mod part;
 pub(crate) mod payload;
 pub(crate) mod record;

@@ -83,6 +83,10 @@ impl<D: Disk> Context<D> {
             self.shed(batch, |_| false);
             return Ok((Vec::new(), false));
         }
+        match self.require_version(batch.commits.iter().flat_map(|commit| &commit.drafts)).await {
+            Err(Error::Full) => self.shed(batch, |commit| !commit.drafts.iter().any(Draft::has_versions)),
+            result => result?,
+        }
         let sealing = if self.maintains { Sealing::MAINTENANCE } else { Sealing::WORKER };
         for _ in 0..sealing.attempts {
             self.make_room(meta, batch).await?;

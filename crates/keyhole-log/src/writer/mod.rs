@@ -18,6 +18,7 @@ mod commit;
 mod context;
 mod job;
 mod roll;
+mod superblock;
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -30,6 +31,7 @@ use futures_util::stream::{FusedStream, FuturesUnordered, StreamExt};
 
 pub(crate) use context::Context;
 pub(crate) use job::{BlockWrite, Commit, Job, PlacedBlock};
+pub(crate) use superblock::SuperblockCopies;
 
 use crate::disk::Disk;
 use crate::error::{Error, FailedWrite};

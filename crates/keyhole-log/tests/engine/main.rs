@@ -4,6 +4,8 @@ mod bad_sectors;
 mod check;
 mod crash;
 mod damage;
+mod history;
+mod locks;
 mod maintenance;
 mod objects;
 mod order;

@@ -75,6 +75,7 @@ fn longest_settings_survive_a_checkpoint_and_longer_ones_are_refused() {
         lifecycle: vec![2; LIFECYCLE_MAX].into(),
         cors: vec![3; CORS_MAX].into(),
         tags: vec![4; BUCKET_TAGS_MAX].into(),
+        ..BucketSettings::default()
     };
     store.run(async {
         for longer in [

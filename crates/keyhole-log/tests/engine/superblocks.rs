@@ -227,9 +227,9 @@ fn repair_refuses_foreign_files_and_other_versions() {
         lay(&medium, &good, Fault::Flipped);
         medium.crash(LOST);
         medium.edit(|image| {
-            image[8] = 4;
+            image[8] = 5;
             if both {
-                image[COPIES[1] + 8] = 4;
+                image[COPIES[1] + 8] = 5;
             } else {
                 let mut crc = crc32fast::Hasher::new();
                 crc.update(&image[..12]);
@@ -238,7 +238,7 @@ fn repair_refuses_foreign_files_and_other_versions() {
             }
         });
         let refused = check_with(&medium, true).unwrap_err();
-        assert!(matches!(refused, Error::UnsupportedVersion { found: 4, .. }), "{refused}");
+        assert!(matches!(refused, Error::UnsupportedVersion { found: 5, .. }), "{refused}");
         assert_eq!(medium.counters().changes, 0);
     }
 }

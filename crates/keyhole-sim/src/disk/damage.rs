@@ -48,6 +48,8 @@ impl Affected {
             4 => {
                 self.keys.insert(text(payload, 60, u16_at(payload, 52)));
             }
+            // Markers, locks and tags of versions.
+            19 | 21 | 22 => {}
             _ => self.uploads = true,
         }
     }

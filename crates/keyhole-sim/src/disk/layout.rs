@@ -185,7 +185,21 @@ impl Checkpoint {
             }
             8 | 10 | 11 => 9 + string(9),
             12 | 13 => 13 + u32_at(item, 9) as usize,
-            1 | 9 => 9,
+            14 => 17,
+            15 => {
+                self.referred.push(u64_at(item, 1) >> 17 << 3);
+                25 + string(25)
+            }
+            16 => 25,
+            17 => {
+                self.referred.push(u64_at(item, 9) >> 17 << 3);
+                43
+            }
+            18 => {
+                self.referred.push(u64_at(item, 9) >> 17 << 3);
+                25
+            }
+            1 | 9 | 19 => 9,
             other => panic!("an item {other} of a checkpoint"),
         }
     }

@@ -3,6 +3,7 @@
 
 mod register;
 mod settings;
+mod versions;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,6 +11,7 @@ use keyhole_log::limits::{HEAD_MAX, OBJECT_TAGS_MAX};
 use keyhole_log::{BucketSettings, Etag, Object, PartInfo};
 
 pub use register::Register;
+pub use versions::{VERSION_KEYS, VERSIONED, Versions, WrittenVersion, admits};
 
 use crate::content::Content;
 
@@ -100,6 +102,8 @@ pub struct Model {
     pub uploads: BTreeMap<u64, Upload>,
     /// All versions ever written.
     pub versions: BTreeMap<u64, Version>,
+    /// Versions in buckets with versioning.
+    pub history: Versions,
     /// All parts ever written.
     pub pieces: BTreeMap<u64, Piece>,
     /// Bucket deletions in flight.
@@ -165,6 +169,7 @@ impl Model {
             keys: names.map(|name| (name, Register::new(None))).collect(),
             uploads: BTreeMap::new(),
             versions: BTreeMap::new(),
+            history: Versions::default(),
             pieces: BTreeMap::new(),
             deleting: BTreeSet::new(),
         }
@@ -248,6 +253,7 @@ impl Model {
         self.buckets.values_mut().for_each(|register| register.flushed(began, now));
         self.settings.values_mut().for_each(|register| register.flushed(began, now));
         self.keys.values_mut().for_each(|register| register.flushed(began, now));
+        self.history.flushed(began, now);
         for upload in self.uploads.values_mut() {
             upload.exists.flushed(began, now);
             upload.parts.values_mut().for_each(|register| register.flushed(began, now));
@@ -259,6 +265,7 @@ impl Model {
         self.buckets.values_mut().for_each(|register| register.quiesce(now));
         self.settings.values_mut().for_each(|register| register.quiesce(now));
         self.keys.values_mut().for_each(|register| register.quiesce(now));
+        self.history.quiesce(now);
         for upload in self.uploads.values_mut() {
             upload.exists.quiesce(now);
             upload.parts.values_mut().for_each(|register| register.quiesce(now));
@@ -268,6 +275,7 @@ impl Model {
     /// Discards the operations in flight of the old process after a crash.
     pub fn crashed(&mut self) {
         self.deleting.clear();
+        self.history.crashed();
     }
 
     /// Returns the version that an object claims to be, after comparing all its properties.

@@ -5,10 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use keyhole_log::{BucketSettings, Error, ListObjects, ListUploads, Listed, ListedUpload, Listing, Log};
 
 use super::World;
+use super::audit_versions::audit_versions;
 use super::settings::created_tags;
 use crate::content::{self, Content};
 use crate::disk::SimDisk;
-use crate::model::{BUCKETS, KEYS, Model, Register, etag, number, object_head, opaque, tags, upload_id, upload_number};
+use crate::model::{
+    BUCKETS, KEYS, Model, Register, VERSIONED, etag, number, object_head, opaque, tags, upload_id, upload_number,
+};
 use crate::random::Random;
 
 /// The moment of an audit.
@@ -26,17 +29,17 @@ pub enum Audit {
 
 /// The findings.
 #[derive(Default)]
-struct AuditFindings {
+pub(super) struct AuditFindings {
     /// The version of each object found, by bucket.
     objects: BTreeMap<&'static str, BTreeMap<&'static str, u64>>,
     uploads: BTreeSet<u64>,
     /// Bytes of the objects and parts of each bucket.
-    bytes: BTreeMap<&'static str, u64>,
-    contents: BTreeSet<u64>,
+    pub(super) bytes: BTreeMap<&'static str, u64>,
+    pub(super) contents: BTreeSet<u64>,
 }
 
 /// Adopts a finding as the state of the model, or panics if it is impossible.
-fn take<V: Clone + PartialEq + std::fmt::Debug>(
+pub(super) fn take<V: Clone + PartialEq + std::fmt::Debug>(
     how: Audit,
     now: u64,
     durable: bool,
@@ -74,6 +77,7 @@ pub async fn audit(log: Log<SimDisk>, world: std::rc::Rc<World>, how: Audit, mut
         let any = found.objects.values().any(|objects| !objects.is_empty());
         assert!(there || !any, "{bucket}/{key} is the newest of all, and has gone ahead of others");
     }
+    let versions = audit_versions(&log, &world, how, &mut found).await;
     if world.plan.ring {
         return; // Objects may disappear during the audit.
     }
@@ -87,7 +91,13 @@ pub async fn audit(log: Log<SimDisk>, world: std::rc::Rc<World>, how: Audit, mut
     let objects: usize = found.objects.values().map(BTreeMap::len).sum();
     let counted = (usage.buckets, usage.objects, usage.uploads, usage.bodies);
     let there = (found.objects.len(), objects, found.uploads.len(), found.contents.len());
-    let there = (there.0 as u64, there.1 as u64, there.2 as u64, there.3 as u64);
+    let objects = there.1 as u64 + versions.objects;
+    let there = (there.0 as u64 + versions.buckets, objects, there.2 as u64, there.3 as u64);
+    assert_eq!((usage.noncurrent, usage.markers), (versions.noncurrent, versions.markers), "{how:?}: versions");
+    for bucket in VERSIONED.into_iter().filter(|bucket| log.bucket(bucket).is_some()) {
+        let counted = log.bucket_settings(bucket).map(|(_, bytes)| bytes);
+        assert_eq!(counted, Some(found.bytes.get(bucket).copied().unwrap_or(0)), "bytes of {bucket}");
+    }
     assert_eq!(counted, there, "{how:?}: buckets, objects, uploads and bodies: counted, found");
     assert!(usage.allocated <= usage.capacity && usage.live <= usage.allocated, "{usage:?}");
 }
@@ -121,7 +131,8 @@ fn audit_buckets(log: &Log<SimDisk>, world: &World, how: Audit, found: &mut Audi
             None => {}
         }
     }
-    assert_eq!(buckets.len(), found.objects.len(), "{buckets:?}");
+    let others = buckets.iter().filter(|bucket| !VERSIONED.contains(&bucket.name.as_str())).count();
+    assert_eq!(others, found.objects.len(), "{buckets:?}");
 }
 
 async fn audit_uploads(log: &Log<SimDisk>, world: &World, how: Audit, found: &mut AuditFindings) {
@@ -201,7 +212,7 @@ async fn audit_uploads(log: &Log<SimDisk>, world: &World, how: Audit, found: &mu
 }
 
 /// Returns whether bodies are damaged in the way an error reports.
-fn is_damage(world: &World, how: Audit, error: &Error, contents: &[Content]) -> bool {
+pub(super) fn is_damage(world: &World, how: Audit, error: &Error, contents: &[Content]) -> bool {
     world.is_rotten(error, contents) || world.is_orphan(how == Audit::Opened { power: true }, error, contents)
 }
 

@@ -124,6 +124,7 @@ impl Client {
             }
             self.purge(bucket).await;
         }
+        self.purge_versions().await;
         let usage = self.usage();
         assert_eq!((usage.objects, usage.uploads, usage.bodies), (0, 0, 0), "after everything was deleted: {usage:?}");
         self.create_bucket(BUCKETS[0]).await;

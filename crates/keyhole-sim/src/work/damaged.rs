@@ -6,6 +6,7 @@ use std::rc::Rc;
 use keyhole_log::{Error, Log, Recovery};
 
 use super::World;
+use super::audit_versions::audit_damaged_versions;
 use crate::content::{self, Content};
 use crate::disk::{Affected, SimDisk};
 use crate::model::{BUCKETS, KEYS, upload_id};
@@ -41,6 +42,7 @@ pub async fn audit_damaged(log: Log<SimDisk>, world: Rc<World>, affected: Affect
         let there = log.upload(upload.bucket, upload.key, &upload_id(id)).is_ok_and(|found| found.is_some());
         assert!(upload.exists.may_survive(true, |value| *value == there), "upload {id}: {there}; {affected:?}");
     }
+    audit_damaged_versions(&log, &world).await;
     assert!(lost.is_empty() || !recovery.damaged.is_empty(), "{lost:?} lost without a word; {affected:?}");
 }
 

@@ -1,11 +1,13 @@
 //! The workload: clients that write, read, copy and delete a few names, and check every answer.
 
 mod audit;
+mod audit_versions;
 mod buckets;
 mod damaged;
 mod objects;
 mod settings;
 mod uploads;
+mod versions;
 mod watch;
 
 use std::cell::{Cell, RefCell};
@@ -106,8 +108,8 @@ impl World {
     fn may_be_full(&self, log: &Log<SimDisk>, since: &Since) -> bool {
         let of_file_system = self.medium.was_short_since(&since.counters);
         if self.plan.ring {
-            // Only for lack of space in the file system.
-            return self.plan.faults.neighbour > 0;
+            // Only for lack of space in the file system, or if locked versions fill the store.
+            return self.plan.faults.neighbour > 0 || log.store().usage().locked_bytes > 0;
         }
         let stats = log.store().stats();
         let most = stats.usage.capacity.saturating_sub(SEGMENTS_START) / self.plan.segment_len;
@@ -189,6 +191,10 @@ impl Client {
     }
 
     async fn step(&mut self) {
+        if self.random.chance(self.world.plan.versions) {
+            self.begin("an operation on versions");
+            return self.step_versions().await;
+        }
         let (bucket, key) = self.name();
         let what = self.what();
         self.begin(name(what));

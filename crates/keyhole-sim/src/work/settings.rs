@@ -26,7 +26,15 @@ impl Client {
         // Never empty: the settings differ from those of a new bucket.
         let tags = vec![id as u8; 50 + id as usize % 50].into();
         let expire_ms = some(*self.random.pick(&AGES));
-        let settings = BucketSettings { quota: some(quota), expire_ms, policy, lifecycle, cors, tags };
+        let settings = BucketSettings {
+            quota: some(quota),
+            expire_ms,
+            policy,
+            lifecycle,
+            cors,
+            tags,
+            ..BucketSettings::default()
+        };
         let since = self.since();
         self.world.model.borrow_mut().set(bucket).begin(id, settings.clone(), since.tick);
         let log = self.log.clone();

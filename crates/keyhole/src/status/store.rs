@@ -146,7 +146,7 @@ pub(crate) struct BucketStatus {
 
 impl From<BucketUsage> for BucketStatus {
     fn from(usage: BucketUsage) -> Self {
-        let BucketUsage { name, objects, uploads, bytes, charged, quota } = usage;
+        let BucketUsage { name, objects, uploads, bytes, charged, quota, .. } = usage;
         BucketStatus { bucket: name, objects, uploads, bytes, charged, quota }
     }
 }

@@ -46,7 +46,7 @@ pub(crate) struct BucketEntry {
 
 impl BucketEntry {
     pub(crate) fn new(bucket: String, created_ms: u64, settings: &BucketSettings) -> Self {
-        let BucketSettings { quota, expire_ms, policy, lifecycle, cors, tags } = settings;
+        let BucketSettings { quota, expire_ms, policy, lifecycle, cors, tags, .. } = settings;
         BucketEntry {
             bucket,
             created_ms,
@@ -82,6 +82,7 @@ impl BucketEntry {
             lifecycle: lifecycle.into(),
             cors: cors.into(),
             tags: tags.into(),
+            ..BucketSettings::default()
         })
     }
 }
@@ -373,6 +374,7 @@ pub(crate) mod tests {
             lifecycle: Lifecycle::default().to_bytes().into(),
             cors: Cors::default().to_bytes().into(),
             tags: Tags::default().to_bytes().into(),
+            ..BucketSettings::default()
         };
         for settings in [settings, BucketSettings::default()] {
             let bucket = BucketEntry::new("b".to_owned(), 5, &settings);

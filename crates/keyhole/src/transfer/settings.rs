@@ -1,7 +1,7 @@
 //! Which settings of a bucket an import applies: an export may come from elsewhere, so settings that
 //! widen rights, delete data or bound a bucket need the operator's consent.
 
-use keyhole_log::BucketSettings;
+use keyhole_log::{BucketSettings, Versioning};
 use keyhole_node::{OwnPolicy, SseC};
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +21,10 @@ impl SettingsChoice {
     /// the settings `full`.
     pub(crate) fn wanted(self, full: &BucketSettings, current: &BucketSettings) -> BucketSettings {
         match self {
+            // An export without versioning leaves that of the bucket as it is.
+            SettingsChoice::All if full.versioning == Versioning::Off => {
+                BucketSettings { versioning: current.versioning, lock: current.lock, ..full.clone() }
+            }
             SettingsChoice::All => full.clone(),
             SettingsChoice::Safe => narrowed(full, current),
         }

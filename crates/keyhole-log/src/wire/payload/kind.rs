@@ -26,3 +26,11 @@ pub(crate) const BUCKET_LIFECYCLE: u8 = 15;
 pub(crate) const BUCKET_DOCUMENTS: u8 = 16;
 /// Creation of a bucket with tags.
 pub(crate) const BUCKET_CREATE_TAGGED: u8 = 17;
+/// Settings with versioning, and everything else.
+pub(crate) const BUCKET_VERSIONING: u8 = 18;
+pub(crate) const MARKER_PUT: u8 = 19;
+/// Deletion of one version.
+pub(crate) const VERSION_DELETE: u8 = 20;
+pub(crate) const VERSION_LOCK: u8 = 21;
+pub(crate) const VERSION_TAGS: u8 = 22;
+pub(crate) const LOCK_CLOCK: u8 = 23;

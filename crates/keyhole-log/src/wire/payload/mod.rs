@@ -5,12 +5,15 @@ mod body;
 pub(crate) mod kind;
 mod object;
 mod settings;
+mod version;
 
 pub(crate) use body::{BodyRecord, Bytes, Run};
 pub(crate) use object::{ObjectPut, PartPut, UploadCreate};
+pub(crate) use version::{MarkerPut, NamedVersion, RecordedId};
 
 use super::Cursor;
 use super::checkpoint::{CheckpointEnd, CheckpointItems};
+use super::lock::LOCK_LEN;
 use super::part::PART_LEN;
 use crate::limits::{
     BATCH_MAX, BUCKET_MAX, BUCKET_TAGS_MAX, CHUNK_TAGS_MAX, HEAD_MAX, INLINE_MAX, KEY_MAX, OBJECT_TAGS_MAX,
@@ -18,6 +21,7 @@ use crate::limits::{
     batch_max,
 };
 use crate::types::BucketSettings;
+use crate::version::Lock;
 use body::RUN_LEN;
 
 /// The longest body record has the most runs; the longest other record is an object of the most
@@ -28,8 +32,10 @@ const BODY_RECORD_MAX: usize = {
     crate::wire::record::HEADER_LEN + 32 + PREFIX_MAX + if blocks > inline { blocks } else { inline }
 };
 const OBJECT_OF_A_BODY_MAX: usize =
-    crate::wire::record::HEADER_LEN + 64 + KEY_MAX + HEAD_MAX + PART_LEN + 2 + OBJECT_TAGS_MAX;
+    crate::wire::record::HEADER_LEN + 64 + KEY_MAX + HEAD_MAX + PART_LEN + 2 + OBJECT_TAGS_MAX + VERSION_LEN;
 const UPLOAD_ID_LEN: usize = 16;
+/// The id and the lock of a version.
+const VERSION_LEN: usize = 16 + LOCK_LEN;
 const OBJECT_RECORD_MAX: usize =
     OBJECT_OF_A_BODY_MAX + (PARTS_MAX - 1) * PART_LEN + 4 + PART_CHECKSUMS_MAX + UPLOAD_ID_LEN;
 const _: () = {
@@ -78,6 +84,24 @@ pub(crate) enum RecordPayload<'a> {
         time_ms: u64,
         settings: BucketSettings,
     },
+    MarkerPut(MarkerPut<'a>),
+    VersionDelete {
+        of: NamedVersion<'a>,
+        time_ms: u64,
+    },
+    VersionLock {
+        of: NamedVersion<'a>,
+        time_ms: u64,
+        lock: Lock,
+    },
+    VersionTags {
+        of: NamedVersion<'a>,
+        time_ms: u64,
+        tags: &'a [u8],
+    },
+    LockClock {
+        time_ms: u64,
+    },
 }
 
 impl<'a> RecordPayload<'a> {
@@ -97,6 +121,11 @@ impl<'a> RecordPayload<'a> {
             RecordPayload::CheckpointItems(_) => kind::CHECKPOINT_ITEMS,
             RecordPayload::Checkpoint(_) => kind::CHECKPOINT,
             RecordPayload::BucketSettings { settings, .. } => settings::kind(settings),
+            RecordPayload::MarkerPut(_) => kind::MARKER_PUT,
+            RecordPayload::VersionDelete { .. } => kind::VERSION_DELETE,
+            RecordPayload::VersionLock { .. } => kind::VERSION_LOCK,
+            RecordPayload::VersionTags { .. } => kind::VERSION_TAGS,
+            RecordPayload::LockClock { .. } => kind::LOCK_CLOCK,
         }
     }
 
@@ -113,7 +142,7 @@ impl<'a> RecordPayload<'a> {
             }
             RecordPayload::ObjectPut(put) => {
                 let opaque = put.head.len() + put.tags.len() + put.part_checksums.len();
-                88 + put.key.len() + opaque + put.parts.len() * PART_LEN
+                114 + put.key.len() + opaque + put.parts.len() * PART_LEN
             }
             RecordPayload::Tombstone { key, .. } => 18 + key.len(),
             RecordPayload::CheckpointItems(record) => 16 + record.items.len(),
@@ -177,6 +206,11 @@ impl<'a> RecordPayload<'a> {
                 out.extend(time_ms.to_le_bytes());
                 settings::encode(settings, &mut out);
             }
+            RecordPayload::MarkerPut(marker) => marker.encode(&mut out),
+            RecordPayload::VersionDelete { of, time_ms } => version::encode_tombstone(of, *time_ms, &mut out),
+            RecordPayload::VersionLock { of, time_ms, lock } => version::encode_locked(of, *time_ms, lock, &mut out),
+            RecordPayload::VersionTags { of, time_ms, tags } => version::encode_tagged(of, *time_ms, tags, &mut out),
+            RecordPayload::LockClock { time_ms } => out.extend(time_ms.to_le_bytes()),
         }
         out
     }
@@ -227,11 +261,25 @@ impl<'a> RecordPayload<'a> {
                 let ends = (0..ends).map(|_| Some((c.u32()?, c.u32()?))).collect::<Option<_>>()?;
                 RecordPayload::Checkpoint(CheckpointEnd { until, watermark, floor, item_records, ends })
             }
-            kind::BUCKET_SETTINGS..=kind::BUCKET_DOCUMENTS => {
+            kind::BUCKET_SETTINGS..=kind::BUCKET_DOCUMENTS | kind::BUCKET_VERSIONING => {
                 let bucket = c.u64()?;
                 let time_ms = c.u64()?;
                 RecordPayload::BucketSettings { bucket, time_ms, settings: settings::parse(kind, &mut c)? }
             }
+            kind::MARKER_PUT => RecordPayload::MarkerPut(MarkerPut::parse(&mut c)?),
+            kind::VERSION_DELETE => {
+                let (of, time_ms) = version::parse_tombstone(&mut c)?;
+                RecordPayload::VersionDelete { of, time_ms }
+            }
+            kind::VERSION_LOCK => {
+                let (of, time_ms, lock) = version::parse_locked(&mut c)?;
+                RecordPayload::VersionLock { of, time_ms, lock }
+            }
+            kind::VERSION_TAGS => {
+                let (of, time_ms, tags) = version::parse_tagged(&mut c)?;
+                RecordPayload::VersionTags { of, time_ms, tags }
+            }
+            kind::LOCK_CLOCK => RecordPayload::LockClock { time_ms: c.u64()? },
             _ => return None,
         };
         c.end()?;
@@ -283,6 +331,16 @@ mod tests {
             prefix: b"",
             bytes: Bytes::Blocks(runs),
         }));
+        let hold = Lock { retention: None, hold: true };
+        let of = NamedVersion { bucket: 1, version: 2, key: "a/\u{e9}" };
+        check(&RecordPayload::VersionDelete { of, time_ms: 3 });
+        check(&RecordPayload::VersionLock { of, time_ms: 3, lock: hold });
+        check(&RecordPayload::VersionTags { of, time_ms: 3, tags: b"tags" });
+        check(&RecordPayload::VersionTags { of, time_ms: 3, tags: b"" });
+        check(&RecordPayload::LockClock { time_ms: 3 });
+        for id in [RecordedId::Null, RecordedId::Own, RecordedId::Imported([7; 16])] {
+            check(&RecordPayload::MarkerPut(MarkerPut { bucket: 1, time_ms: 2, id, key: "k" }));
+        }
         for (upload, sealed, bound) in [(None, true, false), (Some(12), true, true), (Some(12), false, false)] {
             let parts = vec![part.clone(), part.clone()];
             let key = "k";
@@ -303,14 +361,17 @@ mod tests {
                 tags,
                 part_checksums,
                 completed: upload.map(|_| [9; 16]),
+                id: if sealed { RecordedId::Imported([5; 16]) } else { RecordedId::Own },
+                lock: if bound { hold } else { Lock::default() },
             }));
         }
         for declared in [None, Some((2, 1))] {
             let tags = if declared.is_some() { &b"tags"[..] } else { b"" };
             let id = [6; 16];
+            let lock = if declared.is_some() { hold } else { Lock::default() };
             let key = "k";
             let head = &b"h"[..];
-            let create = UploadCreate { bucket: 1, id, time_ms: 1, sealed: false, declared, key, head, tags };
+            let create = UploadCreate { bucket: 1, id, time_ms: 1, sealed: false, declared, key, head, tags, lock };
             check(&RecordPayload::UploadCreate(create));
         }
         let end = CheckpointEnd {
@@ -358,7 +419,7 @@ mod tests {
     #[test]
     fn malformed_payload_is_rejected() {
         assert_eq!(RecordPayload::parse(0, b""), None);
-        assert_eq!(RecordPayload::parse(18, b""), None);
+        assert_eq!(RecordPayload::parse(24, b""), None);
         // Runs of a two-block body that are too short, too long or empty, or
         // that end within a chunk.
         for lens in [&[1 << 20][..], &[3 << 20], &[2 << 20, 0], &[100, (2 << 20) - 100], &[0, 2 << 20]] {

@@ -1,8 +1,11 @@
 //! The records of objects, uploads and parts.
 
 use super::super::Cursor;
+use super::super::lock::{encode_lock, parse_lock};
 use super::super::part::{encode_part, parse_part};
+use super::version::{IMPORTED, RecordedId, VERSION};
 use crate::types::{Etag, Part};
+use crate::version::Lock;
 
 const SEALED: u8 = 1;
 const DECLARED: u8 = 2;
@@ -10,6 +13,11 @@ const BOUND: u8 = 4;
 const TAGS: u8 = 8;
 const PART_CHECKSUMS: u8 = 16;
 const COMPLETED: u8 = 32;
+const LOCKED: u8 = 128;
+// An object uses every flag, so that none is unknown.
+const _: () = assert!((SEALED | BOUND | TAGS | PART_CHECKSUMS | COMPLETED | VERSION | IMPORTED | LOCKED) == u8::MAX);
+/// Flag of an upload with a lock.
+const UPLOAD_LOCKED: u8 = 16;
 
 /// An object, and the upload that it completes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +39,8 @@ pub(crate) struct ObjectPut<'a> {
     pub(crate) part_checksums: &'a [u8],
     /// The id of the upload that was completed to this object.
     pub(crate) completed: Option<[u8; 16]>,
+    pub(crate) id: RecordedId,
+    pub(crate) lock: Lock,
 }
 
 /// A created upload.
@@ -44,6 +54,8 @@ pub(crate) struct UploadCreate<'a> {
     pub(crate) key: &'a str,
     pub(crate) head: &'a [u8],
     pub(crate) tags: &'a [u8],
+    /// The lock of the future object.
+    pub(crate) lock: Lock,
 }
 
 /// A part of an upload.
@@ -69,6 +81,7 @@ impl<'a> ObjectPut<'a> {
         let part_checksums = !self.part_checksums.is_empty();
         let opaque =
             flag(TAGS, tags) | flag(PART_CHECKSUMS, part_checksums) | flag(COMPLETED, self.completed.is_some());
+        let opaque = opaque | self.id.flags() | flag(LOCKED, !self.lock.is_none());
         out.extend_from_slice(&[flag(SEALED, self.sealed) | flag(BOUND, self.bound) | opaque, 0]);
         out.extend_from_slice(&(self.key.len() as u16).to_le_bytes());
         out.extend_from_slice(&(self.parts.len() as u16).to_le_bytes());
@@ -88,6 +101,10 @@ impl<'a> ObjectPut<'a> {
         if let Some(id) = &self.completed {
             out.extend_from_slice(id);
         }
+        self.id.encode(out);
+        if !self.lock.is_none() {
+            encode_lock(&self.lock, out);
+        }
     }
 
     pub(super) fn parse(c: &mut Cursor<'a>) -> Option<Self> {
@@ -97,9 +114,6 @@ impl<'a> ObjectPut<'a> {
         let time_ms = c.u64()?;
         let etag = Etag { digest: c.array()?, parts: c.u16()? };
         let [flags, 0] = c.array()? else { return None };
-        if flags & !(SEALED | BOUND | TAGS | PART_CHECKSUMS | COMPLETED) != 0 {
-            return None;
-        }
         let sealed = flags & SEALED != 0;
         let bound = flags & BOUND != 0;
         let key_len = c.u16()?;
@@ -117,6 +131,8 @@ impl<'a> ObjectPut<'a> {
             0 => None,
             _ => Some(c.array()?),
         };
+        let id = RecordedId::parse(flags, c)?;
+        let lock = parse_flagged_lock(flags & LOCKED, c)?;
         Some(ObjectPut {
             bucket,
             upload: (upload != 0).then_some(upload),
@@ -131,6 +147,8 @@ impl<'a> ObjectPut<'a> {
             tags,
             part_checksums,
             completed,
+            id,
+            lock,
         })
     }
 }
@@ -148,7 +166,8 @@ impl<'a> UploadCreate<'a> {
         let (algorithm, kind) = self.declared.unwrap_or((0, 0));
         let flags = if self.sealed { SEALED } else { 0 }
             | if self.declared.is_some() { DECLARED } else { 0 }
-            | if self.tags.is_empty() { 0 } else { TAGS };
+            | if self.tags.is_empty() { 0 } else { TAGS }
+            | if self.lock.is_none() { 0 } else { UPLOAD_LOCKED };
         out.extend(self.bucket.to_le_bytes());
         out.extend(self.id);
         out.extend(self.time_ms.to_le_bytes());
@@ -160,6 +179,9 @@ impl<'a> UploadCreate<'a> {
         if !self.tags.is_empty() {
             encode_tags(self.tags, out);
         }
+        if !self.lock.is_none() {
+            encode_lock(&self.lock, out);
+        }
     }
 
     pub(super) fn parse(c: &mut Cursor<'a>) -> Option<Self> {
@@ -167,7 +189,7 @@ impl<'a> UploadCreate<'a> {
         let id = c.array()?;
         let time_ms = c.u64()?;
         let [flags, algorithm, kind, 0] = c.array()? else { return None };
-        if flags & !(SEALED | DECLARED | TAGS) != 0 {
+        if flags & !(SEALED | DECLARED | TAGS | UPLOAD_LOCKED) != 0 {
             return None;
         }
         let key_len = c.u16()?;
@@ -176,7 +198,8 @@ impl<'a> UploadCreate<'a> {
         let head = c.bytes(head_len as usize)?;
         let declared = (flags & DECLARED != 0).then_some((algorithm, kind));
         let tags = parse_tags(flags, c)?;
-        Some(UploadCreate { bucket, id, time_ms, sealed: flags & SEALED != 0, declared, key, head, tags })
+        let lock = parse_flagged_lock(flags & UPLOAD_LOCKED, c)?;
+        Some(UploadCreate { bucket, id, time_ms, sealed: flags & SEALED != 0, declared, key, head, tags, lock })
     }
 }
 
@@ -203,6 +226,14 @@ impl<'a> PartPut<'a> {
 fn encode_tags(tags: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(&(tags.len() as u16).to_le_bytes());
     out.extend_from_slice(tags);
+}
+
+/// Parses a lock. It is present if flagged, and then not empty.
+fn parse_flagged_lock(flag: u8, c: &mut Cursor<'_>) -> Option<Lock> {
+    match flag {
+        0 => Some(Lock::default()),
+        _ => parse_lock(c).filter(|lock| !lock.is_none()),
+    }
 }
 
 /// Parses tags. They are present if flagged, and then not empty.

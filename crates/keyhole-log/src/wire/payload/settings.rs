@@ -4,14 +4,18 @@
 use super::kind;
 use crate::limits::{BUCKET_TAGS_MAX, CORS_MAX, LIFECYCLE_MAX, POLICY_MAX};
 use crate::types::BucketSettings;
+use crate::version::Versioning;
 use crate::wire::Cursor;
+use crate::wire::lock::{encode_versioning, parse_versioning};
 
 const _: () = assert!(POLICY_MAX <= LIFECYCLE_MAX && LIFECYCLE_MAX <= u16::MAX as usize);
 
 /// Returns the kind of the record with these settings.
 pub(super) fn kind(settings: &BucketSettings) -> u8 {
     let BucketSettings { policy, lifecycle, cors, tags, .. } = settings;
-    if !cors.is_empty() || !tags.is_empty() {
+    if settings.versioning != Versioning::Off {
+        kind::BUCKET_VERSIONING
+    } else if !cors.is_empty() || !tags.is_empty() {
         kind::BUCKET_DOCUMENTS
     } else if !lifecycle.is_empty() {
         kind::BUCKET_LIFECYCLE
@@ -40,6 +44,9 @@ pub(super) fn encode(settings: &BucketSettings, out: &mut Vec<u8>) {
             out.extend(&opaque[..]);
         }
     }
+    if kind == kind::BUCKET_VERSIONING {
+        encode_versioning(settings.versioning, settings.lock, out);
+    }
 }
 
 /// Parses settings in a record of this kind. `None`: malformed, which includes a kind that another
@@ -60,6 +67,9 @@ pub(super) fn parse(kind: u8, c: &mut Cursor<'_>) -> Option<BucketSettings> {
         let len = c.u32().map(|len| len as usize).filter(|len| *len <= BUCKET_TAGS_MAX)?;
         settings.tags = c.bytes(len)?.into();
     }
+    if kind == kind::BUCKET_VERSIONING {
+        (settings.versioning, settings.lock) = parse_versioning(c)?;
+    }
     (self::kind(&settings) == kind).then_some(settings)
 }
 
@@ -76,6 +86,7 @@ mod tests {
             lifecycle: vec![7; lifecycle].into(),
             cors: vec![8; cors].into(),
             tags: vec![9; tags].into(),
+            ..BucketSettings::default()
         };
         RecordPayload::BucketSettings { bucket: 1, time_ms: 2, settings }
     }
@@ -94,6 +105,21 @@ mod tests {
                 assert_eq!(parsed(&payload, &bytes[..len]), None, "{payload:?} cut to {len}");
             }
             assert_eq!(parsed(&payload, &[&bytes[..], &[0]].concat()), None, "{payload:?} with a byte more");
+        }
+    }
+
+    #[test]
+    fn versioning_round_trips_with_any_settings() {
+        for n in 0..16 {
+            let mut payload = payload(n & 1, n >> 1 & 1, n >> 2 & 1, n >> 3);
+            let RecordPayload::BucketSettings { settings, .. } = &mut payload else { unreachable!("settings") };
+            settings.versioning = Versioning::Suspended;
+            let bytes = payload.encode();
+            assert_eq!(payload.kind(), kind::BUCKET_VERSIONING);
+            assert_eq!(parsed(&payload, &bytes).as_ref(), Some(&payload));
+            for len in 0..bytes.len() {
+                assert_eq!(parsed(&payload, &bytes[..len]), None, "{payload:?} cut to {len}");
+            }
         }
     }
 

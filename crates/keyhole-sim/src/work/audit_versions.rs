@@ -99,6 +99,7 @@ async fn audit_contents(
         Ok(FoundVersion::Marker(marker)) => {
             assert_eq!((marker.time_ms, marker.is_latest), (version, info.is_latest), "{info:?}");
         }
+        Ok(FoundVersion::Long { .. }) => unreachable!("there is no limit"),
         // A ring drops versions at any time.
         Ok(FoundVersion::Absent) => assert!(world.plan.ring, "{how:?}: {info:?} is listed, and absent"),
         Err(Error::Damaged(damage)) => {

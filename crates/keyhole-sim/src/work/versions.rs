@@ -399,6 +399,7 @@ impl Client {
         let is_ring = model.ring;
         let written = model.history.written.get_mut(&version).expect("it is known");
         let (there, found) = match answer {
+            Ok(FoundVersion::Long { .. }) => unreachable!("there is no limit"),
             Ok(FoundVersion::Absent) | Err(Error::NoSuchBucket) => (false, None),
             Ok(FoundVersion::Marker(marker)) => {
                 assert!(written.content.is_none() && marker.time_ms == version, "version {version}: {marker:?}");

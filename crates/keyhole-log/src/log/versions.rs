@@ -229,13 +229,14 @@ impl<D: Disk> Log<D> {
         }
         let (versioning, _) = home.versioning();
         let other = |entry: &ObjectEntry| only.is_some_and(|seq| seq != entry.seq);
-        let is_other = home.object(key).is_some_and(other) || (only.is_some() && home.object(key).is_none());
+        let is_other = only.is_some() && home.object(key).is_none_or(other);
         let is_plain = versioning == Versioning::Off;
         if is_other || (is_plain && home.is_absent(key)) {
             return Ok((BegunDeletion::Nothing, versioning));
         }
         let is_null = versioning != Versioning::Enabled;
-        let replaced = if is_null { replaced_null(&state.index, home, key)? } else { None };
+        // Only in a bucket with versioning can a version be locked.
+        let replaced = if is_null && !is_plain { replaced_null(&state.index, home, key)? } else { None };
         if !is_plain {
             within(key.len(), KEY_MAX, "the key of an object")?;
             if replaced.is_none() {

@@ -1,7 +1,9 @@
 //! Test of the example checksums in FORMAT.md, section 2.
 
+use super::payload::{NamedVersion, RecordPayload};
 use super::{block, record, segment, superblock};
 use crate::limits::{BUFFER_LEN, PAGE};
+use crate::version::{Lock, Retention, RetentionMode};
 
 const FORMAT: &str = include_str!("../../FORMAT.md");
 
@@ -46,6 +48,26 @@ fn record_example_matches_format_page() {
         hint: record::DurableHint { segment: 3, until: 4096 },
     };
     check("record", header.emit(&[1; 16], b"payload", &mut [0; 100]));
+}
+
+#[test]
+fn lock_record_example_matches_format_page() {
+    let retention = Some(Retention { mode: RetentionMode::Compliance, until_ms: 1_800_000_000_000 });
+    let lock = Lock { retention, hold: true };
+    let of = NamedVersion { bucket: 7, version: 1234, key: "a/b" };
+    let payload = RecordPayload::VersionLock { of, time_ms: 1_700_000_000_000, lock };
+    let header = record::Header {
+        kind: payload.kind(),
+        flags: record::FIRST | record::LAST,
+        generation: 77,
+        offset: 1 << 33,
+        seq: 1300,
+        watermark: 1299,
+        prev: 0xdead_beef,
+        durable: 8192,
+        hint: record::DurableHint { segment: 3, until: 4096 },
+    };
+    check("lock record", header.emit(&[1; 16], &payload.encode(), &mut [0; 200]));
 }
 
 #[test]

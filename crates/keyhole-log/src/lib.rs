@@ -58,6 +58,7 @@ mod stats;
 mod store;
 mod types;
 mod version;
+mod version_list;
 mod wire;
 mod writer;
 mod yielding;
@@ -96,8 +97,8 @@ pub use types::{
     UploadListing, UploadRef,
 };
 pub use version::{
-    BucketLock, DefaultRetention, DeletedVersion, Deletion, ListVersions, ListedVersion, Lock, Marker,
-    NoncurrentVersion, ParseVersionIdError, Retention, RetentionMode, RetentionPeriod, StoredVersion, VersionId,
-    VersionInfo, VersionListing, Versioning,
+    BucketLock, DefaultRetention, DeletedVersion, Deletion, Lock, Marker, ParseVersionIdError, Retention,
+    RetentionMode, RetentionPeriod, StoredVersion, VersionId, Versioning,
 };
+pub use version_list::{ListVersions, ListedVersion, NoncurrentVersion, VersionInfo, VersionListing};
 pub use writer::Writer;

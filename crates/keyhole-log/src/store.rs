@@ -111,6 +111,11 @@ impl Store {
         std::mem::take(&mut self.lock().maintenance.findings)
     }
 
+    /// Returns the version of the format of the file. It rises with the first version of an object.
+    pub fn format_version(&self) -> u32 {
+        self.lock().superblock.version
+    }
+
     /// Returns the lock clock: the time that retention is compared with, in ms since 1970. 0 if it was
     /// never advanced.
     pub fn lock_clock_ms(&self) -> u64 {

@@ -2,12 +2,12 @@
 //! deletion, locks and tags.
 
 use super::Index;
+use super::attributes::{LockEntry, TagsEntry};
 use super::bucket::Bucket;
 use super::effect::{PutMarker, VersionOf};
 use super::entry::{Bodies, Key, ObjectEntry, Stamp};
 use super::location::Location;
 use super::quota_charge;
-use super::versions::{LockEntry, TagsEntry};
 use crate::error::Error;
 use crate::sabotage::{self, Sabotage};
 use crate::version::Lock;

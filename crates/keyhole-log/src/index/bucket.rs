@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::attributes::Attributes;
 use super::entry::{Key, ObjectEntry, Properties};
 use super::history::History;
 use super::location::Location;
 use super::uploads::{Upload, Uploads};
-use super::versions::Attributes;
 use crate::key_map::KeyMap;
 use crate::types::{BucketInfo, BucketSettings, BucketUsage, UploadRef};
 use crate::version::{BucketLock, Versioning};

@@ -7,11 +7,11 @@
 use std::collections::BTreeSet;
 
 use super::Index;
+use super::attributes::{Attributes, LockEntry, TagsEntry};
 use super::bucket::{Bucket, Pending, Settings};
 use super::entry::{Bodies, Key, ObjectEntry, Stamp};
 use super::location::{Location, Share, Shares};
 use super::uploads::Upload;
-use super::versions::{Attributes, LockEntry, TagsEntry};
 use crate::limits::checkpoint_record;
 use crate::types::{BodyId, UploadIdentity};
 use crate::version::Versioning;
@@ -233,7 +233,7 @@ impl Attributes {
     fn items(&self, kind: AttributeKind, version: u64) -> Box<dyn Iterator<Item = (u64, Item<'static>)> + '_> {
         match kind {
             AttributeKind::Ids => {
-                let ids = self.ids().from(&version);
+                let ids = self.ids.from(&version);
                 Box::new(ids.map(|(&version, &id)| (version, Item::VersionId { version, id })))
             }
             AttributeKind::Locks => Box::new(self.locks.from(&version).map(|(&version, entry)| {
@@ -396,5 +396,124 @@ impl Loader {
                 self.pending.insert(seq);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+    use crate::index::effect::{Effect, Put};
+    use crate::limits::{LIST_MAX, SEGMENTS_START};
+    use crate::types::{Etag, ListObjects};
+    use crate::version::{Lock, VersionIds};
+    use crate::version_list::ListVersions;
+    use crate::wire::payload::RecordedId;
+
+    const SEGMENT_LEN: u64 = 64 << 20;
+
+    /// Returns an index of a bucket with these names, each with so many versions.
+    fn filled(names: u64, versions: u64) -> Index {
+        let mut index = Index::replay(SEGMENT_LEN);
+        let place = |seq: u64| Location::new(SEGMENTS_START + seq * 512, 400);
+        let create = Effect::CreateBucket { name: "b".into(), time_ms: 0, tags: Default::default() };
+        index.apply(1, place(1), &create).unwrap();
+        let mut seq = 1;
+        for _ in 0..versions {
+            for name in 0..names {
+                seq += 2;
+                let put = Put {
+                    bucket: 1,
+                    key: (&*format!("photos/2026/{:07}", name * 7_368_787 % names)).into(),
+                    size: 1000,
+                    time_ms: seq,
+                    etag: Etag { digest: [7; 16], parts: 0 },
+                    sealed: false,
+                    bodies: Bodies::One(BodyId(seq)),
+                    upload: None,
+                    id: if versions == 1 { RecordedId::Null } else { RecordedId::Own },
+                    lock: Lock::default(),
+                };
+                index.add_body(BodyId(seq), place(seq), Shares::None);
+                index.apply(seq + 1, place(seq + 1), &Effect::Put(put)).unwrap();
+            }
+        }
+        index.replayed();
+        index
+    }
+
+    /// Captures an index and loads it again.
+    fn loaded(index: &Index) -> Index {
+        let mut loader = Loader::new(SEGMENT_LEN);
+        let mut capture = Capture::default();
+        while capture != Capture::Done {
+            let mut items = Vec::new();
+            capture = index.capture(capture, &mut items);
+            loader.load(&CheckpointItems { until: 1, index: 0, items: &items }).unwrap();
+        }
+        loader.finish();
+        loader.index.replayed();
+        loader.index
+    }
+
+    #[test]
+    fn captured_versions_are_loaded_as_they_were() {
+        for (names, versions) in [(40, 1), (7, 9), (1, 200)] {
+            let index = filled(names, versions);
+            let again = loaded(&index);
+            assert_eq!(again.totals, index.totals);
+            let all = |index: &Index| -> Vec<(String, u64)> {
+                index.versions().map(|(_, key, entry)| (key.to_owned(), entry.seq)).collect()
+            };
+            assert_eq!(all(&again), all(&index));
+            assert_eq!((again.recount(), again.buckets[&1].bytes), (vec![], index.buckets[&1].bytes));
+        }
+    }
+
+    #[test]
+    #[ignore = "measures, and takes a minute"]
+    fn cost_of_versions_as_ratios() {
+        let plain = filled(550_000, 1);
+        let versioned = filled(50_000, 11);
+        let load = |index: &Index| {
+            let begun = Instant::now();
+            drop(loaded(index));
+            begun.elapsed().as_secs_f64()
+        };
+        let alone = filled(50_000, 1);
+        let list = |index: &Index| {
+            let begun = Instant::now();
+            let mut list = ListObjects { limit: LIST_MAX, ..ListObjects::default() };
+            while let Some(crate::types::Listed::Object { key, .. }) = index.buckets[&1].list(&list).entries.last() {
+                list.after = Some(key.clone());
+            }
+            begun.elapsed().as_secs_f64()
+        };
+        let mut loads = Vec::new();
+        let mut lists = Vec::new();
+        for _ in 0..7 {
+            loads.push(load(&versioned) / load(&plain));
+            lists.push(list(&versioned) / list(&alone));
+        }
+        loads.sort_by(f64::total_cmp);
+        lists.sort_by(f64::total_cmp);
+        let bytes = versioned.allocated() as f64 / plain.allocated() as f64;
+        println!("load {:.2}, listing of objects {:.2}, memory {bytes:.2}", loads[3], lists[3]);
+        let deep = filled(1, 100_000);
+        let ids = VersionIds::of(&[1; 16]);
+        let mut list = ListVersions { limit: LIST_MAX, ..ListVersions::default() };
+        let mut pages = Vec::new();
+        loop {
+            let begun = Instant::now();
+            let page = deep.buckets[&1].list_versions(&list, ids);
+            pages.push(begun.elapsed());
+            match page.next {
+                Some(next) => list.after = Some(next),
+                None => break,
+            }
+        }
+        pages.sort();
+        println!("pages of 100,000 versions: median {:?}, longest {:?}", pages[pages.len() / 2], pages.last());
     }
 }

@@ -5,7 +5,8 @@ use super::entry::ObjectEntry;
 use super::versions::Name;
 use crate::limits::LIST_MAX;
 use crate::types::{ListObjects, ListUploads, Listed, ListedUpload, Listing, UploadListing};
-use crate::version::{ListVersions, ListedVersion, VersionId, VersionIds, VersionListing};
+use crate::version::{VersionId, VersionIds};
+use crate::version_list::{ListVersions, ListedVersion, VersionListing};
 
 /// The filter of both kinds of listing.
 struct Filter<'a> {

@@ -14,6 +14,7 @@
 mod admit;
 mod apply;
 mod apply_version;
+mod attributes;
 mod bucket;
 mod capture;
 mod effect;

@@ -6,94 +6,14 @@
 //! [`Bucket::remove_version`] keep it so, in whatever order records take effect: a version has its
 //! place by its sequence number.
 
-use std::collections::BTreeSet;
-
+use super::attributes::TagsEntry;
 use super::bucket::Bucket;
 use super::entry::{Key, ObjectEntry};
 use super::history::Versions;
 use super::location::Location;
 use crate::sabotage::{self, Sabotage};
-use crate::sorted::SortedMap;
-use crate::version::{Lock, VersionId, VersionIds, VersionInfo};
-
-/// The lock of a version.
-#[derive(Debug, Clone)]
-pub(super) struct LockEntry {
-    /// Location of its record; [`Location::LOST`] if it is in the version's own record.
-    pub(super) at: Location,
-    /// Sequence number of its record.
-    pub(super) seq: u64,
-    /// Plaintext bytes of the version.
-    pub(super) size: u64,
-    pub(super) lock: Lock,
-}
-
-/// The tags of a version that have a record of their own.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct TagsEntry {
-    pub(crate) at: Location,
-    pub(crate) seq: u64,
-}
-
-/// What few versions have, by the version's sequence number.
-#[derive(Debug, Default)]
-pub(super) struct Attributes {
-    /// Ids of imported versions, and the reverse.
-    ids: SortedMap<u64, [u8; 16]>,
-    by_id: SortedMap<[u8; 16], u64>,
-    pub(super) locks: SortedMap<u64, LockEntry>,
-    pub(super) tags: SortedMap<u64, TagsEntry>,
-    /// Versions with an in-flight deletion, or change of their lock or tags.
-    claims: BTreeSet<u64>,
-    /// Ids of versions whose import is in flight.
-    importing: BTreeSet<[u8; 16]>,
-}
-
-impl Attributes {
-    pub(super) fn set_id(&mut self, version: u64, id: [u8; 16]) {
-        self.ids.insert(version, id);
-        self.by_id.insert(id, version);
-    }
-
-    pub(super) fn ids(&self) -> &SortedMap<u64, [u8; 16]> {
-        &self.ids
-    }
-
-    /// Forgets a version. Returns the locations of its records.
-    pub(super) fn forget(&mut self, version: u64) -> [Option<Location>; 2] {
-        if let Some(id) = self.ids.remove(&version)
-            && self.by_id.get(&id) == Some(&version)
-        {
-            self.by_id.remove(&id);
-        }
-        let lock = self.locks.remove(&version).map(|entry| entry.at);
-        let tags = self.tags.remove(&version).map(|entry| entry.at);
-        [lock, tags]
-    }
-
-    /// Forgets the versions that do not exist. Returns the locations of their records.
-    pub(super) fn keep_only(&mut self, existing: impl Fn(u64) -> bool) -> Vec<Location> {
-        let versions = self.ids.iter().map(|(version, _)| *version);
-        let versions = versions.chain(self.locks.iter().map(|(version, _)| *version));
-        let mut gone: Vec<u64> = versions.chain(self.tags.iter().map(|(version, _)| *version)).collect();
-        gone.retain(|&version| !existing(version));
-        gone.into_iter().flat_map(|version| self.forget(version)).flatten().collect()
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.ids.len() + self.locks.len() + self.tags.len() == 0
-    }
-
-    /// Locations of records that belong to versions.
-    pub(super) fn places(&self) -> impl Iterator<Item = Location> {
-        let locks = self.locks.iter().map(|(_, entry)| entry.at);
-        locks.chain(self.tags.iter().map(|(_, entry)| entry.at))
-    }
-
-    pub(super) fn allocated(&self) -> usize {
-        self.ids.allocated() + self.by_id.allocated() + self.locks.allocated() + self.tags.allocated()
-    }
-}
+use crate::version::{Lock, VersionId, VersionIds};
+use crate::version_list::VersionInfo;
 
 /// All versions of a name, of which there is at least one.
 #[derive(Debug, Clone, Copy)]

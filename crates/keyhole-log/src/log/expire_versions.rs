@@ -7,7 +7,7 @@ use crate::index::{Bucket, Name};
 use crate::limits::EXPIRE_BATCH;
 use crate::state::Due;
 use crate::types::BucketSettings;
-use crate::version::NoncurrentVersion;
+use crate::version_list::NoncurrentVersion;
 use crate::yielding::yield_once;
 
 impl<D: Disk> Log<D> {

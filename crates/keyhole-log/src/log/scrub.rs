@@ -7,7 +7,7 @@ use crate::error::{Damage, Error};
 use crate::limits::CHUNKS_MAX;
 use crate::object::{FoundVersion, Object};
 use crate::read::Located;
-use crate::version::VersionInfo;
+use crate::version_list::VersionInfo;
 use crate::wire::payload::RecordPayload;
 
 /// Position of a scrub. The default starts a new one.

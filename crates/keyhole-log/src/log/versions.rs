@@ -8,9 +8,10 @@ use crate::limits::{KEY_MAX, OBJECT_TAGS_MAX};
 use crate::sabotage::{self, Sabotage};
 use crate::types::Condition;
 use crate::version::{
-    BucketLock, DeletedVersion, Deletion, ListVersions, Lock, Retention, RetentionMode, StoredVersion, VersionId,
-    VersionIds, VersionInfo, VersionListing, Versioning,
+    BucketLock, DeletedVersion, Deletion, Lock, Retention, RetentionMode, StoredVersion, VersionId, VersionIds,
+    Versioning,
 };
+use crate::version_list::{ListVersions, VersionInfo, VersionListing};
 use crate::wire::payload::{MarkerPut, NamedVersion, RecordPayload, RecordedId};
 
 /// How a new version is to be stored.
@@ -463,6 +464,28 @@ impl<D: Disk> Log<D> {
         let (_, home) = state.index.bucket(bucket).ok_or(Error::NoSuchBucket)?;
         let entry = object_version(home, key, version, ids)?;
         Ok((home.id_of(entry, ids), home.lock_of(entry.seq)))
+    }
+
+    /// Returns what the index says of a version, of the current one if none is named: an object or a
+    /// delete marker, also one whose record is damaged. `None`: there is none.
+    ///
+    /// # Errors
+    /// `NoSuchBucket`.
+    pub fn version_info(
+        &self,
+        bucket: &str,
+        key: &str,
+        version: Option<VersionId>,
+    ) -> Result<Option<VersionInfo>, Error> {
+        let ids = self.version_ids();
+        let state = self.store().lock();
+        let (_, home) = state.index.bucket(bucket).ok_or(Error::NoSuchBucket)?;
+        let Some(name) = home.versions(key) else { return Ok(None) };
+        let entry = match version {
+            Some(version) => home.version_by_id(key, version, ids),
+            None => Some(name.newest()),
+        };
+        Ok(entry.map(|entry| home.version_info(&name, entry, ids)))
     }
 
     /// Lists versions and common prefixes, the newest version of a key first.

@@ -12,6 +12,7 @@ mod maintenance;
 mod oldest;
 mod space;
 mod statistics;
+mod superblock;
 
 use std::collections::VecDeque;
 
@@ -29,7 +30,6 @@ use crate::open::{Slot, WriterEnd};
 use crate::segments::Segments;
 use crate::stats::Counters;
 use crate::wire::superblock::Superblock;
-use crate::writer::SuperblockCopies;
 
 /// The state guarded by the mutex.
 #[derive(Debug)]
@@ -42,7 +42,7 @@ pub(crate) struct State {
     /// The open segments for workers that have not started yet.
     pub(crate) slots: VecDeque<Slot>,
     pub(crate) superblock: Superblock,
-    pub(crate) superblock_copies: SuperblockCopies,
+    pub(crate) superblock_copies: superblock::SuperblockCopies,
     pub(crate) counters: Counters,
     pub(crate) maintenance: MaintenanceState,
     /// The failure that poisoned the log.

@@ -31,7 +31,6 @@ use futures_util::stream::{FusedStream, FuturesUnordered, StreamExt};
 
 pub(crate) use context::Context;
 pub(crate) use job::{BlockWrite, Commit, Job, PlacedBlock};
-pub(crate) use superblock::SuperblockCopies;
 
 use crate::disk::Disk;
 use crate::error::{Error, FailedWrite};

@@ -13,16 +13,6 @@ use crate::limits::{PAGE, SUPERBLOCK_AT};
 use crate::store::Store;
 use crate::wire::superblock::{Superblock, VERSION};
 
-/// The state of the superblock's copies.
-#[derive(Debug, Default)]
-pub(crate) struct SuperblockCopies {
-    /// The copy whose last write failed for lack of space; otherwise the first.
-    suspect: usize,
-    /// Whether a task is writing them, and the tasks that wait for it.
-    is_taken: bool,
-    waiting: Vec<oneshot::Sender<()>>,
-}
-
 /// The exclusive right to change the superblock, held while it is being changed.
 pub(crate) struct SuperblockTurn(Arc<Store>);
 

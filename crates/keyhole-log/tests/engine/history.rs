@@ -13,7 +13,7 @@ use keyhole_log::{
 use keyhole_sim::disk::{Medium, SimDisk};
 
 use crate::support::store::{CAPACITY, Store, bytes, etag, format, get, keys, options, put, read, write_body};
-use crate::support::{CRASHES, LOST, TORN, new_medium};
+use crate::support::{CRASHES, LOST, TORN, find, new_medium};
 
 pub(crate) async fn set_versioning(log: &Log<SimDisk>, versioning: Versioning) -> Result<(), Error> {
     let change = |settings: &mut BucketSettings| {
@@ -544,6 +544,53 @@ fn power_failure_at_any_write_leaves_a_step_whole_or_absent() {
 
 fn versions_if_there(log: &Log<SimDisk>) -> Vec<VersionInfo> {
     if log.bucket("bucket").is_some() { versions(log, 100) } else { Vec::new() }
+}
+
+/// The damage of one version concerns neither the others nor the order.
+#[test]
+fn damaged_version_is_reported_and_the_others_stay() {
+    for is_orderly in [true, false] {
+        let (medium, mut store) = versioned();
+        let log = store.log();
+        let ids = store.run(async {
+            let mut ids = Vec::new();
+            for seed in 1..4 {
+                ids.push(put_version(&log, "k", seed, 100).await.unwrap());
+            }
+            // Proves the records before it.
+            log.create_bucket("other", 1).await.unwrap();
+            ids
+        });
+        drop(log);
+        if is_orderly {
+            store.close();
+        } else {
+            drop(store);
+            medium.crash(LOST);
+        }
+        let at = find(&medium, b"head of 2").unwrap();
+        medium.flip(at, 1);
+        let mut store = Store::maintained(&medium, options(1)).unwrap();
+        // After an orderly shutdown, only a reader meets the damage.
+        let named = store.recovery.damaged.iter().filter(|damage| damage.key.as_deref() == Some("k")).count();
+        assert_eq!(named, usize::from(!is_orderly), "{:?}", store.recovery.damaged);
+        let log = store.log();
+        store.run(async {
+            assert_eq!(get_version(&log, "k", ids[0]).await, Some(1));
+            assert_eq!((get_version(&log, "k", ids[2]).await, get(&log, "k").await), (Some(3), Some(3)));
+            let found = log.version("bucket", "k", Some(ids[1])).await;
+            if is_orderly {
+                let Err(Error::Damaged(damage)) = found else { panic!("{found:?}") };
+                assert_eq!((damage.bucket.as_deref(), damage.key.as_deref()), (Some("bucket"), Some("k")));
+                assert!(log.version_info("bucket", "k", Some(ids[1])).unwrap().is_some_and(|info| info.time_ms == 2));
+                assert!(log.delete_version("bucket", "k", ids[1], 9, false).await.unwrap().existed);
+            } else {
+                assert!(matches!(found, Ok(FoundVersion::Absent)), "{found:?}");
+            }
+            assert_eq!(summary(&log), [row("k", 3, false, true), row("k", 1, false, false)]);
+        });
+        assert_eq!(log.store().recount(), []);
+    }
 }
 
 #[test]

@@ -6,56 +6,14 @@ use keyhole_log::{BucketSettings, Error, ListObjects, ListUploads, Listed, Liste
 
 use super::World;
 use super::audit_versions::audit_versions;
+use super::findings::{Audit, AuditFindings, is_damage, take};
 use super::settings::created_tags;
-use crate::content::{self, Content};
+use crate::content;
 use crate::disk::SimDisk;
 use crate::model::{
     BUCKETS, KEYS, Model, Register, VERSIONED, etag, number, object_head, opaque, tags, upload_id, upload_number,
 };
 use crate::random::Random;
-
-/// The moment of an audit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Audit {
-    /// In a running process without operations in flight.
-    Quiet,
-    /// After opening: the findings become the state of the model. `power`: power has failed since
-    /// the last audit.
-    Opened {
-        /// Whether power has failed.
-        power: bool,
-    },
-}
-
-/// The findings.
-#[derive(Default)]
-pub(super) struct AuditFindings {
-    /// The version of each object found, by bucket.
-    objects: BTreeMap<&'static str, BTreeMap<&'static str, u64>>,
-    uploads: BTreeSet<u64>,
-    /// Bytes of the objects and parts of each bucket.
-    pub(super) bytes: BTreeMap<&'static str, u64>,
-    pub(super) contents: BTreeSet<u64>,
-}
-
-/// Adopts a finding as the state of the model, or panics if it is impossible.
-pub(super) fn take<V: Clone + PartialEq + std::fmt::Debug>(
-    how: Audit,
-    now: u64,
-    durable: bool,
-    register: &mut Register<V>,
-    value: V,
-    what: impl FnOnce() -> String,
-) {
-    let (legal, power) = match how {
-        Audit::Quiet => (register.observe(now, now, durable, 0, |other| *other == value), false),
-        Audit::Opened { power } => (register.may_survive(power, |other| *other == value), power),
-    };
-    assert!(legal, "{how:?}: {} is {value:?}, may be {:?}", what(), register.legal(power));
-    if how != Audit::Quiet {
-        *register = Register::new(value);
-    }
-}
 
 /// Compares the whole store with the model and adopts the findings. Panics at anything impossible.
 pub async fn audit(log: Log<SimDisk>, world: std::rc::Rc<World>, how: Audit, mut random: Random) {
@@ -209,11 +167,6 @@ async fn audit_uploads(log: &Log<SimDisk>, world: &World, how: Audit, found: &mu
             take(how, now, durable, register, there, || format!("part {at} of upload {id}"));
         }
     }
-}
-
-/// Returns whether bodies are damaged in the way an error reports.
-pub(super) fn is_damage(world: &World, how: Audit, error: &Error, contents: &[Content]) -> bool {
-    world.is_rotten(error, contents) || world.is_orphan(how == Audit::Opened { power: true }, error, contents)
 }
 
 /// Returns whether a ring dropped an upload during the audit.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use keyhole_log::{Error, FoundVersion, Log, VersionInfo};
 
 use super::World;
-use super::audit::{Audit, AuditFindings, is_damage, take};
+use super::findings::{Audit, AuditFindings, is_damage, take};
 use super::versions::{check_object, check_order, list};
 use crate::content;
 use crate::disk::SimDisk;

@@ -4,6 +4,7 @@ mod audit;
 mod audit_versions;
 mod buckets;
 mod damaged;
+mod findings;
 mod objects;
 mod settings;
 mod uploads;
@@ -19,8 +20,9 @@ use futures_util::future::{Either, select};
 use keyhole_log::limits::{BLOCK_DATA, SEGMENTS_START};
 use keyhole_log::{Condition, Error, Expected, ExpectedEtag, Log, Object, SegmentStat, SegmentState};
 
-pub use audit::{Audit, audit};
+pub use audit::audit;
 pub use damaged::audit_damaged;
+pub use findings::Audit;
 pub use watch::{Watch, Work};
 
 use crate::content::Content;

@@ -174,18 +174,24 @@ impl Store {
             committing: self.committing.load(Ordering::Relaxed) > 0,
             checkpointing: self.checkpointing.load(Ordering::Relaxed),
             cleaning: self.cleaning.load(Ordering::Relaxed),
-            in_doubt: self.in_doubt.load(Ordering::Relaxed) > 0,
+            in_doubt: self.has_writes_in_doubt(),
         }
     }
 
     /// Counts a writer that has answered [`Error::InDoubt`], or that has
-    /// decided those writes since.
+    /// decided those writes since. Call without holding the lock.
     pub(crate) fn set_in_doubt(&self, is_in_doubt: bool) {
         if is_in_doubt {
             self.in_doubt.fetch_add(1, Ordering::Relaxed);
+            self.lock().index.wake_claims();
         } else {
             self.in_doubt.fetch_sub(1, Ordering::Relaxed);
         }
+    }
+
+    /// Returns whether writes that were answered with [`Error::InDoubt`] are not decided yet.
+    pub(crate) fn has_writes_in_doubt(&self) -> bool {
+        self.in_doubt.load(Ordering::Relaxed) > 0
     }
 
     pub(crate) fn begin_commit(&self) {
@@ -217,6 +223,7 @@ impl Store {
         self.poisoned.store(true, Ordering::Release);
         let mut state = self.lock();
         state.failed_write.get_or_insert(failed);
+        state.index.wake_claims();
         state.wake_space();
         state.wake_maintenance();
     }

@@ -79,6 +79,7 @@ pub(crate) struct Index {
     pub(crate) checkpoints: Vec<Checkpoint>,
     /// Records of the checkpoint being written.
     pub(crate) building: Vec<Location>,
+    claims: reserve::Claims,
     limits: IndexLimits,
     measured: room::Measured,
 }

@@ -1,5 +1,7 @@
 //! Reservations: admission of a write before it is written.
 
+use futures_channel::oneshot;
+
 use super::Index;
 use super::bucket::{Bucket, Outcome};
 use super::effect::{Effect, VersionOf};
@@ -11,6 +13,15 @@ use crate::limits::QUOTA_SHARE;
 use crate::types::{BucketSettings, CompleteUpload, Condition};
 use crate::version::{BucketLock, Versioning};
 use crate::wire::payload::RecordedId;
+
+/// Claims on versions, of all buckets.
+#[derive(Debug, Default)]
+pub(super) struct Claims {
+    /// Number of claims.
+    held: usize,
+    /// Tasks that wait for the end of a claim.
+    waiting: Vec<oneshot::Sender<()>>,
+}
 
 impl Index {
     /// Returns the bucket for a write into it.
@@ -150,15 +161,39 @@ impl Index {
 
     /// Reserves a version for its deletion, or for a change of its lock or tags.
     pub(crate) fn reserve_version(&mut self, bucket: u64, version: u64) {
-        if let Some(home) = self.buckets.get_mut(&bucket) {
-            home.claim(version);
+        if let Some(home) = self.buckets.get_mut(&bucket)
+            && home.claim(version)
+        {
+            self.claims.held += 1;
+        }
+    }
+
+    /// Returns whether any version is reserved.
+    pub(crate) fn has_claims(&self) -> bool {
+        self.claims.held > 0
+    }
+
+    /// Returns a receiver that is told when a reservation of a version has ended.
+    pub(crate) fn await_claim(&mut self) -> oneshot::Receiver<()> {
+        let (sender, receiver) = oneshot::channel();
+        self.claims.waiting.push(sender);
+        receiver
+    }
+
+    /// Wakes the tasks that wait for the end of a reservation of a version.
+    pub(crate) fn wake_claims(&mut self) {
+        for waiting in self.claims.waiting.drain(..) {
+            let _ = waiting.send(()); // The receiver may be gone.
         }
     }
 
     fn release_version(&mut self, of: &VersionOf) {
-        if let Some(home) = self.buckets.get_mut(&of.bucket) {
-            home.unclaim(of.version);
+        if let Some(home) = self.buckets.get_mut(&of.bucket)
+            && home.unclaim(of.version)
+        {
+            self.claims.held -= 1;
         }
+        self.wake_claims();
     }
 
     fn release_name(&mut self, bucket: u64, key: &Key, seq: u64) {

@@ -232,12 +232,20 @@ impl Bucket {
         self.attributes.claims.contains(&version)
     }
 
-    pub(super) fn claim(&mut self, version: u64) {
-        self.attributes.claims.insert(version);
+    /// Returns whether a deletion of the `null` version of this name, or a change of its lock or tags,
+    /// is in flight.
+    pub(crate) fn is_null_claimed(&self, key: &str) -> bool {
+        self.null_version(key).is_some_and(|null| self.is_claimed(null.seq))
     }
 
-    pub(super) fn unclaim(&mut self, version: u64) {
-        self.attributes.claims.remove(&version);
+    /// Returns `false` if the version is claimed already.
+    pub(super) fn claim(&mut self, version: u64) -> bool {
+        self.attributes.claims.insert(version)
+    }
+
+    /// Returns `false` if the version is not claimed.
+    pub(super) fn unclaim(&mut self, version: u64) -> bool {
+        self.attributes.claims.remove(&version)
     }
 
     /// Returns whether a version has this imported id, or its import is in flight.

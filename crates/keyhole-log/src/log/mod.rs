@@ -11,6 +11,7 @@ mod expire_versions;
 mod objects;
 mod read;
 mod scrub;
+mod settle;
 mod uploads;
 mod versions;
 

@@ -94,7 +94,7 @@ impl<D: Disk> Log<D> {
         let ids = self.version_ids();
         let pinned: Vec<_> = if new_body.is_some() { Vec::new() } else { parts.iter().map(|part| part.body).collect() };
         let (bucket, body_seq, seq, decision) = {
-            let mut state = store.lock();
+            let mut state = self.lock_settled(&bucket, &key, &new).await;
             store.check_poison()?;
             let (id, home) = state.index.writable(&bucket)?;
             home.decide(&key, condition)?;

@@ -208,14 +208,14 @@ impl<D: Disk> Log<D> {
         let pinned: Vec<_> = complete.parts.iter().map(|part| part.body).collect();
         let store = self.store();
         let ids = self.version_ids();
+        let new = NewVersion { lock, import: None };
         let (bucket, seq, decision) = {
-            let mut state = store.lock();
+            let mut state = self.lock_settled(&complete.upload.bucket, &complete.upload.key, &new).await;
             store.check_poison()?;
             let (bucket, home, upload) = find(&state.index, &complete.upload)?;
             upload.check_open()?;
             upload.check_parts(&complete)?;
             home.decide(&complete.upload.key, complete.condition)?;
-            let new = NewVersion { lock, import: None };
             let decision = Decision::of(&state.index, home, &complete.upload.key, &new, complete.time_ms, ids)?;
             let seq = state.numbers.record();
             let CompleteUpload { etag, size, time_ms, .. } = complete;

@@ -196,7 +196,7 @@ impl<D: Disk> Log<D> {
         only: Option<u64>,
     ) -> Result<Deletion, Error> {
         let ids = self.version_ids();
-        let (begun, versioning) = self.begin_deletion(bucket, key, condition, only)?;
+        let (begun, versioning) = self.begin_deletion(bucket, key, condition, only).await?;
         match begun {
             BegunDeletion::Nothing => Ok(Deletion::Removed(false)),
             BegunDeletion::Tombstone(bucket, seq) => {
@@ -213,7 +213,7 @@ impl<D: Disk> Log<D> {
         }
     }
 
-    fn begin_deletion(
+    async fn begin_deletion(
         &self,
         bucket: &str,
         key: &str,
@@ -221,7 +221,11 @@ impl<D: Disk> Log<D> {
         only: Option<u64>,
     ) -> Result<(BegunDeletion, Versioning), Error> {
         let store = self.store();
-        let mut state = store.lock();
+        let mut state = match only {
+            // The maintenance must not wait for a write, which may wait for the space that it frees.
+            Some(_) => store.lock(),
+            None => self.lock_settled(bucket, key, &NewVersion::default()).await,
+        };
         store.check_poison()?;
         let (id, home) = state.index.writable(bucket)?;
         home.decide(key, condition)?;
@@ -432,14 +436,14 @@ impl<D: Disk> Log<D> {
         within(key.len(), KEY_MAX, "the key of an object")?;
         let ids = self.version_ids();
         let store = self.store();
+        let new = NewVersion { import: Some(version), ..NewVersion::default() };
         let (bucket, seq, id) = {
-            let mut state = store.lock();
+            let mut state = self.lock_settled(bucket, key, &new).await;
             store.check_poison()?;
             let (bucket, home) = state.index.writable(bucket)?;
             if home.versioning().0 == Versioning::Off {
                 return Err(Error::InvalidBucketState("markers can only be imported into a bucket with versioning"));
             }
-            let new = NewVersion { import: Some(version), ..NewVersion::default() };
             let decision = Decision::of(&state.index, home, key, &new, time_ms, ids)?;
             if decision.replaced.is_none() {
                 state.index.admit_name(key.len())?;

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use keyhole_log::limits::SUPERBLOCK_AT;
 use keyhole_log::{
-    BucketLock, BucketSettings, Condition, CreateUpload, DefaultRetention, Error, Lock, Log, NoncurrentVersion,
-    OpenOptions, Retention, RetentionMode, RetentionPeriod, VersionId, Versioning,
+    BucketLock, BucketSettings, Condition, CreateUpload, DefaultRetention, Deletion, Error, Lock, Log,
+    NoncurrentVersion, OpenOptions, Retention, RetentionMode, RetentionPeriod, VersionId, Versioning,
 };
 use keyhole_sim::disk::{Medium, SimDisk};
 
@@ -240,6 +240,78 @@ fn changes_of_a_version_in_flight_conflict() {
         };
         off.await.unwrap();
         log.change_bucket("bucket", 1, quota).await.unwrap();
+    });
+}
+
+/// A request without a condition that replaces a `null` version waits for a change of that version.
+#[test]
+fn replacement_of_null_version_waits_for_changes_in_flight() {
+    let (medium, mut store) = Store::fresh_maintained();
+    let log = store.log();
+    store.run(async {
+        put(&log, "k", 1, 100).await.unwrap();
+        set_versioning(&log, Versioning::Suspended).await.unwrap();
+        let replacing = object_of(&log, "k", 2, 100).await.unwrap();
+        let (deleted, stored) = futures_util::join!(
+            log.delete_version("bucket", "k", VersionId::Null, 1, false),
+            log.put_version(replacing, Lock::default())
+        );
+        assert!(deleted.unwrap().existed);
+        assert_eq!(stored.unwrap().version, VersionId::Null);
+        assert_eq!(get_version(&log, "k", VersionId::Null).await, Some(2));
+
+        let object = log.object("bucket", "k").await.unwrap().unwrap();
+        let replacing = object_of(&log, "k", 3, 100).await.unwrap();
+        let (tagged, stored) = futures_util::join!(
+            log.set_tags("bucket", "k", object, b"tags".to_vec()),
+            log.put_version(replacing, Lock::default())
+        );
+        tagged.unwrap();
+        assert_eq!(stored.unwrap().version, VersionId::Null);
+
+        let object = log.object("bucket", "k").await.unwrap().unwrap();
+        let (tagged, deleted) = futures_util::join!(
+            log.set_tags("bucket", "k", object, b"tags".to_vec()),
+            log.delete_current("bucket", "k", 4, Condition::None)
+        );
+        tagged.unwrap();
+        assert_eq!(deleted.unwrap(), Deletion::Marker(VersionId::Null));
+
+        let (deleted, imported) = futures_util::join!(
+            log.delete_version("bucket", "k", VersionId::Null, 1, false),
+            log.import_marker("bucket", "k", VersionId::Null, 5)
+        );
+        assert!(deleted.unwrap().was_marker);
+        imported.unwrap();
+    });
+    drop(log);
+    everywhere(&medium, store, async |log| {
+        let listed = versions(log, 10);
+        assert!(listed.len() == 1 && listed[0].is_marker && listed[0].time_ms == 5, "{listed:?}");
+    });
+}
+
+/// A hold that is set first keeps the `null` version, also from a request that has waited for it.
+#[test]
+fn replacement_of_null_version_is_refused_after_a_hold_in_flight() {
+    let (_medium, mut store) = Store::fresh_maintained();
+    let log = store.log();
+    store.run(async {
+        put(&log, "k", 1, 100).await.unwrap();
+        let lockable = |settings: &mut BucketSettings| {
+            settings.versioning = Versioning::Enabled;
+            settings.lock = Some(BucketLock::default());
+            Ok::<_, Error>(())
+        };
+        log.change_bucket("bucket", 1, lockable).await.unwrap();
+        let replacing = object_of(&log, "k", 2, 100).await.unwrap();
+        let (held, imported) = futures_util::join!(
+            log.set_hold("bucket", "k", Some(VersionId::Null), true, 1),
+            log.import_version(replacing, VersionId::Null, Lock::default())
+        );
+        held.unwrap();
+        assert!(matches!(imported, Err(Error::Locked)), "{imported:?}");
+        assert_eq!(get_version(&log, "k", VersionId::Null).await, Some(1));
     });
 }
 

@@ -11,7 +11,7 @@ use crate::types::{BucketInfo, BucketSettings, Condition};
 use crate::version::{Deletion, Versioning};
 use crate::yielding::yield_once;
 
-/// An object that was deleted, or an upload that was aborted, because it was due.
+/// An object or a version that was deleted, or an upload that was aborted, because it was due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Expired<'a> {
     /// The bucket.
@@ -230,7 +230,12 @@ impl<D: Disk> Log<D> {
 
     /// Deletes versions for good, concurrently, so that they share batches, and returns the number
     /// deleted. Locked ones stay.
-    pub(super) async fn drop_versions(&self, due: Vec<Due>, now_ms: u64) -> Result<u64, Error> {
+    pub(super) async fn drop_versions(
+        &self,
+        due: Vec<Due>,
+        now_ms: u64,
+        gone: &mut impl FnMut(&Expired<'_>),
+    ) -> Result<u64, Error> {
         let deletions = due.iter().map(async |Due { seq, bucket, key, .. }| {
             let is_plain = self.bucket_versioning(bucket).is_some_and(|(state, _)| state == Versioning::Off);
             if is_plain {
@@ -241,9 +246,15 @@ impl<D: Disk> Log<D> {
         });
         let mut dropped = 0;
         let mut failed = None;
-        for outcome in futures_util::future::join_all(deletions).await {
+        for (Due { bucket, key, sealed, .. }, outcome) in
+            due.iter().zip(futures_util::future::join_all(deletions).await)
+        {
             match outcome {
-                Ok(there) => dropped += u64::from(there),
+                Ok(false) => {}
+                Ok(true) => {
+                    dropped += 1;
+                    gone(&Expired { bucket, key, sealed: *sealed });
+                }
                 // The bucket is gone, a change of the version is in flight, or it has been locked.
                 Err(Error::NoSuchBucket | Error::Conflict | Error::Locked) => {}
                 Err(error) => failed = failed.or(Some(error)),
@@ -295,7 +306,7 @@ impl<D: Disk> Log<D> {
         }
         let mut objects = objects.into_iter().peekable();
         while objects.peek().is_some() {
-            dropped += self.drop_versions(objects.by_ref().take(EXPIRE_BATCH).collect(), 0).await?;
+            dropped += self.drop_versions(objects.by_ref().take(EXPIRE_BATCH).collect(), 0, &mut |_| {}).await?;
         }
         Ok(dropped)
     }

@@ -1,6 +1,6 @@
 //! Expiry of noncurrent versions and of delete markers.
 
-use super::Log;
+use super::{Expired, Log};
 use crate::disk::Disk;
 use crate::error::Error;
 use crate::index::{Bucket, Name};
@@ -26,6 +26,23 @@ impl<D: Disk> Log<D> {
     where
         R: Fn(&NoncurrentVersion<'_>) -> bool,
     {
+        self.expire_noncurrent_reporting(now_ms, rules, |_| {}).await
+    }
+
+    /// Deletes the noncurrent versions that are due like
+    /// [`expire_noncurrent_by`](Self::expire_noncurrent_by), and calls `gone` for each deleted one.
+    ///
+    /// # Errors
+    /// Those of every write.
+    pub async fn expire_noncurrent_reporting<R>(
+        &self,
+        now_ms: u64,
+        rules: impl Fn(&BucketSettings) -> Option<R>,
+        gone: impl FnMut(&Expired<'_>),
+    ) -> Result<u64, Error>
+    where
+        R: Fn(&NoncurrentVersion<'_>) -> bool,
+    {
         let find = |home: &Bucket, name: &Name<'_>, is_due: &R, due: &mut Vec<Due>| {
             let mut seen = 1;
             let mut newer = name.newest();
@@ -46,7 +63,7 @@ impl<D: Disk> Log<D> {
             }
             seen as usize
         };
-        self.expire_names(now_ms, rules, find).await
+        self.expire_names(now_ms, rules, find, gone).await
     }
 
     /// Deletes the delete markers that are the only versions of their names and that are due, and
@@ -63,6 +80,23 @@ impl<D: Disk> Log<D> {
     where
         R: Fn(&str, u64) -> bool,
     {
+        self.expire_markers_reporting(now_ms, rules, |_| {}).await
+    }
+
+    /// Deletes the delete markers that are due like [`expire_markers_by`](Self::expire_markers_by), and
+    /// calls `gone` for each deleted one.
+    ///
+    /// # Errors
+    /// Those of every write.
+    pub async fn expire_markers_reporting<R>(
+        &self,
+        now_ms: u64,
+        rules: impl Fn(&BucketSettings) -> Option<R>,
+        gone: impl FnMut(&Expired<'_>),
+    ) -> Result<u64, Error>
+    where
+        R: Fn(&str, u64) -> bool,
+    {
         let find = |home: &Bucket, name: &Name<'_>, is_due: &R, due: &mut Vec<Due>| {
             let newest = name.newest();
             if newest.is_marker() && name.is_single() && is_due(name.key, newest.time_ms()) {
@@ -70,7 +104,7 @@ impl<D: Disk> Log<D> {
             }
             1
         };
-        self.expire_names(now_ms, rules, find).await
+        self.expire_names(now_ms, rules, find, gone).await
     }
 
     /// Deletes the versions that `find` adds for each name. It returns the number of versions seen.
@@ -79,13 +113,14 @@ impl<D: Disk> Log<D> {
         now_ms: u64,
         rules: impl Fn(&BucketSettings) -> Option<R>,
         find: impl Fn(&Bucket, &Name<'_>, &R, &mut Vec<Due>) -> usize,
+        mut gone: impl FnMut(&Expired<'_>),
     ) -> Result<u64, Error> {
         let mut expired = 0;
         for bucket in self.buckets() {
             let mut from = Some(String::new());
             while let Some(key) = from {
                 let (due, next) = self.due_versions(&bucket.name, &key, &rules, &find);
-                expired += self.drop_versions(due, now_ms).await?;
+                expired += self.drop_versions(due, now_ms, &mut gone).await?;
                 from = next;
                 yield_once().await;
             }

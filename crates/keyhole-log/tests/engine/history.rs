@@ -6,9 +6,9 @@ use std::sync::Arc;
 use futures_executor::LocalPool;
 
 use keyhole_log::{
-    BucketSettings, CheckOptions, Condition, Content, DeletedVersion, Deletion, Durability, Error, FoundVersion,
-    ListVersions, ListedVersion, Lock, Log, OpenOptions, PutObject, StoredVersion, VersionId, VersionInfo, Versioning,
-    check,
+    BucketSettings, CheckOptions, Condition, Content, DeletedVersion, Deletion, Durability, Error, Expired,
+    FoundVersion, ListVersions, ListedVersion, Lock, Log, OpenOptions, PutObject, StoredVersion, VersionId,
+    VersionInfo, Versioning, check,
 };
 use keyhole_sim::disk::{Medium, SimDisk};
 
@@ -425,8 +425,12 @@ fn expiry_puts_markers_and_deletes_noncurrent_versions() {
         let lone = |_: &BucketSettings| Some(|_: &str, _: u64| true);
         assert_eq!(log.expire_markers_by(80, lone).await.unwrap(), 0, "the marker hides versions");
         let every = |_: &BucketSettings| Some(|_: &keyhole_log::NoncurrentVersion<'_>| true);
-        assert_eq!(log.expire_noncurrent_by(80, every).await.unwrap(), 2);
-        assert_eq!(log.expire_markers_by(80, lone).await.unwrap(), 1);
+        let mut gone = Vec::new();
+        let report = |expired: &Expired<'_>| gone.push((expired.bucket.to_owned(), expired.key.to_owned()));
+        assert_eq!(log.expire_noncurrent_reporting(80, every, report).await.unwrap(), 2);
+        let report = |expired: &Expired<'_>| gone.push((expired.bucket.to_owned(), expired.key.to_owned()));
+        assert_eq!(log.expire_markers_reporting(80, lone, report).await.unwrap(), 1);
+        assert_eq!(gone, vec![("bucket".to_owned(), "k".to_owned()); 3], "each deleted version is reported");
         assert_eq!(summary(&log), [row("other", 15, false, true)]);
     });
 }

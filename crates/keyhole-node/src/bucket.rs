@@ -75,7 +75,7 @@ impl<P: Platform> Node<P> {
     /// Handles GetBucketVersioning: never enabled.
     pub(crate) fn bucket_versioning(&self, request: &Request<'_>) -> Result<Response<'_, P>> {
         self.require_bucket(request.bucket()?)?;
-        Ok(Response::xml(200, xml::versioning()))
+        Ok(Response::xml(200, xml::versioning(None)))
     }
 
     /// Handles PutBucketEncryption, which can only block or unblock customer keys.

@@ -2,6 +2,7 @@
 
 use keyhole_core::head::Checksums;
 use keyhole_log::{ListObjects, ListUploads, Listed, ListedUpload, Listing};
+use keyhole_s3::ops::VersionId;
 use keyhole_s3::{ErrorCode, ops, sse, xml};
 
 use crate::failure::Result;
@@ -36,7 +37,7 @@ impl<P: Platform> Node<P> {
         let bucket = request.bucket()?;
         let listing =
             self.list(bucket, &query.prefix, query.delimiter.as_ref(), query.key_marker.clone(), query.max_keys)?;
-        let entries = entries(&listing);
+        let entries = versions(&listing);
         Ok(Response::xml(200, xml::list_versions(bucket, query, &entries, listing.truncated)))
     }
 
@@ -135,4 +136,19 @@ fn entries(listing: &Listing) -> Vec<xml::ListEntry<'_>> {
             Listed::Prefix(prefix) => xml::ListEntry::Prefix(prefix),
         })
         .collect()
+}
+
+/// Converts a listing of a bucket without versions to entries of the XML document.
+fn versions(listing: &Listing) -> Vec<xml::VersionEntry<'_>> {
+    let version = |entry| match entry {
+        xml::ListEntry::Object { key, size, time_ms, etag } => xml::VersionEntry::Version {
+            key,
+            id: VersionId::Null,
+            is_latest: true,
+            time_ms,
+            content: Some(xml::VersionContent { size, etag }),
+        },
+        xml::ListEntry::Prefix(prefix) => xml::VersionEntry::Prefix(prefix),
+    };
+    entries(listing).into_iter().map(version).collect()
 }

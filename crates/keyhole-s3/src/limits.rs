@@ -71,6 +71,9 @@ pub const PAGE_MAX: usize = 1000;
 /// Maximum keys of one DeleteObjects.
 pub const DELETE_MAX: usize = 1000;
 
+/// Characters of a version id, unless it is `null`.
+pub const VERSION_ID_LEN: usize = 32;
+
 /// The highest part number.
 pub const PART_NUMBER_MAX: u16 = keyhole_core::limits::PART_NUMBER_MAX as u16;
 

@@ -15,6 +15,7 @@ mod query;
 mod route;
 mod sealed;
 mod tags;
+mod version;
 
 pub(crate) use allowed::check_form_headers;
 pub use allowed::check_headers;
@@ -38,3 +39,4 @@ pub(crate) use query::{encode_key, encode_token};
 pub use route::{Operation, Target, route, target};
 pub use sealed::{BINDING_HEADER, SEALED_HEADER, check_binding_header, is_sealed_transfer, requires_binding};
 pub use tags::{Tags, copied_tags, tags};
+pub use version::{VersionId, Versioning, is_delete_marker, no_such_version, under_delete_marker};

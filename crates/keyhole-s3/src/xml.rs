@@ -5,20 +5,21 @@ mod cors;
 mod error;
 mod lifecycle;
 mod read;
+mod versions;
 mod walk;
 mod write;
 
-pub use bucket::{CreateBucketRequest, list_buckets, list_versions, parse_bucket_tagging, parse_create_bucket};
+pub use bucket::{CreateBucketRequest, list_buckets, parse_bucket_tagging, parse_create_bucket};
 pub use cors::{cors, parse_cors};
 pub use lifecycle::{lifecycle, parse_lifecycle};
 pub use read::{
     CompletedPart, DeleteRequest, NamedChecksums, ObjectToDelete, parse_bucket_encryption, parse_complete,
     parse_delete, parse_tagging,
 };
+pub use versions::{VersionContent, VersionEntry, list_versions, parse_versioning, versioning};
 pub(crate) use write::OWNER;
 pub use write::{
     Attributes, Bucket, Deleted, Document, ListEntry, ObjectParts, PartEntry, PartList, PartsPage, UploadEntry, acl,
     bucket_encryption, complete_result, copy_object_result, copy_part_result, delete_result, initiate_upload,
     list_objects_v1, list_objects_v2, list_parts, list_uploads, location, object_attributes, post_result, tagging,
-    versioning,
 };

@@ -2,6 +2,7 @@
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
+use super::version::VersionId;
 use crate::limits::{BUCKETS_PAGE_MAX, PAGE_MAX, PART_NUMBER_MAX};
 use crate::query::Query;
 use crate::{Error, ErrorCode};
@@ -53,8 +54,9 @@ pub struct ListVersions {
     pub delimiter: Option<String>,
     /// The entry after which the page starts.
     pub key_marker: Option<String>,
-    /// Whether the request names the version `null` of `key_marker`, the only one that it has.
-    pub has_version_marker: bool,
+    /// The version of `key_marker` after which the page starts; without it, the page starts after
+    /// all of them.
+    pub version_marker: Option<VersionId>,
     /// The maximum number of entries.
     pub max_keys: usize,
     /// `encoding-type=url`
@@ -173,19 +175,16 @@ impl Query {
     pub(crate) fn list_versions(&self) -> Result<ListVersions, Error> {
         let key_marker = self.owned("key-marker");
         let marker = self.owned("version-id-marker");
-        let refused = |text: &str, message: &'static str| Error::invalid_argument("version-id-marker", text, message);
-        match (&key_marker, marker.as_deref()) {
-            (None, Some(text)) => {
-                return Err(refused(text, "A version-id marker cannot be specified without a key marker."));
-            }
-            (_, Some(text)) if text != "null" => return Err(refused(text, "Invalid version id specified")),
-            _ => {}
+        if let (None, Some(text)) = (&key_marker, &marker) {
+            let message = "A version-id marker cannot be specified without a key marker.";
+            return Err(Error::invalid_argument("version-id-marker", text, message));
         }
+        let version_marker = marker.map(|text| VersionId::parse_argument("version-id-marker", &text)).transpose()?;
         Ok(ListVersions {
             prefix: self.owned("prefix").unwrap_or_default(),
             delimiter: self.owned("delimiter"),
             key_marker,
-            has_version_marker: marker.is_some(),
+            version_marker,
             max_keys: self.page("max-keys")?,
             encoding_url: self.encoding_url()?,
         })
@@ -308,12 +307,15 @@ mod tests {
             prefix: "a".to_owned(),
             delimiter: Some("/".to_owned()),
             key_marker: Some("a/b".to_owned()),
-            has_version_marker: true,
+            version_marker: Some(VersionId::Null),
             max_keys: 2,
             encoding_url: false,
         };
         assert_eq!(list, expected);
         assert_eq!(parse("key-marker=&version-id-marker=").unwrap().max_keys, PAGE_MAX);
+        let id = "00112233445566778899aabbccddeeff";
+        let list = parse(&format!("key-marker=a&version-id-marker={id}")).unwrap();
+        assert_eq!(list.version_marker, VersionId::parse(id));
         for bad in ["version-id-marker=null", "key-marker=a&version-id-marker=x", "max-keys=-1", "encoding-type=x"] {
             assert_eq!(parse(bad), Err(ErrorCode::InvalidArgument), "{bad}");
         }

@@ -1,8 +1,8 @@
-//! Documents of buckets: creation, tags, and listings of buckets and versions.
+//! Documents of buckets: creation, tags, and the listing of buckets.
 
 use super::read::{malformed, walk};
-use super::write::{Bucket, Document, ListEntry};
-use crate::ops::{ListBuckets, ListVersions, Tags, encode_key, encode_token};
+use super::write::{Bucket, Document};
+use crate::ops::{ListBuckets, Tags, encode_token};
 use crate::time::iso8601;
 use crate::{Error, ErrorCode};
 
@@ -115,47 +115,6 @@ pub fn list_buckets(query: &ListBuckets, region: &str, buckets: &[Bucket<'_>], t
     }
     doc.finish()
 }
-
-/// Writes the result of ListObjectVersions of a bucket without versions: each object is its own
-/// latest version, with the id `null`.
-pub fn list_versions(bucket: &str, query: &ListVersions, listed: &[ListEntry<'_>], truncated: bool) -> String {
-    let url = query.encoding_url;
-    let mut doc = Document::new("ListVersionsResult");
-    doc.text("Name", bucket);
-    doc.text("Prefix", &encode_key(&query.prefix, url));
-    doc.text("KeyMarker", &encode_key(query.key_marker.as_deref().unwrap_or_default(), url));
-    doc.text("VersionIdMarker", if query.has_version_marker { NULL } else { "" });
-    if truncated {
-        match listed.last() {
-            Some(ListEntry::Object { key, .. }) => {
-                doc.text("NextKeyMarker", &encode_key(key, url));
-                doc.text("NextVersionIdMarker", NULL);
-            }
-            Some(ListEntry::Prefix(prefix)) => doc.text("NextKeyMarker", &encode_key(prefix, url)),
-            None => {}
-        }
-    }
-    doc.page_of_keys(query.max_keys, query.delimiter.as_deref(), url, truncated);
-    for entry in listed {
-        if let ListEntry::Object { key, size, time_ms, etag } = entry {
-            doc.open("Version");
-            doc.text("Key", &encode_key(key, url));
-            doc.text("VersionId", NULL);
-            doc.flag("IsLatest", true);
-            doc.text("LastModified", &iso8601(*time_ms));
-            doc.etag(etag);
-            doc.number("Size", *size);
-            doc.text("StorageClass", "STANDARD");
-            doc.owner("Owner");
-            doc.close();
-        }
-    }
-    doc.common_prefixes(listed, url);
-    doc.finish()
-}
-
-/// The version id of an object in a bucket without versions.
-const NULL: &str = "null";
 
 #[cfg(test)]
 mod tests {

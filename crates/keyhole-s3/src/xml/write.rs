@@ -121,13 +121,13 @@ impl Document {
         self.flag("IsTruncated", truncated);
     }
 
-    fn common_prefix(&mut self, prefix: &str, url: bool) {
+    pub(super) fn common_prefix(&mut self, prefix: &str, url: bool) {
         self.open("CommonPrefixes");
         self.text("Prefix", &encode_key(prefix, url));
         self.close();
     }
 
-    pub(super) fn common_prefixes(&mut self, entries: &[ListEntry<'_>], url: bool) {
+    fn common_prefixes(&mut self, entries: &[ListEntry<'_>], url: bool) {
         for entry in entries {
             if let ListEntry::Prefix(prefix) = entry {
                 self.common_prefix(prefix, url);
@@ -177,11 +177,6 @@ pub fn location(region: &str) -> String {
         doc.event(Event::Text(BytesText::from_escaped(escape(region))));
     }
     doc.finish()
-}
-
-/// Writes the result of GetBucketVersioning: never enabled.
-pub fn versioning() -> String {
-    Document::new("VersioningConfiguration").finish()
 }
 
 /// Writes the result of GetBucketEncryption for a bucket that blocks customer keys.

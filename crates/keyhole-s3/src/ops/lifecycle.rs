@@ -48,11 +48,11 @@ pub enum FilterForm {
     BarePrefix,
 }
 
-/// Expiration of noncurrent versions. It is kept for its client: a bucket without versions has none,
-/// so it has no effect.
+/// Expiration of noncurrent versions.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Noncurrent {
-    /// Days after which a version expires that is no longer current.
+    /// Days after which a version expires that is no longer current, at the following midnight. Without
+    /// them, it expires at the first midnight.
     pub days: Option<u32>,
     /// Newer noncurrent versions that are kept in any case.
     pub newer: Option<u32>,
@@ -75,8 +75,7 @@ pub struct Rule {
     pub smaller_than: Option<u64>,
     /// Expiration of objects.
     pub expiration: Option<Expiration>,
-    /// `ExpiredObjectDeleteMarker`. A bucket without versions has no delete markers, so it has no
-    /// effect.
+    /// `ExpiredObjectDeleteMarker`: removes delete markers that are the only version of their key.
     pub delete_marker: Option<bool>,
     /// Expiration of noncurrent versions.
     pub noncurrent: Option<Noncurrent>,
@@ -166,6 +165,27 @@ impl Lifecycle {
     /// Returns the earliest expiration of an object of `size` bytes under the rules.
     pub fn expiration(&self, key: &str, size: u64, stored_ms: u64) -> Option<Due<'_>> {
         self.first(key, |rule| rule.expiration.filter(|_| rule.admits(size)).map(|expiration| expiration.of(stored_ms)))
+    }
+
+    /// Returns the earliest expiration of a noncurrent version of `size` bytes under the rules.
+    /// `since_ms` is the time at which it became noncurrent, `newer` the number of noncurrent versions
+    /// of its key that are newer.
+    pub fn noncurrent_expiration(&self, key: &str, size: u64, since_ms: u64, newer: u64) -> Option<Due<'_>> {
+        self.first(key, |rule| {
+            let noncurrent = rule.noncurrent.filter(|_| rule.admits(size))?;
+            let is_kept = noncurrent.newer.is_some_and(|kept| newer < u64::from(kept));
+            (!is_kept).then(|| midnight_after(since_ms, noncurrent.days.unwrap_or(0)))
+        })
+    }
+
+    /// Returns the earliest removal of a delete marker that is the only version of its key: at once
+    /// under `ExpiredObjectDeleteMarker`, otherwise when an object of that age would expire.
+    pub fn marker_expiration(&self, key: &str, stored_ms: u64) -> Option<Due<'_>> {
+        self.first(key, |rule| match rule.expiration.filter(|_| rule.admits(0)) {
+            _ if rule.delete_marker == Some(true) => Some(stored_ms),
+            Some(_) if rule.delete_marker == Some(false) => None,
+            expiration => expiration.map(|expiration| expiration.of(stored_ms)),
+        })
     }
 
     /// Returns the earliest abortion of an upload under the rules.
@@ -365,6 +385,56 @@ mod tests {
         let empty = Rule { smaller_than: Some(1), prefix: None, expiration: days, ..rule("empty", "") };
         let lifecycle = Lifecycle { rules: vec![empty] };
         assert!(lifecycle.expiration("a", 0, 0).is_some() && lifecycle.expiration("a", 1, 0).is_none());
+    }
+
+    #[test]
+    fn noncurrent_versions_expire_by_days_and_number() {
+        let noncurrent = |days, newer| Some(Noncurrent { days, newer });
+        let rules = vec![
+            Rule { noncurrent: noncurrent(Some(3), None), ..rule("days", "a/") },
+            Rule { noncurrent: noncurrent(Some(3), Some(2)), ..rule("both", "b/") },
+            Rule { noncurrent: noncurrent(None, Some(2)), ..rule("number", "c/") },
+            Rule { noncurrent: noncurrent(Some(1), None), larger_than: Some(9), ..rule("large", "d/") },
+            Rule { noncurrent: noncurrent(Some(1), None), enabled: false, ..rule("off", "a/") },
+            Rule { expiration: Some(Expiration::Days(1)), ..rule("current", "a/") },
+        ];
+        let lifecycle = Lifecycle { rules };
+        for (key, size, newer, expected) in [
+            ("a/x", 0, 0, Some(("days", 3))),
+            ("a/x", 0, 100, Some(("days", 3))),
+            ("b/x", 0, 1, None),
+            ("b/x", 0, 2, Some(("both", 3))),
+            ("c/x", 0, 1, None),
+            ("c/x", 0, 2, Some(("number", 0))),
+            ("d/x", 9, 5, None),
+            ("d/x", 10, 0, Some(("large", 1))),
+            ("e/x", 0, 100, None),
+        ] {
+            let due = lifecycle.noncurrent_expiration(key, size, MIDNIGHT, newer);
+            let due = due.map(|due| (due.rule, (due.at_ms - MIDNIGHT) / DAY_MS));
+            assert_eq!(due, expected, "{key} {size} {newer}");
+        }
+        let due = lifecycle.noncurrent_expiration("c/x", 0, MIDNIGHT + 1, 2).unwrap();
+        assert_eq!(due.at_ms, MIDNIGHT + DAY_MS, "at the following midnight");
+    }
+
+    #[test]
+    fn lone_delete_markers_expire_by_rule_or_with_objects_of_their_age() {
+        let days = Some(Expiration::Days(2));
+        let rules = vec![
+            Rule { delete_marker: Some(true), ..rule("markers", "a/") },
+            Rule { expiration: days, ..rule("days", "b/") },
+            Rule { expiration: days, delete_marker: Some(false), ..rule("kept", "c/") },
+            Rule { expiration: days, larger_than: Some(0), ..rule("large", "d/") },
+            Rule { noncurrent: Some(Noncurrent { days: Some(1), newer: None }), ..rule("noncurrent", "e/") },
+        ];
+        let lifecycle = Lifecycle { rules };
+        for (key, expected) in
+            [("a/x", Some(("markers", 0))), ("b/x", Some(("days", 2))), ("c/x", None), ("d/x", None), ("e/x", None)]
+        {
+            let due = lifecycle.marker_expiration(key, MIDNIGHT);
+            assert_eq!(due.map(|due| (due.rule, (due.at_ms - MIDNIGHT) / DAY_MS)), expected, "{key}");
+        }
     }
 
     /// Returns rules with each property that is stored since the second byte of flags.

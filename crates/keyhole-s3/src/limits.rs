@@ -50,6 +50,12 @@ pub const RULE_DAYS_MAX: u32 = i32::MAX as u32;
 /// Maximum versions that a rule can keep (`NewerNoncurrentVersions`).
 pub const RULE_VERSIONS_MAX: u32 = 100;
 
+/// Maximum days of a default retention: about 100 years, as on S3.
+pub const RETENTION_DAYS_MAX: u32 = 36_500;
+
+/// Maximum years of a default retention, as on S3.
+pub const RETENTION_YEARS_MAX: u32 = 100;
+
 /// Maximum bytes of a CORSConfiguration.
 pub const CORS_DOCUMENT_MAX: usize = 64 * 1024;
 

@@ -11,6 +11,7 @@ mod host;
 mod lifecycle;
 mod names;
 mod object;
+mod object_lock;
 mod query;
 mod route;
 mod sealed;
@@ -34,6 +35,12 @@ pub use object::{
     CopySource, Directive, Metadata, ReadOptions, caching_headers, checksum_headers, copy_checksum, declared_checksum,
     metadata, metadata_directive, metadata_headers, read_options, refuse_metadata,
 };
+pub use object_lock::{
+    DefaultRetention, DigestedBody, RequestedLock, Retention, RetentionMode, RetentionPeriod, bypass_governance,
+    bypass_without_lock, enables_object_lock, lock_headers, missing_lock_configuration, past_retention,
+    protected_by_lock, requested_lock, require_digest,
+};
+pub(crate) use object_lock::{hold_name, parse_hold};
 pub use query::{ListBuckets, ListObjects, ListObjectsV2, ListUploads, ListVersions, UploadId};
 pub(crate) use query::{encode_key, encode_token};
 pub use route::{Operation, Target, route, target};

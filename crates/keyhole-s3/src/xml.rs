@@ -4,6 +4,7 @@ mod bucket;
 mod cors;
 mod error;
 mod lifecycle;
+mod object_lock;
 mod read;
 mod versions;
 mod walk;
@@ -12,6 +13,9 @@ mod write;
 pub use bucket::{CreateBucketRequest, list_buckets, parse_bucket_tagging, parse_create_bucket};
 pub use cors::{cors, parse_cors};
 pub use lifecycle::{lifecycle, parse_lifecycle};
+pub use object_lock::{
+    legal_hold, no_object_lock, object_lock, parse_legal_hold, parse_object_lock, parse_retention, retention,
+};
 pub use read::{
     CompletedPart, DeleteRequest, NamedChecksums, ObjectToDelete, parse_bucket_encryption, parse_complete,
     parse_delete, parse_tagging,

@@ -64,6 +64,11 @@ fn xml_bucket_corpus_passes() {
 }
 
 #[test]
+fn xml_versions_corpus_passes() {
+    replay("xml_versions", targets::xml_versions);
+}
+
+#[test]
 fn xml_lifecycle_corpus_passes() {
     replay("xml_lifecycle", targets::xml_lifecycle);
 }

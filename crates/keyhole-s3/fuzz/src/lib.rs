@@ -60,6 +60,10 @@ fn read_parameters(head: &RequestHead, operation: &Operation) {
     let _ = (ops::write_condition(head), ops::delete_condition(head));
     let _ = ops::is_sealed_transfer(head, operation);
     let _ = Completion::new(head);
+    let _ = (head.query.version_id(), ops::bypass_governance(head), ops::enables_object_lock(head));
+    if let Ok(lock) = ops::requested_lock(head, NOW_MS) {
+        assert!(lock.retention.is_none_or(|retention| retention.until_ms > NOW_MS), "{lock:?}");
+    }
     for conditions in [ops::conditions(head), ops::copy_conditions(head)] {
         let _ = (conditions.decide(None), conditions.decide(Some(("0123", NOW_MS))));
     }
@@ -369,6 +373,26 @@ pub fn xml_bucket(data: &[u8]) {
         assert_eq!(ops::Cors::from_bytes(&cors.to_bytes()), Some(cors));
     }
     let _ = ops::Cors::from_bytes(data);
+}
+
+/// Parses the documents of versioning and object lock. Accepted ones must survive writing and parsing.
+pub fn xml_versions(data: &[u8]) {
+    if let Ok(state) = xml::parse_versioning(data) {
+        let again = xml::parse_versioning(xml::versioning(Some(state)).as_bytes());
+        assert_eq!(again.map_err(|error| error.code), Ok(state));
+    }
+    if let Ok(default) = xml::parse_object_lock(data) {
+        let again = xml::parse_object_lock(xml::object_lock(default).as_bytes());
+        assert_eq!(again.map_err(|error| error.code), Ok(default));
+    }
+    if let Ok(Some(retention)) = xml::parse_retention(data) {
+        let again = xml::parse_retention(xml::retention(retention).as_bytes());
+        assert_eq!(again.map_err(|error| error.code), Ok(Some(retention)));
+    }
+    if let Ok(is_on) = xml::parse_legal_hold(data) {
+        let again = xml::parse_legal_hold(xml::legal_hold(is_on).as_bytes());
+        assert_eq!(again.map_err(|error| error.code), Ok(is_on));
+    }
 }
 
 /// Parses a `LifecycleConfiguration` document. Accepted rules must survive writing and parsing, as

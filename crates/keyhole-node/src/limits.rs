@@ -172,6 +172,10 @@ pub const TAGGING_ATTEMPTS: u32 = 4;
 /// administrator's clock adjustments are smaller.
 pub const CLOCK_STEP_MAX_MS: u64 = 60 * 1000;
 
+/// The longest leap of the wall clock that the lock clock follows by default: a day, for a node that
+/// was off overnight.
+pub const LOCK_CLOCK_LEAP_MS: u64 = 24 * 60 * 60 * 1000;
+
 /// Seconds in the `Retry-After` of a 503 response.
 pub const RETRY_AFTER_S: u32 = 1;
 

@@ -32,12 +32,28 @@ pub enum Right {
     WriteSealed = 32,
     /// All of these. Without a prefix, also create and delete the bucket and change its settings.
     Admin = 64,
+    /// Delete versions for good.
+    DeleteVersion = 128,
+    /// Set retention and legal holds of objects, and remove legal holds.
+    Lock = 256,
+    /// Delete versions despite a retention of mode governance, and shorten it.
+    BypassGovernance = 512,
 }
 
 impl Right {
     /// All rights, in order.
-    pub const ALL: [Right; 7] =
-        [Right::Read, Right::Write, Right::List, Right::Delete, Right::ReadSealed, Right::WriteSealed, Right::Admin];
+    pub const ALL: [Right; 10] = [
+        Right::Read,
+        Right::Write,
+        Right::List,
+        Right::Delete,
+        Right::DeleteVersion,
+        Right::Lock,
+        Right::BypassGovernance,
+        Right::ReadSealed,
+        Right::WriteSealed,
+        Right::Admin,
+    ];
 
     /// Returns the name in configuration files.
     pub const fn name(self) -> &'static str {
@@ -46,6 +62,9 @@ impl Right {
             Right::Write => "write",
             Right::List => "list",
             Right::Delete => "delete",
+            Right::DeleteVersion => "delete-version",
+            Right::Lock => "lock",
+            Right::BypassGovernance => "bypass-governance",
             Right::ReadSealed => "read-sealed",
             Right::WriteSealed => "write-sealed",
             Right::Admin => "admin",
@@ -66,23 +85,23 @@ impl FromStr for Right {
 
 /// A set of rights.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
-pub struct Rights(u8);
+pub struct Rights(u16);
 
 impl Rights {
     /// Returns whether the set contains `right` or [`Right::Admin`].
     pub fn has(self, right: Right) -> bool {
-        self.0 & (right as u8 | Right::Admin as u8) != 0
+        self.0 & (right as u16 | Right::Admin as u16) != 0
     }
 
     /// Iterates over the rights as granted, in order.
     pub fn iter(self) -> impl Iterator<Item = Right> {
-        Right::ALL.into_iter().filter(move |right| self.0 & *right as u8 != 0)
+        Right::ALL.into_iter().filter(move |right| self.0 & *right as u16 != 0)
     }
 }
 
 impl FromIterator<Right> for Rights {
     fn from_iter<I: IntoIterator<Item = Right>>(rights: I) -> Self {
-        Rights(rights.into_iter().fold(0, |all, right| all | right as u8))
+        Rights(rights.into_iter().fold(0, |all, right| all | right as u16))
     }
 }
 
@@ -266,6 +285,21 @@ mod tests {
         }
         assert!(!admin.may(Right::Admin, "b", ""), "a prefix is not the bucket");
         assert!(key(&[("*", "", &[Right::Admin])]).may(Right::Admin, "any", ""));
+    }
+
+    #[test]
+    fn other_rights_do_not_include_those_on_versions() {
+        let rest = [Right::Read, Right::Write, Right::List, Right::Delete, Right::ReadSealed, Right::WriteSealed];
+        let client = key(&[("b", "", &rest)]);
+        for right in [Right::DeleteVersion, Right::Lock, Right::BypassGovernance] {
+            assert!(!client.may(right, "b", "x"), "{right:?}");
+            let only = key(&[("b", "", &[right])]);
+            let others = Right::ALL.into_iter().filter(|other| *other != right);
+            assert!(
+                only.may(right, "b", "x") && others.into_iter().all(|other| !only.may(other, "b", "x")),
+                "{right:?}"
+            );
+        }
     }
 
     #[test]

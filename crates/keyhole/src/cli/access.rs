@@ -32,8 +32,8 @@ pub(crate) struct AddOptions {
     pub(crate) target: Target,
     /// A grant: BUCKET[/PREFIX]:RIGHT[,RIGHT...], such as photos/2026/:read,list. A BUCKET that
     /// ends in * matches all buckets with this prefix. Rights are read, write, list, delete,
-    /// read-sealed, write-sealed and admin; admin includes all others and the bucket itself. May be
-    /// given several times.
+    /// delete-version, lock, bypass-governance, read-sealed, write-sealed and admin; admin includes all
+    /// others and the bucket itself. May be given several times.
     #[arg(long = "grant", value_name = "GRANT", value_parser = parse_grant, required_unless_present = "admin")]
     pub(crate) grants: Vec<Grant>,
     /// Grant all rights: the same as --grant '*:admin'.

@@ -17,6 +17,7 @@ use crate::object_memory::ObjectUse;
 use crate::part_checksums::part_checksums;
 use crate::platform::Platform;
 use crate::request::Request;
+use crate::versions::object_version;
 
 /// Returns the checksums of an object and their type.
 pub(crate) fn object_checksums<'c>(object: &Object, head: &'c ObjectHead) -> ObjectChecksums<'c> {
@@ -35,7 +36,9 @@ impl<P: Platform> Node<P> {
         request: &Request<'_>,
         query: &AttributesQuery,
     ) -> Result<Response<'_, P>> {
-        let mut opened = self.open(request, request.name()?, SseCTarget::Object, ObjectUse::ListParts).await?;
+        let name = request.name()?;
+        let opened = self.open(request, name, request.version(), SseCTarget::Object, ObjectUse::ListParts).await;
+        let mut opened = opened?;
         // Without memory of its own, an object has too few parts for a long list.
         let list_memory = opened.memory.take_spare();
         let object = &opened.object;
@@ -53,7 +56,7 @@ impl<P: Platform> Node<P> {
             storage_class: query.storage_class.then_some("STANDARD"),
             size: query.size.then_some(object.size),
         };
-        let response = Response::xml(200, xml::object_attributes(&attributes));
+        let response = Response::xml(200, xml::object_attributes(&attributes)).headers(object_version(object));
         let response = response.header("Last-Modified", time::http_date(object.time_ms));
         let response = response.headers(opened.binding.header());
         Ok(match list_memory {

@@ -36,7 +36,9 @@ impl RequiredRight<'_> {
         match operation {
             // A preflight request is answered without credentials, by the bucket's rules alone.
             Op::ListBuckets(_) | Op::Preflight => RequiredRight::None,
-            Op::HeadBucket | Op::GetBucketLocation | Op::GetBucketVersioning => RequiredRight::AnyOfBucket,
+            Op::HeadBucket | Op::GetBucketLocation | Op::GetBucketVersioning | Op::GetObjectLockConfiguration => {
+                RequiredRight::AnyOfBucket
+            }
             Op::GetBucketAcl
             | Op::GetBucketEncryption
             | Op::GetBucketLifecycle
@@ -44,6 +46,8 @@ impl RequiredRight<'_> {
             | Op::GetBucketTagging => RequiredRight::ListAny,
             Op::CreateBucket
             | Op::DeleteBucket
+            | Op::PutBucketVersioning
+            | Op::PutObjectLockConfiguration
             | Op::PutBucketEncryption
             | Op::DeleteBucketEncryption
             | Op::PutBucketLifecycle
@@ -59,9 +63,14 @@ impl RequiredRight<'_> {
             Op::DeleteObjects | Op::PostObject => RequiredRight::EachObject,
             Op::PutObject if is_sealed => RequiredRight::Object(Right::WriteSealed),
             Op::GetObject | Op::HeadObject if is_sealed => RequiredRight::Object(Right::ReadSealed),
-            Op::GetObject | Op::HeadObject | Op::GetObjectTagging | Op::GetObjectAcl | Op::GetObjectAttributes(_) => {
-                RequiredRight::Object(Right::Read)
-            }
+            Op::GetObject
+            | Op::HeadObject
+            | Op::GetObjectTagging
+            | Op::GetObjectAcl
+            | Op::GetObjectRetention
+            | Op::GetObjectLegalHold
+            | Op::GetObjectAttributes(_) => RequiredRight::Object(Right::Read),
+            Op::PutObjectRetention | Op::PutObjectLegalHold => RequiredRight::Object(Right::Lock),
             Op::PutObject
             | Op::CopyObject(_)
             | Op::PutObjectTagging
@@ -112,7 +121,11 @@ impl<P: Platform> Node<P> {
         };
         let bucket = request.target.bucket.as_deref().unwrap_or_default();
         let key = request.target.key.as_deref().unwrap_or_default();
-        let is_allowed = match RequiredRight::of(operation, is_sealed) {
+        let required = match (operation, request.version()) {
+            (Operation::DeleteObject, Some(_)) => RequiredRight::Object(self.right_to_delete_version(bucket)),
+            _ => RequiredRight::of(operation, is_sealed),
+        };
+        let is_allowed = match required {
             RequiredRight::None | RequiredRight::EachObject => true,
             RequiredRight::AnyOfBucket => access.knows(bucket),
             RequiredRight::ListAny => access.may_list_any(bucket),
@@ -128,9 +141,12 @@ impl<P: Platform> Node<P> {
         if is_allowed && may_read { Ok(()) } else { Err(ErrorCode::AccessDenied.into()) }
     }
 
-    /// Allows unsigned requests to read objects if the bucket's policy permits it.
+    /// Allows unsigned requests to read objects, not older versions of them, if the bucket's policy
+    /// permits it.
     fn authorize_anonymous(&self, request: &Request<'_>, operation: &Operation, is_sealed: bool) -> Result<()> {
-        let is_read = matches!(operation, Operation::GetObject | Operation::HeadObject) && !is_sealed;
+        let is_read = matches!(operation, Operation::GetObject | Operation::HeadObject)
+            && !is_sealed
+            && request.version().is_none();
         let bucket = request.target.bucket.as_deref().unwrap_or_default();
         let is_public = is_read && self.policy(bucket)?.anonymous_read;
         if !is_public {

@@ -1,7 +1,7 @@
 //! Bucket operations.
 
 use keyhole_log::{BucketInfo, BucketSettings};
-use keyhole_s3::ops::ListBuckets;
+use keyhole_s3::ops::{self, ListBuckets};
 use keyhole_s3::xml::CreateBucketRequest;
 use keyhole_s3::{Error, ErrorCode, xml};
 
@@ -42,6 +42,10 @@ impl<P: Platform> Node<P> {
         request: &Request<'_>,
     ) -> Result<Response<'_, P>> {
         let bucket = request.bucket()?;
+        let has_lock = ops::enables_object_lock(request.head)?;
+        if has_lock {
+            self.require_versions()?;
+        }
         let document = self.document(connection, request).await?;
         let CreateBucketRequest { location, tags } = xml::parse_create_bucket(&document)?;
         if let Some(location) = location
@@ -50,7 +54,7 @@ impl<P: Platform> Node<P> {
             let message = format!("This node is in the region {}; create the bucket there.", self.config.region);
             return Err(Error::new(ErrorCode::InvalidLocationConstraint).with_message(message).into());
         }
-        self.make_bucket(bucket, &tags).await?;
+        self.make_bucket(bucket, &tags, has_lock).await?;
         Ok(Response::new(200).header("Location", format!("/{bucket}")))
     }
 
@@ -70,12 +74,6 @@ impl<P: Platform> Node<P> {
     pub(crate) fn bucket_location(&self, request: &Request<'_>) -> Result<Response<'_, P>> {
         self.require_bucket(request.bucket()?)?;
         Ok(Response::xml(200, xml::location(&self.config.region)))
-    }
-
-    /// Handles GetBucketVersioning: never enabled.
-    pub(crate) fn bucket_versioning(&self, request: &Request<'_>) -> Result<Response<'_, P>> {
-        self.require_bucket(request.bucket()?)?;
-        Ok(Response::xml(200, xml::versioning(None)))
     }
 
     /// Handles PutBucketEncryption, which can only block or unblock customer keys.

@@ -13,18 +13,29 @@ use crate::platform::Platform;
 use crate::request::Request;
 
 impl<P: Platform> Node<P> {
-    /// Creates a bucket with these tags.
+    /// Creates a bucket with these tags, and with object lock if it is to have one.
     ///
     /// # Errors
-    /// `BucketAlreadyOwnedByYou` if there are tags and the bucket exists with others.
-    pub(crate) async fn make_bucket(&self, bucket: &str, tags: &Tags) -> Result<()> {
+    /// `BucketAlreadyOwnedByYou` if the bucket exists with other tags than the given ones, or without
+    /// the object lock that it is to have.
+    pub(crate) async fn make_bucket(&self, bucket: &str, tags: &Tags, has_lock: bool) -> Result<()> {
         let tags = tags.to_bytes();
-        let is_new = self.log.create_tagged_bucket(bucket, self.host.now_ms(), &tags).await?;
-        let has_tags = || self.log.bucket_settings(bucket).is_some_and(|(settings, _)| *settings.tags == *tags);
-        if is_new || tags.is_empty() || has_tags() {
+        let now_ms = self.host.now_ms();
+        let is_new = match has_lock {
+            true => self.log.create_locked_bucket(bucket, now_ms, &tags).await?,
+            false => self.log.create_tagged_bucket(bucket, now_ms, &tags).await?,
+        };
+        if is_new {
             return Ok(());
         }
-        let message = "The bucket exists, and you own it, but not with these tags. Set them with PutBucketTagging.";
+        let settings = self.log.bucket_settings(bucket).map(|(settings, _)| settings).unwrap_or_default();
+        let message = if has_lock && settings.lock.is_none() {
+            "The bucket exists, and you own it, but without object lock. Set it with PutObjectLockConfiguration."
+        } else if !tags.is_empty() && *settings.tags != *tags {
+            "The bucket exists, and you own it, but not with these tags. Set them with PutBucketTagging."
+        } else {
+            return Ok(());
+        };
         Err(Error::new(ErrorCode::BucketAlreadyOwnedByYou)
             .with_message(message)
             .with_field("BucketName", bucket)

@@ -3,7 +3,7 @@
 use keyhole_core::body::{self, PART_INFO_MAX};
 use keyhole_core::head::Checksums;
 use keyhole_core::{CustomerKey, DataKey};
-use keyhole_log::{Content, Etag, Part, PutObject, PutPart, UploadRef};
+use keyhole_log::{Content, Etag, Part, PutObject, PutPart, StoredVersion, UploadRef};
 use keyhole_s3::ErrorCode;
 
 use crate::failure::Result;
@@ -14,6 +14,7 @@ use crate::object_head::ObjectHead;
 use crate::plan::{WritePlan, WriteTarget};
 use crate::platform::Platform;
 use crate::response_headers::{checksum_headers, quoted, sse_c_headers};
+use crate::versions::version_header;
 
 /// An object to commit, with its encoded head.
 pub(crate) struct NewObject {
@@ -31,6 +32,15 @@ pub(crate) struct Committed {
     pub(crate) size: u64,
     pub(crate) time_ms: u64,
     pub(crate) checksums: Checksums,
+    /// The version; `None` for a part.
+    pub(crate) version: Option<StoredVersion>,
+}
+
+/// The time and the version of a committed object.
+#[derive(Clone, Copy)]
+pub(crate) struct CommittedVersion {
+    pub(crate) time_ms: u64,
+    pub(crate) stored: StoredVersion,
 }
 
 impl<P: Platform> Node<P> {
@@ -42,24 +52,27 @@ impl<P: Platform> Node<P> {
             if plan.is_sealed() { body::etag(&stored.salt) } else { digests.md5.ok_or(ErrorCode::InternalError)? };
         let etag = Etag { digest, parts: 0 };
         let size = stored.size;
-        let time_ms = match &plan.target {
+        let (time_ms, version) = match &plan.target {
             WriteTarget::Part { upload, number } => {
                 let part = NewPart { upload, number: *number, etag: digest };
-                self.commit_part(part, plan.data_key.as_deref(), stored, &checksums).await?
+                (self.commit_part(part, plan.data_key.as_deref(), stored, &checksums).await?, None)
             }
-            WriteTarget::Object => self.commit_body(plan, stored, etag, checksums).await?,
+            WriteTarget::Object => {
+                let CommittedVersion { time_ms, stored } = self.commit_body(plan, stored, etag, checksums).await?;
+                (time_ms, Some(stored))
+            }
         };
-        Ok(Committed { etag, size, time_ms, checksums })
+        Ok(Committed { etag, size, time_ms, checksums, version })
     }
 
-    /// Commits a single body as an object. Returns the object's time.
+    /// Commits a single body as an object.
     async fn commit_body(
         &self,
         plan: &mut WritePlan<'_>,
         stored: Stored,
         etag: Etag,
         checksums: Checksums,
-    ) -> Result<u64> {
+    ) -> Result<CommittedVersion> {
         let head = ObjectHead {
             plaintext_length: plan.is_sealed().then_some(stored.size),
             data_key: plan.data_key.take(),
@@ -73,28 +86,26 @@ impl<P: Platform> Node<P> {
         self.commit_object(plan, NewObject { content, head, etag, size: stored.size, is_sealed }).await
     }
 
-    /// Commits an object. Returns its time.
-    pub(crate) async fn commit_object(&self, plan: &mut WritePlan<'_>, object: NewObject) -> Result<u64> {
+    /// Commits an object.
+    pub(crate) async fn commit_object(&self, plan: &mut WritePlan<'_>, object: NewObject) -> Result<CommittedVersion> {
         let NewObject { content, head, etag, size, is_sealed } = object;
-        let WritePlan { name, tags, guarded, .. } = plan;
+        let WritePlan { name, tags, guarded, lock, .. } = plan;
         let tags = std::mem::take(tags);
         let time_ms = self.host.now_ms();
-        self.log
-            .put_object(PutObject {
-                bucket: name.bucket.to_owned(),
-                key: name.key.to_owned(),
-                size,
-                content,
-                head,
-                tags,
-                sealed: is_sealed,
-                etag,
-                time_ms,
-                condition: guarded.condition,
-            })
-            .await
-            .map_err(|error| guarded.explain(error))?;
-        Ok(time_ms)
+        let put = PutObject {
+            bucket: name.bucket.to_owned(),
+            key: name.key.to_owned(),
+            size,
+            content,
+            head,
+            tags,
+            sealed: is_sealed,
+            etag,
+            time_ms,
+            condition: guarded.condition,
+        };
+        let stored = self.log.put_version(put, *lock).await.map_err(|error| guarded.explain(error))?;
+        Ok(CommittedVersion { time_ms, stored })
     }
 
     /// Commits a body as a part. Returns the part's time.
@@ -163,7 +174,7 @@ struct NewPart<'u> {
 }
 
 impl Committed {
-    /// Adds the header fields of a write: ETag, checksums, and those of the customer key.
+    /// Adds the header fields of a write: ETag, checksums, version, and those of the customer key.
     pub(crate) fn describe<'n, P: Platform>(
         &self,
         response: Response<'n, P>,
@@ -178,6 +189,7 @@ impl Committed {
         response: Response<'n, P>,
         customer_key: Option<&CustomerKey>,
     ) -> Response<'n, P> {
-        response.headers(sse_c_headers(customer_key)).headers(checksum_headers(&self.checksums))
+        let response = response.headers(sse_c_headers(customer_key)).headers(checksum_headers(&self.checksums));
+        response.headers(self.version.and_then(version_header))
     }
 }

@@ -19,6 +19,7 @@ use crate::object_memory::ObjectMemory;
 use crate::plan::UploadId;
 use crate::platform::Platform;
 use crate::request::{ObjectName, Request};
+use crate::versions::object_version;
 
 impl<P: Platform> Node<P> {
     /// Answers the completion of an upload that has ended: as the first time if the object is still
@@ -69,6 +70,7 @@ impl<P: Platform> Node<P> {
         let document = xml::complete_result(bucket, key, &object.etag.to_string(), &checksums);
         let response = Response::xml(200, document);
         let response = self.with_expiration(response, bucket, key, object.size, object.time_ms);
+        let response = response.headers(object_version(&object));
         Ok(response.headers(binding.header()))
     }
 

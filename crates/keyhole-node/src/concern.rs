@@ -8,22 +8,33 @@
 use keyhole_core::sse_c::SseCTarget;
 use keyhole_s3::auth;
 use keyhole_s3::http::RequestHead;
-use keyhole_s3::ops::{self, Operation, Target};
+use keyhole_s3::ops::{self, Operation, Target, VersionId};
 use keyhole_s3::sse::RequestSseC;
 
 use crate::node::Node;
 use crate::observe::Account;
 use crate::platform::Platform;
+use crate::request::ObjectName;
+use crate::versions::log_version;
 
 impl<P: Platform> Node<P> {
     /// Records whether the objects and the upload that a request names are sealed.
     pub(crate) fn record_concern(&self, account: &Account, target: &Target, operation: &Operation) {
         use Operation as Op;
         let (Some(bucket), Some(key)) = (&target.bucket, &target.key) else { return };
-        self.record_if_sealed(account, bucket, key);
+        match target.version {
+            None => self.record_if_sealed(account, bucket, key),
+            Some(version) => self.record_version_if_sealed(account, ObjectName { bucket, key }, version),
+        }
         if let Op::CopyObject(source) | Op::UploadPartCopy { source, .. } = operation {
             account.record_source(&source.bucket, &source.key);
-            self.record_if_sealed(account, &source.bucket, &source.key);
+            match source.version {
+                None => self.record_if_sealed(account, &source.bucket, &source.key),
+                Some(version) => {
+                    let name = ObjectName { bucket: &source.bucket, key: &source.key };
+                    self.record_version_if_sealed(account, name, version);
+                }
+            }
         }
         if let Op::UploadPart { upload_id, .. }
         | Op::UploadPartCopy { upload_id, .. }
@@ -41,6 +52,19 @@ impl<P: Platform> Node<P> {
         if !account.concerns_sealed() && self.log.is_sealed(bucket, key) {
             account.record_sealed();
         }
+    }
+
+    /// Records that the request concerns sealed data if this version of an object is sealed.
+    pub(crate) fn record_version_if_sealed(&self, account: &Account, name: ObjectName<'_>, version: VersionId) {
+        if !account.concerns_sealed() && self.is_version_sealed(name, version) {
+            account.record_sealed();
+        }
+    }
+
+    /// Returns whether there is this version of an object and its head is sealed.
+    pub(crate) fn is_version_sealed(&self, name: ObjectName<'_>, version: VersionId) -> bool {
+        let info = self.log.version_info(name.bucket, name.key, Some(log_version(version)));
+        info.is_ok_and(|info| info.is_some_and(|info| info.sealed))
     }
 
     /// Records a request whose signature was refused, and the object that it names.

@@ -13,9 +13,9 @@ use keyhole_s3::{Error, ErrorCode, xml};
 
 use crate::attributes::object_checksums;
 use crate::body_memory::BodyMemory;
-use crate::commit::{Committed, NewObject};
+use crate::commit::{Committed, CommittedVersion, NewObject};
 use crate::egress::{CopiedBody, Reader};
-use crate::failure::Result;
+use crate::failure::{Failure, Result};
 use crate::http::Response;
 use crate::ingest::Ingested;
 use crate::limits::{COPY_MAX, STRIDE};
@@ -29,6 +29,7 @@ use crate::platform::Platform;
 use crate::request::{ObjectName, Request};
 use crate::response_headers::sse_c_headers;
 use crate::source::{Piece, PieceSource};
+use crate::versions::{object_version, version_header};
 
 impl<P: Platform> Node<P> {
     /// Handles CopyObject.
@@ -36,22 +37,24 @@ impl<P: Platform> Node<P> {
         let name = request.name()?;
         let mut plan = self.plan_write(request, name, WriteKind::Copy).await?;
         // The guard reads the object that is overwritten while the source is held.
-        let beside = if plan.policy.forbids_rekeying { self.record_len_max(name) } else { 0 };
+        let beside = if plan.policy.forbids_rekeying { self.record_len_max(name, None) } else { 0 };
         let opened = self.open_source(request, source, beside).await?;
         apply_directives(request, source, &mut plan, &opened)?;
         self.guard_plan(request, &mut plan, opened.memory.beside()).await?;
         let size = opened.object.size;
         let binding = opened.binding;
+        let source_version = source_version(&opened.object);
         let algorithm = ops::copy_checksum(request.head)?;
         let copied = if plan.is_sealed() == opened.object.sealed {
             self.copy_shared(&mut plan, opened, algorithm, request.account.link()).await?
         } else {
             self.copy_streamed(&mut plan, opened, algorithm, request.account.link()).await?
         };
-        let Copied { etag, time_ms, .. } = copied;
+        let Copied { etag, version: CommittedVersion { time_ms, stored }, .. } = copied;
         let checksums = ObjectChecksums { checksums: &copied.checksums, kind: copied.kind, parts: etag.parts };
         let response = Response::xml(200, xml::copy_object_result(&etag.to_string(), time_ms, &checksums));
         let response = self.with_expiration(response, name.bucket, name.key, size, time_ms);
+        let response = response.headers(version_header(stored)).headers(source_version);
         Ok(response.headers(sse_c_headers(plan.customer_key.as_deref())).headers(binding.header()))
     }
 
@@ -64,7 +67,16 @@ impl<P: Platform> Node<P> {
         beside: usize,
     ) -> Result<OpenedObject<'_>> {
         let name = ObjectName { bucket: &source.bucket, key: &source.key };
-        let opened = self.open(request, name, SseCTarget::CopySource, ObjectUse::Copy { beside }).await?;
+        let object_use = ObjectUse::Copy { beside };
+        let opened = self.open(request, name, source.version, SseCTarget::CopySource, object_use).await;
+        let opened = opened.map_err(|failure| match failure {
+            Failure::Reply(error) if error.code == ErrorCode::MethodNotAllowed => {
+                let message =
+                    "The source of a copy request may not specifically refer to a delete marker by version id.";
+                Error::new(ErrorCode::InvalidRequest).with_message(message).into()
+            }
+            other => other,
+        })?;
         let etag = opened.object.etag.to_string();
         match ops::copy_conditions(request.head).decide(Some((&etag, opened.object.time_ms))) {
             Decision::Proceed => Ok(opened),
@@ -92,8 +104,8 @@ impl<P: Platform> Node<P> {
         let size = object.size;
         let is_sealed = object.sealed;
         let content = Content::Shared(object);
-        let time_ms = self.commit_object(plan, NewObject { content, head: encoded, etag, size, is_sealed }).await?;
-        Ok(Copied { etag, time_ms, checksums: head.checksums, kind })
+        let version = self.commit_object(plan, NewObject { content, head: encoded, etag, size, is_sealed }).await?;
+        Ok(Copied { etag, version, checksums: head.checksums, kind })
     }
 
     /// Replaces the checksums of a copied object by one of the whole object. Reads the object's
@@ -172,17 +184,24 @@ impl<P: Platform> Node<P> {
             };
         }
         let committed = self.commit(plan, Ingested { stored, digests, admitted: memory.written() }).await?;
-        let Committed { etag, time_ms, checksums, .. } = committed;
-        Ok(Copied { etag, time_ms, checksums, kind: ChecksumType::FullObject })
+        let Committed { etag, time_ms, checksums, version, .. } = committed;
+        let stored = version.ok_or(ErrorCode::InternalError)?;
+        let version = CommittedVersion { time_ms, stored };
+        Ok(Copied { etag, version, checksums, kind: ChecksumType::FullObject })
     }
 }
 
 /// The object that a copy made.
 struct Copied {
     etag: Etag,
-    time_ms: u64,
+    version: CommittedVersion,
     checksums: Checksums,
     kind: ChecksumType,
+}
+
+/// Returns the header that names the version of a copy's source.
+pub(crate) fn source_version(object: &Object) -> Option<(&'static str, String)> {
+    object_version(object).map(|(_, id)| ("x-amz-copy-source-version-id", id))
 }
 
 /// Applies what the request says of metadata and tags to the plan, and refuses a copy that would
@@ -200,7 +219,8 @@ fn apply_directives(
         return Err(Error::new(ErrorCode::InvalidRequest).with_message(message).into());
     }
     let has_checksum = request.head.headers.get("x-amz-checksum-algorithm").is_some();
-    let is_same_name = plan.name == ObjectName { bucket: &source.bucket, key: &source.key };
+    // A copy of a named version restores it.
+    let is_same_name = plan.name == ObjectName { bucket: &source.bucket, key: &source.key } && source.version.is_none();
     let has_no_key = plan.customer_key.is_none() && opened.customer_key.is_none();
     if is_same_name && directive == Directive::Copy && tags.is_none() && has_no_key && !has_checksum {
         let message = "This copy request is illegal because it is trying to copy an object to itself without \

@@ -5,7 +5,7 @@ use std::{fmt, io};
 
 use keyhole_core::NotAuthentic;
 use keyhole_core::head::{HeadError, OpenError};
-use keyhole_s3::{Error, ErrorCode};
+use keyhole_s3::{Error, ErrorCode, ops};
 
 use crate::limits::RETRY_AFTER_S;
 
@@ -72,6 +72,12 @@ impl From<keyhole_log::Error> for Failure {
             Log::BucketNotEmpty => Error::new(ErrorCode::BucketNotEmpty),
             Log::NoSuchUpload => Error::new(ErrorCode::NoSuchUpload),
             Log::NoSuchKey => Error::new(ErrorCode::NoSuchKey),
+            Log::NoSuchVersion => Error::new(ErrorCode::NoSuchVersion),
+            Log::IsMarker => Error::new(ErrorCode::MethodNotAllowed).with_header("Allow", "DELETE"),
+            Log::Locked => ops::protected_by_lock(),
+            Log::NotLockable => ops::missing_lock_configuration(),
+            Log::InvalidRetention => ops::past_retention(),
+            Log::InvalidBucketState(why) => Error::new(ErrorCode::InvalidBucketState).with_message(why),
             Log::PartChanged => Error::new(ErrorCode::InvalidPart),
             Log::ConditionFailed => Error::new(ErrorCode::PreconditionFailed),
             Log::Conflict => Error::new(ErrorCode::ConditionalRequestConflict),

@@ -2,7 +2,7 @@
 
 use keyhole_core::CustomerKey;
 use keyhole_core::sse_c::SseCTarget;
-use keyhole_log::{Condition, Expected, Object};
+use keyhole_log::{BucketLock, Condition, Expected, Object};
 use keyhole_s3::ErrorCode;
 
 use crate::failure::{Failure, Result};
@@ -12,6 +12,14 @@ use crate::platform::Platform;
 use crate::policy::{Policy, denied};
 use crate::request::{ObjectName, Request};
 use crate::settings::OwnPolicy;
+
+/// The rules of a bucket for writes.
+#[derive(Default)]
+pub(crate) struct BucketRules {
+    pub(crate) policy: Policy,
+    /// The object lock.
+    pub(crate) lock: Option<BucketLock>,
+}
 
 /// The result of the rekeying guard: the condition of the write, and its origin.
 #[derive(Clone, Copy)]
@@ -59,13 +67,14 @@ impl<P: Platform> Node<P> {
     /// Returns the policy of a bucket. A missing bucket allows everything, as the operation fails
     /// anyway.
     pub(crate) fn policy(&self, bucket: &str) -> Result<Policy> {
-        Ok(self.policy_if_exists(bucket)?.unwrap_or_default())
+        Ok(self.rules_if_exists(bucket)?.unwrap_or_default().policy)
     }
 
-    /// Returns the policy of a bucket, if the bucket exists.
-    pub(crate) fn policy_if_exists(&self, bucket: &str) -> Result<Option<Policy>> {
+    /// Returns the rules of a bucket for writes, if the bucket exists.
+    pub(crate) fn rules_if_exists(&self, bucket: &str) -> Result<Option<BucketRules>> {
         let Some((settings, _)) = self.log.bucket_settings(bucket) else { return Ok(None) };
-        Ok(Some(OwnPolicy::of(&settings)?.over(&self.config.defaults.of(bucket))))
+        let policy = OwnPolicy::of(&settings)?.over(&self.config.defaults.of(bucket));
+        Ok(Some(BucketRules { policy, lock: settings.lock }))
     }
 
     /// Returns the customer key of a write, if the bucket's policy accepts it.

@@ -41,6 +41,7 @@ mod completed;
 mod concern;
 mod copy;
 mod cors;
+mod delete;
 mod egress;
 mod failure;
 mod form;
@@ -57,6 +58,7 @@ mod multipart;
 mod node;
 mod object;
 mod object_head;
+mod object_lock;
 mod object_memory;
 mod observe;
 mod part_checksums;
@@ -75,13 +77,15 @@ mod source;
 mod tagging;
 pub mod transfer;
 mod verify;
+mod versions;
 
 pub use access::{AccessKey, AccessTable, Grant, Right, Rights};
 pub use admission::{Gauge, Load, Share};
 pub use failure::FaultKind;
 pub use host::{Host, Services};
-pub use lifecycle::{EXPIRATION, Pass, UPLOAD_EXPIRATION, clock_behind, expire, rule_count};
-pub use lifecycle::{Pass, clock_behind, expire, rule_count};
+pub use lifecycle::{
+    EXPIRATION, MARKER_EXPIRATION, Pass, UPLOAD_EXPIRATION, VERSION_EXPIRATION, clock_behind, expire, rule_count,
+};
 pub use lock_clock::{ClockReading, LockClock};
 pub use node::{Config, Node};
 pub use observe::{Exchange, Fault, Observer, SealedObject};

@@ -1,7 +1,7 @@
 //! Expiration: S3 lifecycle rules, and the maximum age set by the operator.
 
 use keyhole_log::limits::LIFECYCLE_MAX;
-use keyhole_log::{BucketSettings, Disk, Expired, Log};
+use keyhole_log::{BucketSettings, Disk, Expired, Log, NoncurrentVersion};
 use keyhole_s3::ops::Lifecycle;
 use keyhole_s3::{Error, ErrorCode, time, xml};
 
@@ -15,6 +15,12 @@ use crate::request::Request;
 
 /// The event of an object that is deleted because it has expired.
 pub const EXPIRATION: &str = "Expiration";
+
+/// The event of a noncurrent version that is deleted because it has expired.
+pub const VERSION_EXPIRATION: &str = "VersionExpiration";
+
+/// The event of a delete marker that is removed because it is the only version of its name.
+pub const MARKER_EXPIRATION: &str = "MarkerExpiration";
 
 /// The event of an upload that is aborted because it has expired.
 pub const UPLOAD_EXPIRATION: &str = "UploadExpiration";
@@ -32,8 +38,12 @@ pub enum Pass {
     },
     /// The pass is complete.
     Done {
-        /// Number of expired objects.
+        /// Number of expired objects. With versioning, each now has a delete marker.
         objects: u64,
+        /// Number of deleted noncurrent versions.
+        noncurrent: u64,
+        /// Number of removed delete markers.
+        markers: u64,
         /// Number of aborted uploads.
         uploads: u64,
     },
@@ -60,9 +70,15 @@ pub async fn expire<D: Disk>(
     }
     let of_object = |expired: &Expired<'_>| gone(EXPIRATION, expired);
     let objects = log.expire_reporting(now_ms, |settings| is_object_due(settings, now_ms), of_object).await?;
+    let of_version = |expired: &Expired<'_>| gone(VERSION_EXPIRATION, expired);
+    let is_due = |settings: &BucketSettings| is_noncurrent_due(settings, now_ms);
+    let noncurrent = log.expire_noncurrent_reporting(now_ms, is_due, of_version).await?;
+    // After the noncurrent versions, so that a marker that becomes the only version goes in the same pass.
+    let of_marker = |expired: &Expired<'_>| gone(MARKER_EXPIRATION, expired);
+    let markers = log.expire_markers_reporting(now_ms, |settings| is_marker_due(settings, now_ms), of_marker).await?;
     let of_upload = |expired: &Expired<'_>| gone(UPLOAD_EXPIRATION, expired);
     let uploads = log.abort_reporting(now_ms, |settings| is_upload_due(settings, now_ms), of_upload).await?;
-    Ok(Pass::Done { objects, uploads })
+    Ok(Pass::Done { objects, noncurrent, markers, uploads })
 }
 
 /// Returns the newest time of a stored object or upload, and its bucket, if the clock is well
@@ -84,6 +100,25 @@ fn is_object_due(settings: &BucketSettings, now_ms: u64) -> Option<impl Fn(&str,
     (expire_ms.is_some() || !lifecycle.is_empty()).then_some(move |key: &str, stored_ms: u64, size: u64| {
         expire_ms.is_some_and(|expire_ms| stored_ms.saturating_add(expire_ms) <= now_ms)
             || lifecycle.expiration(key, size, stored_ms).is_some_and(|due| due.at_ms <= now_ms)
+    })
+}
+
+fn is_noncurrent_due(
+    settings: &BucketSettings,
+    now_ms: u64,
+) -> Option<impl Fn(&NoncurrentVersion<'_>) -> bool + use<>> {
+    let lifecycle = rules(settings);
+    (!lifecycle.is_empty()).then_some(move |version: &NoncurrentVersion<'_>| {
+        let size = if version.is_marker { 0 } else { version.size };
+        let due = lifecycle.noncurrent_expiration(version.key, size, version.since_ms, version.newer);
+        due.is_some_and(|due| due.at_ms <= now_ms)
+    })
+}
+
+fn is_marker_due(settings: &BucketSettings, now_ms: u64) -> Option<impl Fn(&str, u64) -> bool + use<>> {
+    let lifecycle = rules(settings);
+    (!lifecycle.is_empty()).then_some(move |key: &str, stored_ms: u64| {
+        lifecycle.marker_expiration(key, stored_ms).is_some_and(|due| due.at_ms <= now_ms)
     })
 }
 

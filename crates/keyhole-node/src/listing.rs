@@ -1,7 +1,7 @@
 //! Listings of objects, uploads and parts.
 
 use keyhole_core::head::Checksums;
-use keyhole_log::{ListObjects, ListUploads, Listed, ListedUpload, Listing};
+use keyhole_log::{ListObjects, ListUploads, ListVersions, Listed, ListedUpload, ListedVersion, Listing};
 use keyhole_s3::ops::VersionId;
 use keyhole_s3::{ErrorCode, ops, sse, xml};
 
@@ -12,6 +12,7 @@ use crate::object_head::ObjectHead;
 use crate::plan::UploadId;
 use crate::platform::Platform;
 use crate::request::Request;
+use crate::versions::{log_version, s3_version};
 
 impl<P: Platform> Node<P> {
     /// Handles ListObjects.
@@ -32,13 +33,25 @@ impl<P: Platform> Node<P> {
         Ok(Response::xml(200, xml::list_objects_v2(bucket, query, &entries, listing.truncated)))
     }
 
-    /// Handles ListObjectVersions: no bucket has versions, so each object is its own latest one.
+    /// Handles ListObjectVersions. In a bucket without versioning, each object is its only version.
     pub(crate) fn list_versions(&self, request: &Request<'_>, query: &ops::ListVersions) -> Result<Response<'_, P>> {
         let bucket = request.bucket()?;
-        let listing =
-            self.list(bucket, &query.prefix, query.delimiter.as_ref(), query.key_marker.clone(), query.max_keys)?;
-        let entries = versions(&listing);
-        Ok(Response::xml(200, xml::list_versions(bucket, query, &entries, listing.truncated)))
+        let list = ListVersions {
+            prefix: query.prefix.clone(),
+            delimiter: query.delimiter.clone(),
+            after: query.key_marker.clone().map(|key| (key, query.version_marker.map(log_version))),
+            limit: query.max_keys,
+        };
+        let listing = self.log.list_versions(bucket, &list)?;
+        let entries: Vec<_> = listing.entries.iter().map(version_entry).collect();
+        // The place of a version `null` has another id in the log, which no client expects.
+        let ends_with_null = matches!(
+            listing.entries.last(),
+            Some(ListedVersion::Version(version)) if version.version == keyhole_log::VersionId::Null
+        );
+        let id = |version| if ends_with_null { VersionId::Null } else { s3_version(version) };
+        let next = listing.next.as_ref().map(|(key, version)| (&key[..], version.map(id)));
+        Ok(Response::xml(200, xml::list_versions(bucket, query, &entries, next)))
     }
 
     fn list(
@@ -138,17 +151,17 @@ fn entries(listing: &Listing) -> Vec<xml::ListEntry<'_>> {
         .collect()
 }
 
-/// Converts a listing of a bucket without versions to entries of the XML document.
-fn versions(listing: &Listing) -> Vec<xml::VersionEntry<'_>> {
-    let version = |entry| match entry {
-        xml::ListEntry::Object { key, size, time_ms, etag } => xml::VersionEntry::Version {
-            key,
-            id: VersionId::Null,
-            is_latest: true,
-            time_ms,
-            content: Some(xml::VersionContent { size, etag }),
+/// Converts an entry of a listing of versions.
+fn version_entry(entry: &ListedVersion) -> xml::VersionEntry<'_> {
+    match entry {
+        ListedVersion::Version(version) => xml::VersionEntry::Version {
+            key: &version.key,
+            id: s3_version(version.version),
+            is_latest: version.is_latest,
+            time_ms: version.time_ms,
+            content: (!version.is_marker)
+                .then(|| xml::VersionContent { size: version.size, etag: version.etag.to_string() }),
         },
-        xml::ListEntry::Prefix(prefix) => xml::VersionEntry::Prefix(prefix),
-    };
-    entries(listing).into_iter().map(version).collect()
+        ListedVersion::Prefix(prefix) => xml::VersionEntry::Prefix(prefix),
+    }
 }

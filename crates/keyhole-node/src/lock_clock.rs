@@ -20,7 +20,7 @@ pub struct ClockReading {
     pub boot_ms: u64,
 }
 
-/// The state of the lock clock. It has no clock itself: it is told the readings.
+/// The state of the lock clock. The caller passes the readings of the clocks.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct LockClock {
     /// The time at the last reading, in ms since 1970.

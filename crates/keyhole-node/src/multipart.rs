@@ -20,6 +20,7 @@ use keyhole_s3::{Error, ErrorCode, sse, xml};
 use crate::binding::{self, Binding};
 use crate::bodies::manifest;
 use crate::body_memory::BodyMemory;
+use crate::copy::source_version;
 use crate::egress::{CopiedBody, Reader};
 use crate::failure::{Failure, Result};
 use crate::guard::GuardedWrite;
@@ -36,6 +37,7 @@ use crate::plan::{UploadId, WriteKind, WriteTarget, write_condition};
 use crate::platform::Platform;
 use crate::request::Request;
 use crate::response_headers::sse_c_headers;
+use crate::versions::version_header;
 
 /// The object that a completed upload becomes: its encoded head, and the checksums.
 struct Assembled {
@@ -58,18 +60,17 @@ impl<P: Platform> Node<P> {
         let customer_key = plan.customer_key.as_deref();
         let id: UploadId = self.host.random_array();
         let time_ms = self.host.now_ms();
-        self.log
-            .create_upload(CreateUpload {
-                bucket: name.bucket.to_owned(),
-                key: name.key.to_owned(),
-                id,
-                head: self.write_head(&head, customer_key, name.bucket, name.key)?,
-                tags: plan.tags,
-                sealed: customer_key.is_some(),
-                time_ms,
-                declared: declared.map(|(algorithm, kind)| (algorithm as u8, kind as u8)),
-            })
-            .await?;
+        let create = CreateUpload {
+            bucket: name.bucket.to_owned(),
+            key: name.key.to_owned(),
+            id,
+            head: self.write_head(&head, customer_key, name.bucket, name.key)?,
+            tags: plan.tags,
+            sealed: customer_key.is_some(),
+            time_ms,
+            declared: declared.map(|(algorithm, kind)| (algorithm as u8, kind as u8)),
+        };
+        self.log.create_locked_upload(create, plan.lock).await?;
         let response = Response::xml(200, xml::initiate_upload(name.bucket, name.key, &id));
         let response = self.with_abortion(response, name.bucket, name.key, time_ms);
         let declared = declared.into_iter().flat_map(|(algorithm, kind)| {
@@ -101,6 +102,9 @@ impl<P: Platform> Node<P> {
         number: u16,
     ) -> Result<Response<'_, P>> {
         let mut plan = self.plan_part(request, id, number).await?;
+        if let WriteTarget::Part { upload, .. } = &plan.target {
+            self.require_part_digest(request, plan.bucket_lock, upload).await?;
+        }
         let mut decoder = request.decoder(plan.wanted(), PUT_MAX)?;
         decoder.compute(ops::checksum_of_part(declared(&plan.target), decoder.checksum_algorithm())?);
         let body = self.receive(connection, decoder, plan.sealing()).await?;
@@ -134,6 +138,8 @@ impl<P: Platform> Node<P> {
         }
         let kept = opened.memory.take_spare();
         let mut memory = BodyMemory::of_copy(&self.admission, request.account.link().clone(), kept);
+        let binding = opened.binding;
+        let source_version = source_version(&opened.object);
         let reader = Reader::new(self, &opened.object.parts, opened.head.data_key, range);
         // A client cannot declare the checksum of a copied range.
         let algorithm = declared(&plan.target).map(|(algorithm, _)| algorithm);
@@ -142,10 +148,9 @@ impl<P: Platform> Node<P> {
         let digests = body.finish()?;
         let ingested = Ingested { stored, digests, admitted: memory.written() };
         let committed = self.commit(&mut plan, ingested).await?;
-        let binding = opened.binding;
         let document = xml::copy_part_result(&committed.etag.to_string(), committed.time_ms, &committed.checksums);
         let response = Response::xml(200, document).headers(sse_c_headers(plan.customer_key.as_deref()));
-        Ok(response.headers(binding.header()))
+        Ok(response.headers(source_version).headers(binding.header()))
     }
 
     /// Handles CompleteMultipartUpload. A repeated completion succeeds as long as the object is the
@@ -163,7 +168,7 @@ impl<P: Platform> Node<P> {
         let condition = write_condition(request)?;
         let completion = Completion::new(request.head)?;
         // The guard and a repeated completion read the object of this name.
-        let record_len = self.record_len_max(name);
+        let record_len = self.record_len_max(name, None);
         let needed = |len: usize| (2 * len).max(bytes_of_completion(len / COMPLETED_PART_MIN, record_len));
         let document = self.document_for(connection, request, needed).await?;
         let completed = xml::parse_complete(&document)?;
@@ -238,7 +243,7 @@ impl<P: Platform> Node<P> {
         chosen.iter().for_each(|part| etag.update(&part.etag));
         let etag = Etag { digest: etag.finish(), parts: chosen.len() as u16 };
 
-        let UploadHead { head, tags, .. } = self.log.upload_head(&upload).await?;
+        let UploadHead { head, tags, lock } = self.log.upload_head(&upload).await?;
         let object = Completing { completion, completed, chosen: &chosen, size, etag };
         let assembled = self.assemble(&upload, head, customer_key, &object).await?;
         let time_ms = self.host.now_ms();
@@ -256,11 +261,11 @@ impl<P: Platform> Node<P> {
             condition: guarded.condition,
         };
         self.record_if_sealed(request.account, name.bucket, name.key);
-        self.log.complete_upload(complete).await.map_err(|error| guarded.explain(error))?;
+        let stored = self.log.complete_version(complete, lock).await.map_err(|error| guarded.explain(error))?;
         let checksums = ObjectChecksums { checksums: &assembled.checksums, kind: assembled.kind, parts: etag.parts };
         let document = xml::complete_result(name.bucket, name.key, &etag.to_string(), &checksums);
         let response = self.with_expiration(Response::xml(200, document), name.bucket, name.key, size, time_ms);
-        Ok(response.headers(binding.header()))
+        Ok(response.headers(version_header(stored)).headers(binding.header()))
     }
 
     /// Writes the head of the object that an upload becomes. `stored` is the upload's own head.

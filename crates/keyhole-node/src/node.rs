@@ -42,6 +42,9 @@ pub struct Config {
     pub proxies: TrustedProxies,
     /// The memory limits of each worker's requests.
     pub share: Share,
+    /// Whether buckets can have versioning and object lock. Otherwise requests that enable them are
+    /// refused with `NotImplemented`.
+    pub has_versions: bool,
 }
 
 /// One worker of the node: its handle to the log, its AES engine and its memory.

@@ -1,30 +1,29 @@
-//! PutObject, GetObject, HeadObject, DeleteObject and DeleteObjects.
+//! PutObject, GetObject, HeadObject and GetObjectAcl.
 
 use std::ops::Range;
 
 use keyhole_core::CustomerKey;
 use keyhole_core::sse_c::SseCTarget;
-use keyhole_log::{Body, Condition, Object};
-use keyhole_s3::limits::DELETE_MAX;
-use keyhole_s3::ops::{self, ReadOptions};
-use keyhole_s3::xml::ObjectToDelete;
+use keyhole_log::{Body, Object, Versioning};
+use keyhole_s3::ops::{self, ReadOptions, VersionId};
 use keyhole_s3::{Error, ErrorCode, xml};
 
-use crate::access::Right;
 use crate::attributes::object_checksums;
 use crate::binding::Binding;
 use crate::egress::Reader;
-use crate::failure::{Failure, Result};
+use crate::failure::Result;
 use crate::http::{Connection, Response};
-use crate::limits::{DELETED_OBJECT_MIN, DELETION_LEN, PUT_MAX, STRIDE};
+use crate::limits::{PUT_MAX, STRIDE};
 use crate::node::Node;
 use crate::object_head::ObjectHead;
+use crate::object_lock::lock_headers;
 use crate::object_memory::{FoundObject, ObjectMemory, ObjectUse};
-use crate::plan::{WriteKind, log_condition, match_condition};
+use crate::plan::WriteKind;
 use crate::platform::Platform;
 use crate::request::{ObjectName, Request};
 use crate::response_headers::{checksum_headers, range_response, sse_c_headers, unmodified};
 use crate::tagging::tags_of;
+use crate::versions::object_version;
 
 /// An object that the request has located and opened.
 pub(crate) struct OpenedObject<'n> {
@@ -54,24 +53,20 @@ impl<P: Platform> Node<P> {
         Ok(self.with_expiration(response, name.bucket, name.key, committed.size, committed.time_ms))
     }
 
-    /// Locates an object and opens it for reading. A missing object is a 404 before the SSE-C
-    /// headers are compared with it.
+    /// Locates a version of an object, or its current one, and opens it for reading. A missing object
+    /// is a 404 before the SSE-C headers are compared with it.
     pub(crate) async fn open(
         &self,
         request: &Request<'_>,
         name: ObjectName<'_>,
+        version: Option<VersionId>,
         target: SseCTarget,
         object_use: ObjectUse,
     ) -> Result<OpenedObject<'_>> {
-        let ObjectName { bucket, key } = name;
         let headers = request.sse_c().read_headers(target)?;
-        let found = self.find_object(request, name, object_use).await?;
-        let FoundObject { object, body, memory } = found.ok_or_else(|| request.no_such_key(bucket, key))?;
-        if object.sealed {
-            request.account.record_sealed();
-        }
+        let FoundObject { object, body, memory } = self.find_version(request, name, version, object_use).await?;
         let customer_key = headers.key_for(object.sealed)?;
-        request.account.record_key(customer_key.as_deref(), bucket);
+        request.account.record_key(customer_key.as_deref(), name.bucket);
         let (head, binding) = self.open_object(&object, customer_key.as_deref(), name, request, &memory).await?;
         binding.require(ops::requires_binding(request.head)?)?;
         Ok(OpenedObject { object, body, head, binding, customer_key, memory })
@@ -80,7 +75,7 @@ impl<P: Platform> Node<P> {
     /// Handles GetObject.
     pub(crate) async fn get_object(&self, request: &Request<'_>) -> Result<Response<'_, P>> {
         let options = ops::read_options(request.head)?;
-        let opened = self.open(request, request.name()?, SseCTarget::Object, ObjectUse::Send).await?;
+        let opened = self.open(request, request.name()?, request.version(), SseCTarget::Object, ObjectUse::Send).await?;
         let (response, range) = match self.read_response(request, &opened, &options)? {
             ReadResponse::Unmodified(response) => return Ok(response),
             ReadResponse::Bytes(response, range) => (response, range),
@@ -99,7 +94,7 @@ impl<P: Platform> Node<P> {
     /// Handles HeadObject.
     pub(crate) async fn head_object(&self, request: &Request<'_>) -> Result<Response<'_, P>> {
         let options = ops::read_options(request.head)?;
-        let opened = self.open(request, request.name()?, SseCTarget::Object, ObjectUse::Send).await?;
+        let opened = self.open(request, request.name()?, request.version(), SseCTarget::Object, ObjectUse::Send).await?;
         Ok(match self.read_response(request, &opened, &options)? {
             ReadResponse::Unmodified(response) => response,
             ReadResponse::Bytes(response, range) => response.content_length(range.end - range.start),
@@ -126,7 +121,11 @@ impl<P: Platform> Node<P> {
         };
         let (bucket, key) = request.object()?;
         let mut response = range_response(object, object.size, range.as_ref()).headers(binding.header());
-        response = self.with_expiration(response, bucket, key, object.size, object.time_ms);
+        // Rules for noncurrent versions are not announced, as on S3.
+        if request.version().is_none() || object.versioning == Versioning::Off {
+            response = self.with_expiration(response, bucket, key, object.size, object.time_ms);
+        }
+        response = response.headers(object_version(object)).headers(lock_headers(&object.lock));
         response = response.headers(sse_c_headers(customer_key.as_deref()));
         response = response.headers(ops::metadata_headers(&head.metadata, options));
         if part.is_some() && object.etag.parts > 0 {
@@ -148,80 +147,10 @@ impl<P: Platform> Node<P> {
         Ok(ReadResponse::Bytes(response, range.unwrap_or(0..object.size)))
     }
 
-    /// Handles DeleteObject: 204 whether the object exists or not.
-    pub(crate) async fn delete_object(&self, request: &Request<'_>) -> Result<Response<'_, P>> {
-        let (bucket, key) = request.object()?;
-        let condition = log_condition(&ops::delete_condition(request.head)?);
-        self.record_if_sealed(request.account, bucket, key);
-        self.delete(request, bucket, key, condition).await?;
-        Ok(Response::new(204))
-    }
-
-    /// Deletes an object if it fulfils a condition.
-    async fn delete(&self, request: &Request<'_>, bucket: &str, key: &str, condition: Condition) -> Result<()> {
-        match self.log.delete_object(bucket, key, self.host.now_ms(), condition).await {
-            Ok(_) => Ok(()),
-            Err(keyhole_log::Error::NoSuchKey) => Err(request.no_such_key(bucket, key).into()),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// Handles DeleteObjects: up to 1,000 keys, with a result for each.
-    pub(crate) async fn delete_objects(
-        &self,
-        connection: &mut Connection<P::Stream>,
-        request: &Request<'_>,
-    ) -> Result<Response<'_, P>> {
-        let bucket = request.bucket()?;
-        self.require_bucket(bucket)?;
-        let needed = |len: usize| (2 * len).max(len + bytes_of_deletions(len / DELETED_OBJECT_MIN));
-        let document = self.document_for(connection, request, needed).await?;
-        let document_len = document.len();
-        let delete = xml::parse_delete(&document)?;
-        let mut memory = document.into_memory();
-        memory.set_len(document_len + bytes_of_deletions(delete.objects.len()));
-        let deletions = delete.objects.iter().map(async |object| {
-            let ObjectToDelete { key, version_id, required } = object;
-            let is_sealed = self.log.is_sealed(bucket, key);
-            let outcome = async {
-                request.caller.require(Right::Delete, bucket, key)?;
-                if version_id.as_ref().is_some_and(|id| id != "null") {
-                    return Err(ErrorCode::NoSuchVersion.into());
-                }
-                self.delete(request, bucket, key, match_condition(required)).await
-            };
-            (is_sealed, outcome.await)
-        });
-        // Concurrently, so that the deletions share commits.
-        let outcomes = futures_util::future::join_all(deletions).await;
-        let mut results = Vec::with_capacity(outcomes.len());
-        for (ObjectToDelete { key, version_id, .. }, (is_sealed, outcome)) in delete.objects.iter().zip(outcomes) {
-            let error = match outcome {
-                Ok(()) => None,
-                Err(Failure::Reply(error)) => Some(error),
-                Err(Failure::Fault(error, cause)) => {
-                    let name = (Some(bucket), Some(key.as_str()));
-                    self.report_fault(request.request_id, &request.head.path, name, &cause);
-                    Some(error)
-                }
-                Err(Failure::Connection(gone)) => return Err(gone.into()),
-            };
-            if is_sealed {
-                request.account.record_object(key, error.as_ref().map(|error| error.code));
-            }
-            results.push(xml::Deleted { key, version_id: version_id.as_deref(), error });
-        }
-        Ok(Response::xml(200, xml::delete_result(&results, delete.quiet)).with_memory(memory))
-    }
-
     /// Handles GetObjectAcl: the owner has FULL_CONTROL.
     pub(crate) async fn object_acl(&self, request: &Request<'_>) -> Result<Response<'_, P>> {
-        let name = request.name()?;
-        let ObjectName { bucket, key } = name;
-        match self.find_object(request, name, ObjectUse::Describe).await? {
-            Some(_) => Ok(Response::xml(200, xml::acl())),
-            None => Err(request.no_such_key(bucket, key).into()),
-        }
+        let found = self.find_version(request, request.name()?, request.version(), ObjectUse::Describe).await?;
+        Ok(Response::xml(200, xml::acl()).headers(object_version(&found.object)))
     }
 }
 
@@ -231,12 +160,6 @@ enum ReadResponse<'n, P: Platform> {
     Unmodified(Response<'n, P>),
     /// A response with these bytes of the object.
     Bytes(Response<'n, P>, Range<u64>),
-}
-
-/// Returns the bytes of memory that so many concurrent deletions take, beside the names of the
-/// objects.
-fn bytes_of_deletions(objects: usize) -> usize {
-    objects.min(DELETE_MAX) * DELETION_LEN
 }
 
 /// Returns the index and the byte range of a part. An object from a single PUT has one part, number

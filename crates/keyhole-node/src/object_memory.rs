@@ -11,7 +11,7 @@
 use keyhole_log::limits::{
     BLOCK_DATA, BUFFER_LEN, HEAD_MAX, INLINE_MAX, OBJECT_TAGS_MAX, PAGE, RECORD_MAX, buffer_len,
 };
-use keyhole_log::{Body, Lookup, Object};
+use keyhole_log::{Body, FoundVersion, Marker, Object, VersionId};
 
 use crate::admission::{Admitted, ObjectClaim};
 use crate::failure::{Result, slow_down};
@@ -152,8 +152,16 @@ pub(crate) struct FoundObject<'n> {
     pub(crate) memory: ObjectMemory<'n>,
 }
 
+/// A version that a request has looked up.
+pub(crate) enum FoundAny<'n> {
+    Absent,
+    Marker(Marker),
+    Object(FoundObject<'n>),
+}
+
 impl<P: Platform> Node<P> {
-    /// Reads an object for a use, and reserves memory for it if its record is long.
+    /// Reads the current object of a name for a use, and reserves memory for it if its record is long.
+    /// `None` if there is none.
     ///
     /// # Errors
     /// `SlowDown`; those of the log.
@@ -163,22 +171,39 @@ impl<P: Platform> Node<P> {
         name: ObjectName<'_>,
         object_use: ObjectUse,
     ) -> Result<Option<FoundObject<'_>>> {
+        match self.find_any(request, name, None, object_use).await? {
+            FoundAny::Object(found) => Ok(Some(found)),
+            FoundAny::Absent | FoundAny::Marker(_) => Ok(None),
+        }
+    }
+
+    /// Looks up a version, the current one if none is named, for a use. Reserves memory for an object
+    /// whose record is long.
+    ///
+    /// # Errors
+    /// Those of [`find_object`](Self::find_object).
+    pub(crate) async fn find_any(
+        &self,
+        request: &Request<'_>,
+        name: ObjectName<'_>,
+        version: Option<VersionId>,
+        object_use: ObjectUse,
+    ) -> Result<FoundAny<'_>> {
         let ObjectName { bucket, key } = name;
         let mut memory = ObjectMemory::default();
         loop {
             let len_max = memory.reserved.as_ref().map_or(RECORD_FREE, |reserved| reserved.record_len);
             let found = match object_use {
-                ObjectUse::Describe => match self.log.object_within(bucket, key, len_max).await? {
-                    Lookup::Found(object) => Lookup::Found((object, None)),
-                    Lookup::Absent => Lookup::Absent,
-                    Lookup::Long { len, size } => Lookup::Long { len, size },
-                },
-                _ => self.log.object_with_body(bucket, key, len_max).await?,
+                ObjectUse::Describe => self.log.version_within(bucket, key, version, len_max).await?,
+                _ => self.log.version_with_body(bucket, key, version, len_max).await?,
             };
             match found {
-                Lookup::Absent => return Ok(None),
-                Lookup::Found((object, body)) => return Ok(Some(FoundObject { object, body, memory })),
-                Lookup::Long { len, size } => {
+                FoundVersion::Absent => return Ok(FoundAny::Absent),
+                FoundVersion::Marker(marker) => return Ok(FoundAny::Marker(marker)),
+                FoundVersion::Object(object, body) => {
+                    return Ok(FoundAny::Object(FoundObject { object, body, memory }));
+                }
+                FoundVersion::Long { len, size } => {
                     // It may have been replaced while the request waited.
                     drop(memory);
                     memory = self.object_memory(request, len, size, object_use).await?;
@@ -211,24 +236,38 @@ impl<P: Platform> Node<P> {
     }
 
     /// Returns the length of the record that a request reserves memory for, because it will read the
-    /// object of this name without waiting. Head and tags may have become longer by then.
-    pub(crate) fn record_len_max(&self, name: ObjectName<'_>) -> usize {
-        match self.log.object_record_len(name.bucket, name.key) {
+    /// object of this name, or this version, without waiting. Head and tags may have become longer by
+    /// then.
+    pub(crate) fn record_len_max(&self, name: ObjectName<'_>, version: Option<VersionId>) -> usize {
+        match self.log.version_record_len(name.bucket, name.key, version) {
             len if len <= RECORD_FREE => RECORD_FREE,
             len => RECORD_MAX.min(len + HEAD_MAX + OBJECT_TAGS_MAX),
         }
     }
 
-    /// Reads an object for a request that has reserved memory for a record of `len_max` bytes, and
-    /// must not wait for more.
+    /// Reads the current object of a name for a request that has reserved memory for a record of
+    /// `len_max` bytes, and must not wait for more.
     ///
     /// # Errors
     /// `SlowDown` if the object has been replaced by one with a longer record; those of the log.
     pub(crate) async fn find_object_within(&self, name: ObjectName<'_>, len_max: usize) -> Result<Option<Object>> {
-        match self.log.object_within(name.bucket, name.key, len_max.max(RECORD_FREE)).await? {
-            Lookup::Absent => Ok(None),
-            Lookup::Found(object) => Ok(Some(object)),
-            Lookup::Long { .. } => Err(slow_down()),
+        Ok(self.find_any_within(name, None, len_max).await?.into_object().map(|(object, _)| object))
+    }
+
+    /// Looks up a version like [`find_object_within`](Self::find_object_within), the current one if none
+    /// is named.
+    ///
+    /// # Errors
+    /// Those of [`find_object_within`](Self::find_object_within).
+    pub(crate) async fn find_any_within(
+        &self,
+        name: ObjectName<'_>,
+        version: Option<VersionId>,
+        len_max: usize,
+    ) -> Result<FoundVersion> {
+        match self.log.version_within(name.bucket, name.key, version, len_max.max(RECORD_FREE)).await? {
+            FoundVersion::Long { .. } => Err(slow_down()),
+            found => Ok(found),
         }
     }
 }

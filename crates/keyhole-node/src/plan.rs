@@ -5,13 +5,13 @@
 
 use keyhole_core::sse_c::SseCTarget;
 use keyhole_core::{CustomerKey, DataKey};
-use keyhole_log::{Condition, Expected, ExpectedEtag, UploadRef};
+use keyhole_log::{BucketLock, Condition, Expected, ExpectedEtag, Lock, UploadRef};
 use keyhole_s3::body::Wanted;
-use keyhole_s3::ops::{self, Metadata, Required, Tags, WriteCondition};
+use keyhole_s3::ops::{self, DigestedBody, Metadata, Required, Tags, WriteCondition};
 use keyhole_s3::{Error, ErrorCode, sse};
 
 use crate::failure::Result;
-use crate::guard::{Guarded, GuardedWrite};
+use crate::guard::{BucketRules, Guarded, GuardedWrite};
 use crate::ingest::Sealing;
 use crate::node::Node;
 use crate::platform::Platform;
@@ -60,6 +60,10 @@ pub(crate) struct WritePlan<'r> {
     pub(crate) metadata: Metadata,
     /// The encoded tags.
     pub(crate) tags: Vec<u8>,
+    /// The object lock of the bucket.
+    pub(crate) bucket_lock: Option<BucketLock>,
+    /// The lock that the request asks for.
+    pub(crate) lock: Lock,
     pub(crate) guarded: Guarded,
 }
 
@@ -92,9 +96,9 @@ impl<P: Platform> Node<P> {
         name: ObjectName<'r>,
         kind: WriteKind,
     ) -> Result<WritePlan<'r>> {
-        let found = self.policy_if_exists(name.bucket)?;
+        let found = self.rules_if_exists(name.bucket)?;
         let has_bucket = found.is_some();
-        let policy = found.unwrap_or_default();
+        let BucketRules { policy, lock: bucket_lock } = found.unwrap_or_default();
         let customer_key = match kind {
             WriteKind::SealedFile => refuse_key(request, &policy)?,
             _ => self.key_for_write(request, name.bucket, &policy)?,
@@ -105,6 +109,9 @@ impl<P: Platform> Node<P> {
         };
         let is_guarded = matches!(kind, WriteKind::Put | WriteKind::Form(_) | WriteKind::Upload);
         let has_condition = !matches!(kind, WriteKind::Upload);
+        // A copy and the creation of an upload have no body.
+        let has_body = matches!(kind, WriteKind::Put | WriteKind::Form(_) | WriteKind::SealedFile);
+        let digested = has_body.then_some(DigestedBody::Object);
         let tags = match kind {
             WriteKind::Form(tags) => tags,
             WriteKind::Copy => Tags::default(),
@@ -113,6 +120,7 @@ impl<P: Platform> Node<P> {
         if !has_bucket {
             return Err(ErrorCode::NoSuchBucket.into());
         }
+        let lock = self.plan_lock(request, name, bucket_lock, digested)?;
         let condition = if has_condition { write_condition(request)? } else { Condition::None };
         let data_key = customer_key.is_some().then(|| self.data_key());
         let mut plan = WritePlan {
@@ -123,6 +131,8 @@ impl<P: Platform> Node<P> {
             data_key,
             metadata,
             tags: tags.to_bytes(),
+            bucket_lock,
+            lock,
             guarded: Guarded::unguarded(condition),
         };
         if is_guarded {
@@ -156,7 +166,7 @@ impl<P: Platform> Node<P> {
         number: u16,
     ) -> Result<WritePlan<'r>> {
         let name = request.name()?;
-        let policy = self.policy(name.bucket)?;
+        let BucketRules { policy, lock: bucket_lock } = self.rules_if_exists(name.bucket)?.unwrap_or_default();
         let customer_key = self.key_for_write(request, name.bucket, &policy)?;
         if customer_key.is_none() {
             request.sse_c().refuse_stray_copy_source_key()?;
@@ -177,6 +187,8 @@ impl<P: Platform> Node<P> {
             data_key,
             metadata: Metadata::default(),
             tags: Vec::new(),
+            bucket_lock,
+            lock: Lock::default(),
             guarded: Guarded::unguarded(Condition::None),
         })
     }

@@ -6,7 +6,7 @@ use keyhole_core::sse_c::SseCTarget;
 use keyhole_s3::auth::BodySignature;
 use keyhole_s3::body::{BodyDecoder, Wanted};
 use keyhole_s3::http::RequestHead;
-use keyhole_s3::ops::Target;
+use keyhole_s3::ops::{Target, VersionId};
 use keyhole_s3::sse::RequestSseC;
 use keyhole_s3::{Error, ErrorCode};
 
@@ -80,6 +80,11 @@ impl<'r> Request<'r> {
     pub(crate) fn name(&self) -> Result<ObjectName<'r>> {
         let (bucket, key) = self.object()?;
         Ok(ObjectName { bucket, key })
+    }
+
+    /// Returns the version that the request names.
+    pub(crate) fn version(&self) -> Option<VersionId> {
+        self.target.version
     }
 
     /// Creates the decoder of the request's body.

@@ -12,6 +12,7 @@ use crate::failure::Result;
 use crate::http::Response;
 use crate::platform::Platform;
 use crate::request::Request;
+use crate::versions::object_version;
 
 /// Formats an ETag with the quotes that headers and documents have.
 pub(crate) fn quoted(etag: &Etag) -> String {
@@ -39,6 +40,7 @@ pub(crate) fn unmodified<'n, P: Platform>(request: &Request<'_>, object: &Object
         Decision::Proceed => Ok(None),
         Decision::NotModified => {
             let response = Response::new(304).header("ETag", quoted(&object.etag));
+            let response = response.headers(object_version(object));
             Ok(Some(response.header("Last-Modified", time::http_date(object.time_ms))))
         }
         Decision::PreconditionFailed => Err(ErrorCode::PreconditionFailed.into()),

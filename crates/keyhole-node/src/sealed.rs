@@ -18,19 +18,21 @@ use keyhole_s3::{Error, ErrorCode};
 
 use crate::admission::{Admitted, ObjectClaim};
 use crate::body_memory::BodyMemory;
-use crate::commit::NewObject;
+use crate::commit::{CommittedVersion, NewObject};
 use crate::failure::Result;
 use crate::http::{Connection, Receiver, Response};
 use crate::ingest::Stored;
 use crate::limits::{BLOCK_PAGES, PUT_MAX, RECORD_FREE, SEALED_PART_LEN};
 use crate::link::Link;
 use crate::node::Node;
+use crate::object_lock::lock_headers;
 use crate::object_memory::{FoundObject, ObjectUse};
 use crate::plan::{UploadId, WriteKind, WritePlan, refuse_read_key};
 use crate::platform::Platform;
 use crate::request::Request;
 use crate::response_headers::{quoted, range_response, unmodified};
 use crate::sealed_file::{Front, FrontStart, SealedFile, receive_message, skip};
+use crate::versions::{object_version, version_header};
 
 impl<P: Platform> Node<P> {
     /// Handles PutObject of a sealed object file.
@@ -53,7 +55,7 @@ impl<P: Platform> Node<P> {
         // Part checksums, which a complete object does not need.
         skip(&self.log, &mut receiver, front.infos_len).await?;
         let size = front.size;
-        let (etag, time_ms) = match front.entries[..] {
+        let (etag, version) = match front.entries[..] {
             [BodyEntry { part_number: 0, message_len, .. }] => {
                 let stored = receive_message(&self.log, &mut receiver, Some(&mut memory), message_len).await?;
                 receiver.finish().await?;
@@ -64,7 +66,9 @@ impl<P: Platform> Node<P> {
             }
             _ => self.put_sealed_parts(receiver, &mut memory, plan, front).await?,
         };
+        let CommittedVersion { time_ms, stored } = version;
         let response = Response::new(200).header("ETag", quoted(&etag)).header(SEALED_HEADER, "1");
+        let response = response.headers(version_header(stored));
         Ok(self.with_expiration(response, name.bucket, name.key, size, time_ms))
     }
 
@@ -87,7 +91,7 @@ impl<P: Platform> Node<P> {
         memory: &mut BodyMemory<'_>,
         plan: WritePlan<'_>,
         front: Front,
-    ) -> Result<(Etag, u64)> {
+    ) -> Result<(Etag, CommittedVersion)> {
         let bucket = plan.name.bucket;
         let key = plan.name.key;
         let id: UploadId = self.host.random_array();
@@ -118,7 +122,7 @@ impl<P: Platform> Node<P> {
         plan: &WritePlan<'_>,
         id: &UploadId,
         front: Front,
-    ) -> Result<(Etag, u64)> {
+    ) -> Result<(Etag, CommittedVersion)> {
         let upload = self.log.upload(plan.name.bucket, plan.name.key, id)?.ok_or(ErrorCode::NoSuchUpload)?;
         let mut digest = MultipartEtag::new();
         for entry in &front.entries {
@@ -142,8 +146,8 @@ impl<P: Platform> Node<P> {
             time_ms,
             condition: plan.guarded.condition,
         };
-        self.log.complete_upload(complete).await?;
-        Ok((etag, time_ms))
+        let stored = self.log.complete_version(complete, plan.lock).await?;
+        Ok((etag, CommittedVersion { time_ms, stored }))
     }
 
     async fn put_sealed_part(&self, upload: &UploadRef, number: u16, stored: Stored) -> Result<()> {
@@ -163,15 +167,13 @@ impl<P: Platform> Node<P> {
 
     /// Locates a sealed object for a read without a key.
     async fn find_sealed(&self, request: &Request<'_>) -> Result<FoundObject<'_>> {
-        let name = request.name()?;
         let options = ops::read_options(request.head)?;
         if options.part_number.is_some() || options.overrides.iter().any(Option::is_some) {
             let message = "A sealed transfer is of the whole sealed object file, under headers of its own.";
             return Err(Error::new(ErrorCode::InvalidRequest).with_message(message).into());
         }
         refuse_read_key(request)?;
-        let found = self.find_object(request, name, ObjectUse::SendSealed).await?;
-        let found = found.ok_or_else(|| request.no_such_key(name.bucket, name.key))?;
+        let found = self.find_version(request, request.name()?, request.version(), ObjectUse::SendSealed).await?;
         if !found.object.sealed {
             let message = "The object is not sealed. Get it without x-keyhole-sealed.";
             return Err(Error::new(ErrorCode::InvalidRequest).with_message(message).into());
@@ -219,5 +221,6 @@ impl<P: Platform> Node<P> {
 }
 
 fn sealed_response<'n, P: Platform>(object: &Object, len: u64, range: Option<&Range<u64>>) -> Response<'n, P> {
-    range_response(object, len, range).header("Content-Type", MEDIA_TYPE).header(SEALED_HEADER, "1")
+    let response = range_response(object, len, range).header("Content-Type", MEDIA_TYPE).header(SEALED_HEADER, "1");
+    response.headers(object_version(object)).headers(lock_headers(&object.lock))
 }

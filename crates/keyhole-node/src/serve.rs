@@ -280,6 +280,10 @@ impl<P: Platform> Node<P> {
             }
             Op::DeleteObjects => return Box::pin(self.delete_objects(connection, request)).await,
             Op::PutObjectTagging => return Box::pin(self.put_object_tagging(connection, request)).await,
+            Op::PutObjectRetention => return Box::pin(self.put_retention(connection, request)).await,
+            Op::PutObjectLegalHold => return Box::pin(self.put_legal_hold(connection, request)).await,
+            Op::PutBucketVersioning => return Box::pin(self.put_bucket_versioning(connection, request)).await,
+            Op::PutObjectLockConfiguration => return Box::pin(self.put_object_lock(connection, request)).await,
             Op::CreateBucket => return Box::pin(self.create_bucket(connection, request)).await,
             Op::PutBucketEncryption => return Box::pin(self.put_bucket_encryption(connection, request)).await,
             Op::PutBucketLifecycle => return Box::pin(self.put_bucket_lifecycle(connection, request)).await,
@@ -312,6 +316,8 @@ impl<P: Platform> Node<P> {
             Op::DeleteObjectTagging => self.delete_object_tagging(request).await,
             Op::GetObjectAttributes(query) => self.object_attributes(request, &query).await,
             Op::GetObjectAcl => self.object_acl(request).await,
+            Op::GetObjectRetention => self.retention(request).await,
+            Op::GetObjectLegalHold => self.legal_hold(request).await,
             Op::CopyObject(source) => Box::pin(self.copy_object(request, &source)).await,
             Op::CreateMultipartUpload => self.create_upload(request).await,
             Op::UploadPartCopy { upload_id, number, source, range } => {
@@ -337,6 +343,7 @@ impl<P: Platform> Node<P> {
             Op::GetBucketLocation => self.bucket_location(request),
             Op::GetBucketVersioning => self.bucket_versioning(request),
             Op::GetBucketAcl => self.bucket_acl(request),
+            Op::GetObjectLockConfiguration => self.object_lock(request),
             Op::GetBucketEncryption => self.bucket_encryption(request),
             Op::DeleteBucketEncryption => self.delete_bucket_encryption(request).await,
             Op::GetBucketLifecycle => self.bucket_lifecycle(request),

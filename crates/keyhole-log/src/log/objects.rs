@@ -224,7 +224,21 @@ impl<D: Disk> Log<D> {
     }
 
     /// Returns a version like [`version`](Self::version), if its record and that of its tags have at
-    /// most `len_max` bytes, with the only body of an object if one read returned both.
+    /// most `len_max` bytes.
+    ///
+    /// # Errors
+    /// Those of [`object`](Self::object).
+    pub async fn version_within(
+        &self,
+        bucket: &str,
+        key: &str,
+        version: Option<VersionId>,
+        len_max: usize,
+    ) -> Result<FoundVersion, Error> {
+        self.find_version(bucket, key, version.map_or(Wanted::Current, Wanted::Id), false, len_max).await
+    }
+
+    /// Returns a version like [`version_within`](Self::version_within), with the only body of an object if one read returned both.
     ///
     /// # Errors
     /// Those of [`object`](Self::object).

@@ -20,11 +20,16 @@ fn operations(key: &str) -> Vec<(&'static [Right], Request)> {
     let read = &[Right::Read][..];
     let write = &[Right::Write][..];
     let list = &[Right::List][..];
+    let lock = &[Right::Lock][..];
     vec![
         (read, object("GET", key)),
         (read, object("HEAD", key)),
         (read, object("GET", key).query("tagging", "")),
         (read, object("GET", key).query("acl", "")),
+        (read, object("GET", key).query("retention", "")),
+        (read, object("GET", key).query("legal-hold", "").query("versionId", "null")),
+        (lock, object("PUT", key).query("retention", "").body("<Retention/>")),
+        (lock, object("PUT", key).query("legal-hold", "").body("<LegalHold/>")),
         (read, object("GET", key).query("attributes", "").header("x-amz-object-attributes", "ETag")),
         (write, object("PUT", key).body("x")),
         (write, object("PUT", key).headers(customer_key.headers()).body("x")),
@@ -49,7 +54,7 @@ fn operation_without_its_right_is_denied() {
     let node = MemoryNode::new();
     let put = || drop(node.send(&object("PUT", "in/there").body("there")).expect(200));
     put();
-    for right in [Right::Read, Right::Write, Right::List, Right::Delete, Right::ReadSealed, Right::WriteSealed] {
+    for right in Right::ALL.into_iter().filter(|right| *right != Right::Admin) {
         let signer = node.add_grants(right.name(), &[("buck*", "in/", &[right])]);
         for (required, request) in operations("in/there") {
             put();

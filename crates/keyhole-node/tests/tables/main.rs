@@ -25,3 +25,4 @@ mod sse_c;
 mod support;
 mod tamper;
 mod uploads;
+mod versions;

@@ -150,7 +150,7 @@ impl<'n> Prober<'n> {
         let operation = self.operation;
         self.probe(path, |world, node| {
             let document = insert(&world.document(operation).expect("a document"), path);
-            node.signed(&node.signer(), &world.request(operation).body(document))
+            node.signed(&node.signer(), &world.request_with(operation, Some(document)))
         })
     }
 }

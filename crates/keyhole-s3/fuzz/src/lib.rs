@@ -61,7 +61,7 @@ fn read_parameters(head: &RequestHead, operation: &Operation) {
     let _ = ops::is_sealed_transfer(head, operation);
     let _ = Completion::new(head);
     let _ = (head.query.version_id(), ops::bypass_governance(head), ops::enables_object_lock(head));
-    if let Ok(lock) = ops::requested_lock(head, NOW_MS) {
+    if let Ok(lock) = ops::requested_lock(head, || NOW_MS) {
         assert!(lock.retention.is_none_or(|retention| retention.until_ms > NOW_MS), "{lock:?}");
     }
     for conditions in [ops::conditions(head), ops::copy_conditions(head)] {
@@ -152,8 +152,8 @@ fn encode(text: &str) -> String {
 
 /// Returns what a head asks for, as text.
 fn meaning(head: &RequestHead) -> Result<String, ErrorCode> {
-    let (Target { bucket, key }, operation) = route(head, &hosts()).map_err(|error| error.code)?;
-    Ok(format!("{} {bucket:?} {key:?} {operation:?}", head.method))
+    let (Target { bucket, key, version }, operation) = route(head, &hosts()).map_err(|error| error.code)?;
+    Ok(format!("{} {bucket:?} {key:?} {version:?} {operation:?}", head.method))
 }
 
 /// Signs a request, which must verify. With one byte changed, it must not verify or must mean the

@@ -202,7 +202,7 @@ fn unknown_form_fields_are_rejected() {
         ("x-amz-website-redirect-location", C::NotImplemented),
         ("x-amz-copy-source", C::InvalidArgument),
         ("x-amz-content-sha256", C::NotImplemented),
-        ("x-amz-object-lock-legal-hold", C::NotImplemented),
+        ("x-amz-object-lock-event-hold", C::NotImplemented),
         ("x-amz-checksum-crc32x", C::NotImplemented),
         ("x-amz-", C::NotImplemented),
         ("x-keyhole-seal", C::NotImplemented),

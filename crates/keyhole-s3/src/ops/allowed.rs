@@ -45,6 +45,9 @@ const CONDITIONAL: &str = "GetObject HeadObject PutObject PostObject CopyObject 
 /// The operations with a source.
 const COPIES: &str = "CopyObject UploadPartCopy";
 
+/// The operations that can lock the version that they store.
+const LOCKED: &str = "PutObject PostObject CopyObject CreateMultipartUpload";
+
 /// Every operation; of PostObject, whose fields are checked as headers, only by name.
 const EVERY: &str = "*";
 
@@ -89,10 +92,10 @@ const ALLOWED: &[(&str, &str, Rule)] = &[
     ("x-amz-request-payer", EVERY, Only(&["requester"], ErrorCode::InvalidArgument)),
     ("x-amz-expected-bucket-owner", EVERY, Owner),
     ("x-amz-source-expected-bucket-owner", COPIES, Owner),
-    ("x-amz-bucket-object-lock-enabled", "CreateBucket", Only(&["false", "False"], MISSING)),
+    ("x-amz-bucket-object-lock-enabled", "CreateBucket", Taken),
     ("x-amz-object-ownership", "CreateBucket", Only(&["BucketOwnerEnforced"], MISSING)),
     ("x-amz-bucket-namespace", "CreateBucket", Only(&["global"], MISSING)),
-    ("x-amz-bypass-governance-retention", "DeleteObject DeleteObjects", NoEffect),
+    ("x-amz-bypass-governance-retention", "DeleteObject DeleteObjects PutObjectRetention", Taken),
     (
         "x-amz-optional-object-attributes",
         "ListObjects ListObjectsV2 ListObjectVersions",
@@ -106,6 +109,9 @@ const ALLOWED: &[(&str, &str, Rule)] = &[
     // Objects.
     ("x-amz-storage-class", "* PostObject", Only(&["STANDARD"], ErrorCode::InvalidStorageClass)),
     ("x-amz-tagging", "PutObject CopyObject CreateMultipartUpload", Taken),
+    ("x-amz-object-lock-mode", LOCKED, Taken),
+    ("x-amz-object-lock-retain-until-date", LOCKED, Taken),
+    ("x-amz-object-lock-legal-hold", LOCKED, Taken),
     ("x-amz-object-attributes", "GetObjectAttributes", Taken),
     ("x-amz-max-parts", "GetObjectAttributes", Taken),
     ("x-amz-part-number-marker", "GetObjectAttributes", Taken),
@@ -299,6 +305,8 @@ mod tests {
             (DELETE, "x-amz-server-side-encryption-customer-key: a\nx-amz-bypass-governance-retention: true"),
             (CREATE, "x-amz-bucket-object-lock-enabled: false\nx-amz-object-ownership: BucketOwnerEnforced"),
             (PART, "x-amz-checksum-sha256: a\ncontent-type: text/plain"),
+            (PUT, "x-amz-object-lock-mode: GOVERNANCE\nx-amz-object-lock-legal-hold: OFF"),
+            (CREATE, "x-amz-bucket-object-lock-enabled: true"),
         ] {
             assert_eq!(check(line, headers), Ok(()), "{line} {headers}");
         }
@@ -312,8 +320,10 @@ mod tests {
             (PUT, "x-amz-acl:", C::NotImplemented),
             (PUT, "x-amz-grant-read: x", C::NotImplemented),
             (PUT, "x-amz-website-redirect-location: /a", C::NotImplemented),
-            (PUT, "x-amz-object-lock-mode: GOVERNANCE", C::NotImplemented),
-            (PUT, "x-amz-object-lock-legal-hold: OFF", C::NotImplemented),
+            (PUT, "x-amz-object-lock-event-hold: ON", C::NotImplemented),
+            (PUT, "x-amz-bypass-governance-retention: true", C::NotImplemented),
+            (PART, "x-amz-object-lock-mode: GOVERNANCE", C::NotImplemented),
+            (GET, "x-amz-object-lock-legal-hold: OFF", C::NotImplemented),
             (PUT, "x-amz-storage-class: GLACIER", C::InvalidStorageClass),
             (PUT, "x-amz-write-offset-bytes: 11", C::NotImplemented),
             (PUT, "x-amz-checksum-sha256x: a", C::NotImplemented),
@@ -336,7 +346,7 @@ mod tests {
             (DELETE, "x-amz-mfa: 1", C::NotImplemented),
             (DELETE, "x-amz-copy-source: b/k", C::InvalidArgument),
             (CREATE, "x-amz-acl: public-read", C::NotImplemented),
-            (CREATE, "x-amz-bucket-object-lock-enabled: true", C::NotImplemented),
+            (PUT, "x-amz-bucket-object-lock-enabled: true", C::NotImplemented),
             (CREATE, "x-amz-object-ownership: ObjectWriter", C::NotImplemented),
         ] {
             assert_eq!(check(line, header), Err(code), "{line} {header}");

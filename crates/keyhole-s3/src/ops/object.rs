@@ -6,6 +6,7 @@ use keyhole_core::head::{ChecksumAlgorithm, ChecksumType, Checksums, Field};
 use percent_encoding::percent_decode_str;
 
 use super::names::{check_bucket, check_key};
+use super::version::VersionId;
 use crate::checksum;
 use crate::http::{RequestHead, is_token};
 use crate::limits::USER_METADATA_MAX;
@@ -173,20 +174,25 @@ pub struct CopySource {
     pub bucket: String,
     /// The key.
     pub key: String,
+    /// The version; `None`: the current one.
+    pub version: Option<VersionId>,
 }
 
 impl CopySource {
-    /// Parses `x-amz-copy-source`: `bucket/key`, percent-encoded, with an optional leading slash.
+    /// Parses `x-amz-copy-source`: `bucket/key`, percent-encoded, with an optional leading slash, and
+    /// an optional `?versionId=`.
     pub(crate) fn parse(value: &[u8]) -> Result<CopySource, Error> {
         let text = std::str::from_utf8(value).unwrap_or_default();
         let wrong = || {
             let message = "Copy Source must mention the source bucket and key: sourcebucket/sourcekey";
             Error::invalid_argument("x-amz-copy-source", text, message)
         };
-        let (path, version) = text.split_once('?').unwrap_or((text, ""));
-        if !matches!(version, "" | "versionId=null") {
-            return Err(Error::new(ErrorCode::NotImplemented).with_message("This node has no versions."));
-        }
+        let (path, query) = text.split_once('?').unwrap_or((text, ""));
+        let version = match query.strip_prefix("versionId=") {
+            Some(id) => Some(VersionId::parse_argument("x-amz-copy-source", id)?),
+            None if query.is_empty() => None,
+            None => return Err(wrong()),
+        };
         let path = percent_decode_str(path).decode_utf8().map_err(|_| wrong())?;
         let (bucket, key) = path.strip_prefix('/').unwrap_or(&path).split_once('/').ok_or_else(wrong)?;
         if key.is_empty() {
@@ -194,7 +200,7 @@ impl CopySource {
         }
         check_bucket(bucket)?;
         check_key(key)?;
-        Ok(CopySource { bucket: bucket.to_owned(), key: key.to_owned() })
+        Ok(CopySource { bucket: bucket.to_owned(), key: key.to_owned(), version })
     }
 }
 
@@ -351,7 +357,16 @@ mod tests {
         check("/bucket/k%3Fv", Ok(("bucket", "k?v")));
         check("bucket%2Fk", Ok(("bucket", "k")));
         check("bucket/k?versionId=null", Ok(("bucket", "k")));
-        check("bucket/k?versionId=3", Err(ErrorCode::NotImplemented));
+        check("bucket/k?versionId=3", Err(ErrorCode::InvalidArgument));
+        check("bucket/k?versionId=", Err(ErrorCode::InvalidArgument));
+        check("bucket/k?partNumber=1", Err(ErrorCode::InvalidArgument));
+        let id = "00112233445566778899aabbccddeeff";
+        for (version, expected) in [("", None), ("?", None), ("?versionId=null", Some(VersionId::Null))] {
+            let source = CopySource::parse(format!("bucket/k{version}").as_bytes()).unwrap();
+            assert_eq!(source.version, expected, "{version}");
+        }
+        let source = CopySource::parse(format!("/bucket/k?versionId={id}").as_bytes()).unwrap();
+        assert_eq!((&source.key[..], source.version), ("k", VersionId::parse(id)));
         check("bucket", Err(ErrorCode::InvalidArgument));
         check("bucket/", Err(ErrorCode::InvalidArgument));
         check("B/k", Err(ErrorCode::InvalidBucketName));

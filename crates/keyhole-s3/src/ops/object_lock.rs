@@ -5,6 +5,8 @@ use crate::http::RequestHead;
 use crate::time::{iso8601, parse_date};
 use crate::{Error, ErrorCode};
 
+/// The prefix of the headers of locks.
+const LOCK_PREFIX: &str = "x-amz-object-lock-";
 /// The header of a retention's mode.
 const MODE: &str = "x-amz-object-lock-mode";
 /// The header of a retention's end.
@@ -55,14 +57,22 @@ impl Retention {
     /// # Errors
     /// `InvalidArgument`.
     pub fn check(&self, now_ms: u64) -> Result<(), Error> {
-        if self.until_ms > now_ms { Ok(()) } else { Err(past_retention(Some(self.until_ms))) }
+        self.check_argument("RetainUntilDate", now_ms)
+    }
+
+    fn check_argument(&self, name: &'static str, now_ms: u64) -> Result<(), Error> {
+        if self.until_ms > now_ms { Ok(()) } else { Err(past_argument(name, Some(self.until_ms))) }
     }
 }
 
-/// Returns the error for a retention that ends in the past.
-pub fn past_retention(until_ms: Option<u64>) -> Error {
+/// Returns the error for a retention that has ended by the time that it is stored.
+pub fn past_retention() -> Error {
+    past_argument(RETAIN_UNTIL, None)
+}
+
+fn past_argument(name: &'static str, until_ms: Option<u64>) -> Error {
     let shown = until_ms.map(iso8601).unwrap_or_default();
-    Error::invalid_argument(RETAIN_UNTIL, shown, "The retain until date must be in the future!")
+    Error::invalid_argument(name, shown, "The retain until date must be in the future!")
 }
 
 /// The length of a default retention.
@@ -102,8 +112,12 @@ impl RequestedLock {
 /// Parses the lock headers of a request that stores a version, or the fields of a form.
 ///
 /// # Errors
-/// `InvalidArgument`, also for a retention that ends before `now_ms`.
-pub fn requested_lock(head: &RequestHead, now_ms: u64) -> Result<RequestedLock, Error> {
+/// `InvalidArgument`, also for a retention that has ended at the time that `now_ms` returns.
+pub fn requested_lock(head: &RequestHead, now_ms: impl FnOnce() -> u64) -> Result<RequestedLock, Error> {
+    // One pass over the headers of the many requests without a lock.
+    if !head.headers.iter().any(|(name, _)| name.starts_with(LOCK_PREFIX)) {
+        return Ok(RequestedLock::default());
+    }
     let text = |name: &str| head.headers.get(name).map(String::from_utf8_lossy);
     let legal_hold = match text(LEGAL_HOLD) {
         None => None,
@@ -125,7 +139,7 @@ pub fn requested_lock(head: &RequestHead, now_ms: u64) -> Result<RequestedLock, 
         Error::invalid_argument(RETAIN_UNTIL, &until, message)
     })?;
     let retention = Retention { mode, until_ms };
-    retention.check(now_ms)?;
+    retention.check_argument(RETAIN_UNTIL, now_ms())?;
     Ok(RequestedLock { retention: Some(retention), legal_hold })
 }
 
@@ -244,7 +258,7 @@ mod tests {
 
     #[test]
     fn lock_headers_are_parsed_and_written() {
-        let parse = |headers: &str| requested_lock(&put(headers), NOW_MS).unwrap();
+        let parse = |headers: &str| requested_lock(&put(headers), || NOW_MS).unwrap();
         assert!(parse("x-amz-acl: private").is_absent());
         for (value, is_on) in [("ON", true), ("OFF", false)] {
             let lock = parse(&format!("x-amz-object-lock-legal-hold: {value}"));
@@ -276,7 +290,7 @@ mod tests {
             (format!("{MODE}: COMPLIANCE\n{RETAIN_UNTIL}: Tue, 01 Jan 2030 00:00:00 GMT"), RETAIN_UNTIL, "ISO 8601"),
             (format!("{MODE}: COMPLIANCE\n{RETAIN_UNTIL}: 2013-05-24T00:00:00Z"), RETAIN_UNTIL, "in the future!"),
         ] {
-            let error = requested_lock(&put(&headers), NOW_MS).unwrap_err();
+            let error = requested_lock(&put(&headers), || NOW_MS).unwrap_err();
             assert_eq!(error.code, ErrorCode::InvalidArgument, "{headers}");
             assert!(error.message.contains(message), "{headers}: {}", error.message);
             assert_eq!(error.fields[0], ("ArgumentName", name.to_owned()), "{headers}");

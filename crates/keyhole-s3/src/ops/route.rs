@@ -3,6 +3,7 @@
 use super::names::{check_bucket, check_key};
 use super::object::copy_range;
 use super::query::{ListBuckets, ListObjects, ListObjectsV2, ListUploads, ListVersions, UploadId};
+use super::version::VersionId;
 use super::{AttributesQuery, CopySource, HostNames};
 use crate::form::is_form;
 use crate::http::RequestHead;
@@ -17,6 +18,8 @@ pub struct Target {
     pub bucket: Option<String>,
     /// The key; only with a bucket.
     pub key: Option<String>,
+    /// The version (`versionId`); only with a key.
+    pub version: Option<VersionId>,
 }
 
 /// An operation with its parameters.
@@ -32,7 +35,10 @@ pub enum Operation {
     DeleteBucket,
     GetBucketLocation,
     GetBucketVersioning,
+    PutBucketVersioning,
     GetBucketAcl,
+    GetObjectLockConfiguration,
+    PutObjectLockConfiguration,
     PutBucketEncryption,
     GetBucketEncryption,
     DeleteBucketEncryption,
@@ -60,6 +66,10 @@ pub enum Operation {
     PutObjectTagging,
     DeleteObjectTagging,
     GetObjectAcl,
+    GetObjectRetention,
+    PutObjectRetention,
+    GetObjectLegalHold,
+    PutObjectLegalHold,
     GetObjectAttributes(AttributesQuery),
     CreateMultipartUpload,
     UploadPart {
@@ -96,7 +106,10 @@ impl Operation {
             Operation::DeleteBucket => "DeleteBucket",
             Operation::GetBucketLocation => "GetBucketLocation",
             Operation::GetBucketVersioning => "GetBucketVersioning",
+            Operation::PutBucketVersioning => "PutBucketVersioning",
             Operation::GetBucketAcl => "GetBucketAcl",
+            Operation::GetObjectLockConfiguration => "GetObjectLockConfiguration",
+            Operation::PutObjectLockConfiguration => "PutObjectLockConfiguration",
             Operation::PutBucketEncryption => "PutBucketEncryption",
             Operation::GetBucketEncryption => "GetBucketEncryption",
             Operation::DeleteBucketEncryption => "DeleteBucketEncryption",
@@ -124,6 +137,10 @@ impl Operation {
             Operation::PutObjectTagging => "PutObjectTagging",
             Operation::DeleteObjectTagging => "DeleteObjectTagging",
             Operation::GetObjectAcl => "GetObjectAcl",
+            Operation::GetObjectRetention => "GetObjectRetention",
+            Operation::PutObjectRetention => "PutObjectRetention",
+            Operation::GetObjectLegalHold => "GetObjectLegalHold",
+            Operation::PutObjectLegalHold => "PutObjectLegalHold",
             Operation::GetObjectAttributes(_) => "GetObjectAttributes",
             Operation::CreateMultipartUpload => "CreateMultipartUpload",
             Operation::UploadPart { .. } => "UploadPart",
@@ -133,6 +150,26 @@ impl Operation {
             Operation::ListParts { .. } => "ListParts",
         }
     }
+
+    /// Returns whether the operation is about a version of an object, which `versionId` can name.
+    fn takes_version(&self) -> bool {
+        use Operation as Op;
+        matches!(
+            self,
+            Op::GetObject
+                | Op::HeadObject
+                | Op::DeleteObject
+                | Op::GetObjectTagging
+                | Op::PutObjectTagging
+                | Op::DeleteObjectTagging
+                | Op::GetObjectAcl
+                | Op::GetObjectAttributes(_)
+                | Op::GetObjectRetention
+                | Op::PutObjectRetention
+                | Op::GetObjectLegalHold
+                | Op::PutObjectLegalHold
+        )
+    }
 }
 
 /// Determines the operation of a request.
@@ -141,7 +178,7 @@ impl Operation {
 /// `NotImplemented` for operations that this node lacks, `MethodNotAllowed`, the errors for invalid
 /// names and parameters, and `MissingContentLength` if the operation requires a body.
 pub fn route(head: &RequestHead, hosts: &HostNames) -> Result<(Target, Operation), Error> {
-    let target = target(head, hosts)?;
+    let mut target = target(head, hosts)?;
     let query = &head.query;
     let operation = match (&target.bucket, &target.key) {
         (None, _) => service(head, query)?,
@@ -149,7 +186,22 @@ pub fn route(head: &RequestHead, hosts: &HostNames) -> Result<(Target, Operation
         (Some(_), Some(_)) => object(head, query)?,
     };
     use Operation as Op;
-    let has_body = matches!(operation, Op::PutObject | Op::UploadPart { .. } | Op::PutObjectTagging | Op::PostObject);
+    target.version = query.version_id()?;
+    if let Some(id) = target.version
+        && !operation.takes_version()
+    {
+        let message = "This operation does not accept a version-id.";
+        return Err(Error::invalid_argument("versionId", id.to_string(), message));
+    }
+    let has_body = matches!(
+        operation,
+        Op::PutObject
+            | Op::UploadPart { .. }
+            | Op::PutObjectTagging
+            | Op::PutObjectRetention
+            | Op::PutObjectLegalHold
+            | Op::PostObject
+    );
     if has_body && head.content_length.is_none() && !head.is_chunked {
         return Err(Error::new(ErrorCode::MissingContentLength));
     }
@@ -166,22 +218,22 @@ pub fn target(head: &RequestHead, hosts: &HostNames) -> Result<Target, Error> {
     let path = path.strip_prefix('/').unwrap_or(path);
     let (bucket, key) = match &of_host {
         Some(bucket) => (&bucket[..], path),
-        None if path.is_empty() => return Ok(Target { bucket: None, key: None }),
+        None if path.is_empty() => return Ok(Target { bucket: None, key: None, version: None }),
         None => path.split_once('/').unwrap_or((path, "")),
     };
     check_bucket(bucket)?;
     if key.is_empty() {
-        return Ok(Target { bucket: Some(bucket.to_owned()), key: None });
+        return Ok(Target { bucket: Some(bucket.to_owned()), key: None, version: None });
     }
     check_key(key)?;
-    Ok(Target { bucket: Some(bucket.to_owned()), key: Some(key.to_owned()) })
+    Ok(Target { bucket: Some(bucket.to_owned()), key: Some(key.to_owned()), version: None })
 }
 
 /// Returns the subresource or parameter that selects the operation. Rejects those that S3 supports
 /// and this node does not; ignores those that only modify an operation and those that S3 does not
 /// know.
 fn subresource(query: &Query) -> Result<Option<&str>, Error> {
-    const KNOWN: [&str; 14] = [
+    const KNOWN: [&str; 17] = [
         "location",
         "versioning",
         "acl",
@@ -196,16 +248,18 @@ fn subresource(query: &Query) -> Result<Option<&str>, Error> {
         "lifecycle",
         "cors",
         "versions",
+        "object-lock",
+        "retention",
+        "legal-hold",
     ];
     // The other subresources and parameters of S3 that select an operation.
-    const MISSING: [&str; 30] = [
+    const MISSING: [&str; 27] = [
         "abac",
         "accelerate",
         "analytics",
         "annotation",
         "intelligent-tiering",
         "inventory",
-        "legal-hold",
         "logging",
         "metadataAnnotationTable",
         "metadataConfiguration",
@@ -214,7 +268,6 @@ fn subresource(query: &Query) -> Result<Option<&str>, Error> {
         "metadataTable",
         "metrics",
         "notification",
-        "object-lock",
         "ownershipControls",
         "policy",
         "policyStatus",
@@ -223,7 +276,6 @@ fn subresource(query: &Query) -> Result<Option<&str>, Error> {
         "replication",
         "requestPayment",
         "restore",
-        "retention",
         "select",
         "select-type",
         "session",
@@ -232,10 +284,7 @@ fn subresource(query: &Query) -> Result<Option<&str>, Error> {
     ];
     let mut found = None;
     for name in query.names() {
-        if name == "versionId" && query.get(name) == Some("null") {
-            continue;
-        }
-        if name == "versionId" || MISSING.contains(&name) {
+        if MISSING.contains(&name) {
             return Err(Error::new(ErrorCode::NotImplemented)
                 .with_message(format!("The parameter {name:?} implies functionality that is not implemented.")));
         }
@@ -283,6 +332,9 @@ fn bucket(head: &RequestHead, query: &Query) -> Result<Operation, Error> {
         }
         ("GET", Some("location")) => Operation::GetBucketLocation,
         ("GET", Some("versioning")) => Operation::GetBucketVersioning,
+        ("PUT", Some("versioning")) => Operation::PutBucketVersioning,
+        ("GET", Some("object-lock")) => Operation::GetObjectLockConfiguration,
+        ("PUT", Some("object-lock")) => Operation::PutObjectLockConfiguration,
         ("GET", Some("acl")) => Operation::GetBucketAcl,
         ("PUT", Some("encryption")) => Operation::PutBucketEncryption,
         ("GET", Some("encryption")) => Operation::GetBucketEncryption,
@@ -323,6 +375,10 @@ fn object(head: &RequestHead, query: &Query) -> Result<Operation, Error> {
         ("PUT", Some("tagging")) => Operation::PutObjectTagging,
         ("DELETE", Some("tagging")) => Operation::DeleteObjectTagging,
         ("GET", Some("acl")) => Operation::GetObjectAcl,
+        ("GET", Some("retention")) => Operation::GetObjectRetention,
+        ("PUT", Some("retention")) => Operation::PutObjectRetention,
+        ("GET", Some("legal-hold")) => Operation::GetObjectLegalHold,
+        ("PUT", Some("legal-hold")) => Operation::PutObjectLegalHold,
         ("GET", Some("attributes")) => Operation::GetObjectAttributes(AttributesQuery::parse(head)?),
         ("POST", Some("uploads")) => Operation::CreateMultipartUpload,
         ("PUT", Some("uploadId")) => {
@@ -385,6 +441,12 @@ mod tests {
             }
         }
         check("GET /bucket?versions&prefix=a", Ok("ListObjectVersions("));
+        check("PUT /bucket?versioning", Ok("PutBucketVersioning"));
+        for (method, verb) in [("PUT", "Put"), ("GET", "Get")] {
+            check(&format!("{method} /bucket?object-lock"), Ok(&format!("{verb}ObjectLockConfiguration")));
+            check(&format!("{method} /bucket/k?retention"), Ok(&format!("{verb}ObjectRetention")));
+            check(&format!("{method} /bucket/k?legal-hold&versionId=null"), Ok(&format!("{verb}ObjectLegalHold")));
+        }
         check("GET /bucket/k?encryption", Err(ErrorCode::NotImplemented));
         check("GET /bucket?prefix=a", Ok("ListObjects("));
         check("GET /bucket?list-type=2&prefix=a", Ok("ListObjectsV2("));
@@ -425,13 +487,16 @@ mod tests {
             "GET /bucket/k?versions",
             "GET /bucket/k?cors",
             "POST /bucket?cors",
-            "PUT /bucket?versioning",
+            "DELETE /bucket?versioning",
+            "DELETE /bucket?object-lock",
+            "DELETE /bucket/k?retention",
+            "GET /bucket/k?object-lock",
+            "GET /bucket?retention",
             "POST /bucket?tagging",
             "POST /bucket/k?tagging",
             "PUT /bucket/k?acl",
             "POST /bucket/k?select",
             "GET /bucket/k?torrent",
-            "GET /bucket/k?versionId=1",
             "GET /?location",
             "PUT /bucket/k?attributes",
             "GET /bucket?attributes",
@@ -448,6 +513,39 @@ mod tests {
         check("POST /bucket", Err(ErrorCode::PreconditionFailed));
         for line in ["POST /", "PATCH /bucket", "POST /bucket/k", "PATCH /bucket/k"] {
             check(line, Err(ErrorCode::MethodNotAllowed));
+        }
+    }
+
+    #[test]
+    fn version_is_named_where_the_operation_is_about_one() {
+        let id = "00112233445566778899aabbccddeeff";
+        for line in [
+            "GET /bucket/k?",
+            "HEAD /bucket/k?",
+            "DELETE /bucket/k?",
+            "GET /bucket/k?partNumber=1&",
+            "GET /bucket/k?tagging&",
+            "PUT /bucket/k?tagging&",
+            "DELETE /bucket/k?tagging&",
+            "GET /bucket/k?acl&",
+            "PUT /bucket/k?retention&",
+            "GET /bucket/k?legal-hold&",
+        ] {
+            let version = |value: &str| {
+                let head = head(&format!("{line}versionId={value} HTTP/1.1\nHost: h\nContent-Length: 0"));
+                route(&head, &HostNames::default()).map(|(target, _)| target.version).map_err(|error| error.code)
+            };
+            assert_eq!(version(id), Ok(VersionId::parse(id)), "{line}");
+            assert_eq!(version("null"), Ok(Some(VersionId::Null)), "{line}");
+            for bad in ["", "1", "Null"] {
+                assert_eq!(version(bad), Err(ErrorCode::InvalidArgument), "{line} {bad}");
+            }
+        }
+        let upload = format!("PUT /bucket/k?partNumber=1&uploadId={id}&");
+        for line in ["PUT /bucket/k?", "POST /bucket/k?uploads&", &upload, "GET /bucket?", "PUT /bucket?", "GET /?"] {
+            for value in [id, "null", "1"] {
+                check(&format!("{line}versionId={value}"), Err(ErrorCode::InvalidArgument));
+            }
         }
     }
 

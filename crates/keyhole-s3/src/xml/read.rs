@@ -22,7 +22,7 @@ pub struct DeleteRequest {
 pub struct ObjectToDelete {
     /// The key.
     pub key: String,
-    /// The version, `null` for the only one that an object has here.
+    /// The id of the version, as sent.
     pub version_id: Option<String>,
     /// The properties without which the object is not deleted.
     pub required: Required,

@@ -68,7 +68,7 @@ pub enum VersionEntry<'a> {
     Prefix(&'a str),
 }
 
-/// What a listing says of the content of a version.
+/// The content of a listed version.
 pub struct VersionContent {
     /// Length of the plaintext.
     pub size: u64,
@@ -76,25 +76,25 @@ pub struct VersionContent {
     pub etag: String,
 }
 
-/// Writes the result of ListObjectVersions.
-pub fn list_versions(bucket: &str, query: &ListVersions, listed: &[VersionEntry<'_>], truncated: bool) -> String {
+/// Writes the result of ListObjectVersions. `next`: the key and the version that the next page starts
+/// after, if there is one; without a version, it starts after all of that key.
+pub fn list_versions(
+    bucket: &str,
+    query: &ListVersions,
+    listed: &[VersionEntry<'_>],
+    next: Option<(&str, Option<VersionId>)>,
+) -> String {
     let url = query.encoding_url;
     let mut doc = Document::new("ListVersionsResult");
     doc.text("Name", bucket);
     doc.text("Prefix", &encode_key(&query.prefix, url));
     doc.text("KeyMarker", &encode_key(query.key_marker.as_deref().unwrap_or_default(), url));
     doc.text("VersionIdMarker", &query.version_marker.map(|id| id.to_string()).unwrap_or_default());
-    if truncated {
-        match listed.last() {
-            Some(VersionEntry::Version { key, id, .. }) => {
-                doc.text("NextKeyMarker", &encode_key(key, url));
-                doc.text("NextVersionIdMarker", &id.to_string());
-            }
-            Some(VersionEntry::Prefix(prefix)) => doc.text("NextKeyMarker", &encode_key(prefix, url)),
-            None => {}
-        }
+    if let Some((key, version)) = next {
+        doc.text("NextKeyMarker", &encode_key(key, url));
+        version.iter().for_each(|id| doc.text("NextVersionIdMarker", &id.to_string()));
     }
-    doc.page_of_keys(query.max_keys, query.delimiter.as_deref(), url, truncated);
+    doc.page_of_keys(query.max_keys, query.delimiter.as_deref(), url, next.is_some());
     for entry in listed {
         let VersionEntry::Version { key, id, is_latest, time_ms, content } = entry else { continue };
         doc.open(if content.is_some() { "Version" } else { "DeleteMarker" });
@@ -163,7 +163,7 @@ mod tests {
             version("a b", VersionId::Null, false, Some(content)),
             VersionEntry::Prefix("c/"),
         ];
-        let all = list_versions("bucket", &query, &listed, false);
+        let all = list_versions("bucket", &query, &listed, None);
         let expected = "<IsTruncated>false</IsTruncated><DeleteMarker><Key>a%20b</Key>\
             <VersionId>01010101010101010101010101010101</VersionId><IsLatest>true</IsLatest>\
             <LastModified>1970-01-01T00:00:00.000Z</LastModified><Owner><ID>keyhole</ID>\
@@ -177,7 +177,7 @@ mod tests {
             version_marker: Some(VersionId::Id([2; 16])),
             ..query.clone()
         };
-        let page = list_versions("bucket", &marker, &listed[..2], true);
+        let page = list_versions("bucket", &marker, &listed[..2], Some(("a b", Some(VersionId::Null))));
         assert!(
             page.contains(
                 "<VersionIdMarker>02020202020202020202020202020202</VersionIdMarker>\
@@ -185,7 +185,7 @@ mod tests {
             ),
             "{page}"
         );
-        let page = list_versions("bucket", &query, &listed, true);
+        let page = list_versions("bucket", &query, &listed, Some(("c/", None)));
         assert!(page.contains("<NextKeyMarker>c/</NextKeyMarker>") && !page.contains("NextVersionIdMarker"), "{page}");
     }
 }

@@ -304,6 +304,8 @@ pub struct Deleted<'a> {
     pub key: &'a str,
     /// The version that the request named.
     pub version_id: Option<&'a str>,
+    /// The id of the delete marker that the deletion has stored or removed.
+    pub marker: Option<String>,
     /// The error, if the key was not deleted.
     pub error: Option<Error>,
 }
@@ -311,13 +313,17 @@ pub struct Deleted<'a> {
 /// Writes the result of DeleteObjects; `quiet` lists errors only.
 pub fn delete_result(results: &[Deleted<'_>], quiet: bool) -> String {
     let mut doc = Document::new("DeleteResult");
-    for Deleted { key, version_id, error } in results {
+    for Deleted { key, version_id, marker, error } in results {
         match error {
             None if quiet => {}
             None => {
                 doc.open("Deleted");
                 doc.text("Key", key);
                 version_id.iter().for_each(|id| doc.text("VersionId", id));
+                if let Some(id) = marker {
+                    doc.flag("DeleteMarker", true);
+                    doc.text("DeleteMarkerVersionId", id);
+                }
                 doc.close();
             }
             Some(error) => {
@@ -587,13 +593,22 @@ mod tests {
     #[test]
     fn quiet_deletion_lists_errors_only() {
         let results = [
-            Deleted { key: "a", version_id: None, error: None },
-            Deleted { key: "b", version_id: None, error: Some(Error::new(crate::ErrorCode::InternalError)) },
+            Deleted { key: "a", version_id: None, marker: None, error: None },
+            Deleted { key: "m", version_id: None, marker: Some("1".to_owned()), error: None },
+            Deleted {
+                key: "b",
+                version_id: None,
+                marker: None,
+                error: Some(Error::new(crate::ErrorCode::InternalError)),
+            },
         ];
         let loud = delete_result(&results, false);
         let quiet = delete_result(&results, true);
         assert!(
-            loud.contains("<Deleted><Key>a</Key></Deleted>") && loud.contains("<Error><Key>b</Key><Code>InternalError")
+            loud.contains(
+                "<Deleted><Key>a</Key></Deleted><Deleted><Key>m</Key><DeleteMarker>true</DeleteMarker>\
+                <DeleteMarkerVersionId>1</DeleteMarkerVersionId></Deleted>"
+            ) && loud.contains("<Error><Key>b</Key><Code>InternalError")
         );
         assert!(!quiet.contains("<Deleted>") && quiet.contains("<Error><Key>b</Key>"));
     }

@@ -2,7 +2,7 @@
 
 /// All operations with their class, an index into [`CLASSES`]. The most frequent ones come first,
 /// since the search is linear; the last two are for unnamed and unknown operations.
-pub(crate) const OPERATIONS: [(&str, usize); 44] = [
+pub(crate) const OPERATIONS: [(&str, usize); 51] = [
     ("GetObject", GET),
     ("PutObject", PUT),
     ("HeadObject", HEAD),
@@ -45,6 +45,13 @@ pub(crate) const OPERATIONS: [(&str, usize); 44] = [
     ("PutBucketTagging", OTHER),
     ("GetBucketTagging", OTHER),
     ("DeleteBucketTagging", OTHER),
+    ("PutBucketVersioning", OTHER),
+    ("GetObjectRetention", OTHER),
+    ("PutObjectRetention", OTHER),
+    ("GetObjectLegalHold", OTHER),
+    ("PutObjectLegalHold", OTHER),
+    ("GetObjectLockConfiguration", OTHER),
+    ("PutObjectLockConfiguration", OTHER),
     ("Other", OTHER),
     ("Unknown", OTHER),
 ];

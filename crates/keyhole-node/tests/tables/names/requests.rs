@@ -1,7 +1,7 @@
 //! One successful request of each operation.
 
 use keyhole_tests::Request;
-use keyhole_tests::data::base64;
+use keyhole_tests::data::{base64, md5};
 use keyhole_tests::form::Form;
 
 use crate::support::{MemoryNode, NOW_MS, State};
@@ -31,9 +31,10 @@ impl<'n> World<'n> {
     pub(crate) fn new(node: &'n MemoryNode, number: usize, operation: &str) -> Self {
         let bucket = format!("world-{number:05}");
         let send = |request: Request| node.send(&request).expect(200);
-        for name in [bucket.clone(), format!("{bucket}-empty")] {
-            node.make_bucket(&name);
-        }
+        let create = Request::new("PUT", &format!("/{bucket}"));
+        let has_lock = LOCK_OPERATIONS.contains(&operation);
+        send(if has_lock { create.header("x-amz-bucket-object-lock-enabled", "true") } else { create });
+        node.make_bucket(&format!("{bucket}-empty"));
         let object = |name: &str| Request::new("PUT", &format!("/{bucket}/{name}"));
         for (name, body) in [("plain é", "body"), ("dir/source", "source")] {
             let request = object(name).header("x-amz-tagging", "a=1").header("x-amz-meta-a", "1").body(body);
@@ -55,6 +56,8 @@ impl<'n> World<'n> {
             "GetBucketEncryption" => "PutBucketEncryption",
             "GetBucketCors" => "PutBucketCors",
             "GetBucketTagging" => "PutBucketTagging",
+            "GetObjectRetention" => "PutObjectRetention",
+            "GetObjectLegalHold" => "PutObjectLegalHold",
             _ => return world,
         };
         assert!(node.send(&world.request(put)).status < 300, "{put}");
@@ -95,6 +98,10 @@ impl<'n> World<'n> {
             "DeleteObjects" => "<Delete><Object><Key>plain é</Key></Object></Delete>".to_owned(),
             "PutBucketCors" => CORS.to_owned(),
             "PutObjectTagging" | "PutBucketTagging" => TAGGING.to_owned(),
+            "PutBucketVersioning" => VERSIONING.to_owned(),
+            "PutObjectLockConfiguration" => LOCK.to_owned(),
+            "PutObjectRetention" => RETENTION.to_owned(),
+            "PutObjectLegalHold" => LEGAL_HOLD.to_owned(),
             "CompleteMultipartUpload" => {
                 let part = format!("<Part><PartNumber>1</PartNumber><ETag>{}</ETag></Part>", self.etag);
                 format!("<CompleteMultipartUpload>{part}</CompleteMultipartUpload>")
@@ -105,6 +112,11 @@ impl<'n> World<'n> {
 
     /// Returns a request of an operation that succeeds.
     pub(crate) fn request(&self, operation: &str) -> Request {
+        self.request_with(operation, self.document(operation))
+    }
+
+    /// Returns a request of an operation with this document.
+    pub(crate) fn request_with(&self, operation: &str, document: Option<String>) -> Request {
         let source = format!("{}/dir/source", self.bucket);
         let request = match operation {
             "ListBuckets" => Request::new("GET", "/"),
@@ -113,6 +125,13 @@ impl<'n> World<'n> {
             "HeadBucket" => self.on_bucket("HEAD"),
             "GetBucketLocation" => self.on_bucket("GET").query("location", ""),
             "GetBucketVersioning" => self.on_bucket("GET").query("versioning", ""),
+            "PutBucketVersioning" => self.on_bucket("PUT").query("versioning", ""),
+            "GetObjectLockConfiguration" => self.on_bucket("GET").query("object-lock", ""),
+            "PutObjectLockConfiguration" => self.on_bucket("PUT").query("object-lock", ""),
+            "GetObjectRetention" => self.on_object("GET", "plain é").query("retention", ""),
+            "PutObjectRetention" => self.on_object("PUT", "plain é").query("retention", ""),
+            "GetObjectLegalHold" => self.on_object("GET", "plain é").query("legal-hold", ""),
+            "PutObjectLegalHold" => self.on_object("PUT", "plain é").query("legal-hold", ""),
             "GetBucketAcl" => self.on_bucket("GET").query("acl", ""),
             "PutBucketEncryption" => self.on_bucket("PUT").query("encryption", ""),
             "GetBucketEncryption" => self.on_bucket("GET").query("encryption", ""),
@@ -152,7 +171,10 @@ impl<'n> World<'n> {
             "ListParts" => self.on_upload("GET"),
             other => panic!("no request of {other}"),
         };
-        match self.document(operation) {
+        match document {
+            Some(document) if LOCK_OPERATIONS.contains(&operation) => {
+                request.header("content-md5", base64(&md5(document.as_bytes()))).body(document)
+            }
             Some(document) => request.body(document),
             None => request,
         }
@@ -180,7 +202,8 @@ impl<'n> World<'n> {
     pub(crate) fn exchange(&self, request: &Request) -> (Outcome, State) {
         let response = self.node.send_unsigned(request);
         let text = |text: &str| text.replace(&self.bucket, BUCKET).replace(&self.upload_id, "{upload}");
-        let is_stable = |(name, _): &&(String, String)| name != "x-amz-request-id" && name != "date";
+        let is_stable =
+            |(name, _): &&(String, String)| !matches!(&name[..], "x-amz-request-id" | "x-amz-version-id" | "date");
         let headers = response.headers.iter().filter(is_stable).map(|(name, value)| (name.clone(), text(value)));
         let mut body = text(&response.text());
         for element in ["RequestId", "UploadId"] {
@@ -210,6 +233,26 @@ const CORS: &str = "<CORSConfiguration><CORSRule><AllowedMethod>GET</AllowedMeth
     <AllowedOrigin>*</AllowedOrigin></CORSRule></CORSConfiguration>";
 
 const TAGGING: &str = "<Tagging><TagSet><Tag><Key>b</Key><Value>2</Value></Tag></TagSet></Tagging>";
+
+const VERSIONING: &str = "<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>";
+
+const LOCK: &str = "<ObjectLockConfiguration><ObjectLockEnabled>Enabled</ObjectLockEnabled><Rule><DefaultRetention>\
+    <Mode>GOVERNANCE</Mode><Days>1</Days></DefaultRetention></Rule></ObjectLockConfiguration>";
+
+const RETENTION: &str =
+    "<Retention><Mode>GOVERNANCE</Mode><RetainUntilDate>2030-01-01T00:00:00Z</RetainUntilDate></Retention>";
+
+const LEGAL_HOLD: &str = "<LegalHold><Status>ON</Status></LegalHold>";
+
+/// The operations on locks: their bucket has object lock, and their documents have a digest.
+const LOCK_OPERATIONS: [&str; 6] = [
+    "GetObjectLockConfiguration",
+    "PutObjectLockConfiguration",
+    "GetObjectRetention",
+    "PutObjectRetention",
+    "GetObjectLegalHold",
+    "PutObjectLegalHold",
+];
 
 /// Returns the names of the operations that the node routes, without PostObject, whose names are
 /// the fields of a form.

@@ -13,6 +13,7 @@ use super::NOW_MS;
 
 /// A wall clock that stands still, timers in virtual time, and seeded random bytes.
 pub(crate) struct FixedHost {
+    now_ms: u64,
     clock: Rc<Clock>,
     began: Instant,
     random: RefCell<Random>,
@@ -20,13 +21,18 @@ pub(crate) struct FixedHost {
 
 impl FixedHost {
     pub(crate) fn new(clock: Rc<Clock>, random: Random) -> Self {
-        FixedHost { clock, began: Instant::now(), random: RefCell::new(random) }
+        Self::at(NOW_MS, clock, random)
+    }
+
+    /// Creates a host whose wall clock shows this time.
+    pub(crate) fn at(now_ms: u64, clock: Rc<Clock>, random: Random) -> Self {
+        FixedHost { now_ms, clock, began: Instant::now(), random: RefCell::new(random) }
     }
 }
 
 impl Services for FixedHost {
     fn now_ms(&self) -> u64 {
-        NOW_MS
+        self.now_ms
     }
 
     fn instant(&self) -> Instant {

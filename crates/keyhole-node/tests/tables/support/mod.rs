@@ -15,7 +15,7 @@ use keyhole_core::aead::Portable;
 use keyhole_log::limits::SEGMENTS_START;
 use keyhole_log::{CheckOptions, CheckReport, Format, Log, OpenOptions, Store, create, maintenance, open, worker};
 use keyhole_node::{
-    AccessKey, AccessTable, Config, Exchange, Fault, FaultKind, Grant, Host, Node, Observer, OwnPolicy, Platform,
+    AccessKey, AccessTable, Config, Exchange, Fault, FaultKind, Grant, Host, Node, Observer, OwnPolicy, Pass, Platform,
     PolicyDefaults, Right, SealedObject, Share, TrustedProxies,
 };
 use keyhole_s3::ErrorCode;
@@ -157,6 +157,15 @@ impl MemoryNode {
 
     /// Starts a node on an empty medium of so many segments of this length, and creates the bucket.
     pub(crate) fn with_segments(segment_len: u64, segments: u64) -> Self {
+        Self::with_store(segment_len, segments, true)
+    }
+
+    /// Starts a node whose buckets cannot have versioning, and creates the bucket.
+    pub(crate) fn without_versions() -> Self {
+        Self::with_store(SEGMENT_LEN, SEGMENTS, false)
+    }
+
+    fn with_store(segment_len: u64, segments: u64, has_versions: bool) -> Self {
         let mut machine = Machine::new(&[]);
         let disk = machine.disk.clone();
         let store = machine.run(async move {
@@ -165,7 +174,7 @@ impl MemoryNode {
             create(&*disk, &format).await.unwrap();
             open(&*disk, OpenOptions::default()).await.unwrap().0
         });
-        let node = Self::start(machine, store);
+        let node = Self::start(machine, store, has_versions);
         node.make_bucket(BUCKET);
         node
     }
@@ -175,7 +184,7 @@ impl MemoryNode {
         let mut machine = Machine::new(content);
         let disk = machine.disk.clone();
         let store = machine.run(async move { open(&*disk, OpenOptions::default()).await })?.0;
-        Ok(Self::start(machine, store))
+        Ok(Self::start(machine, store, true))
     }
 
     /// Returns the content of the medium.
@@ -184,7 +193,8 @@ impl MemoryNode {
     }
 
     /// Starts a node with an administrator's access key.
-    fn start(machine: Machine, store: Arc<Store>) -> Self {
+    fn start(machine: Machine, store: Arc<Store>, has_versions: bool) -> Self {
+        store.advance_lock_clock(NOW_MS);
         let Machine { mut executor, clock, mut random, medium, disk } = machine;
         let (log, writer) = worker(store.clone(), disk.clone());
         executor.spawn(writer.run());
@@ -200,6 +210,7 @@ impl MemoryNode {
             observer: Box::new(events.clone()),
             proxies: TrustedProxies::default(),
             share: Share::MIN,
+            has_versions,
         });
         let host = Host::new(FixedHost::new(clock, random.fork()));
         let node = Node::new(config.clone(), log.clone(), Portable, host);
@@ -259,6 +270,13 @@ impl MemoryNode {
             };
             log.change_bucket(BUCKET, NOW_MS, change).await.unwrap();
         });
+    }
+
+    /// Runs an expiration pass at this time.
+    pub(crate) fn expire_at(&self, now_ms: u64) -> Pass {
+        let log = self.log.clone();
+        let host = Host::new(FixedHost::at(now_ms, Rc::default(), Random::new(1)));
+        self.run(async move { keyhole_node::expire(&log, &host).await.expect("a pass") })
     }
 
     /// Sets whether new connections admit customer keys.

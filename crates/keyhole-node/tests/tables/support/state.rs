@@ -1,6 +1,6 @@
 //! The content of a node's buckets, as text for comparisons.
 
-use keyhole_log::{ListObjects, ListUploads, Listed, ListedUpload, Log};
+use keyhole_log::{ListObjects, ListUploads, ListVersions, Listed, ListedUpload, Log};
 use keyhole_sim::disk::SimDisk;
 
 use super::MemoryNode;
@@ -44,11 +44,15 @@ async fn add_bucket(log: &Log<SimDisk>, bucket: &str, state: &mut State) {
         let head = String::from_utf8_lossy(&object.head).into_owned();
         let tags = String::from_utf8_lossy(&object.tags).into_owned();
         let content = format!(
-            "{bucket}/{key}: {} {} {} {head:?} {tags:?} {:?}",
-            object.size, object.etag, object.sealed, object.part_checksums
+            "{bucket}/{key}: {} {} {} {head:?} {tags:?} {:?} {:?}",
+            object.size, object.etag, object.sealed, object.part_checksums, object.lock
         );
         state.records.push(format!("{content} {} {}", object.time_ms, object.seq));
         state.content.push(content);
+    }
+    let all = ListVersions { limit: ENTRIES_MAX, ..ListVersions::default() };
+    for entry in log.list_versions(bucket, &all).expect("a listing").entries {
+        state.records.push(format!("{entry:?}"));
     }
     let all = ListUploads { limit: ENTRIES_MAX, ..ListUploads::default() };
     for entry in log.list_uploads(bucket, &all).expect("a listing").entries {

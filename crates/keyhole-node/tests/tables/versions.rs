@@ -6,6 +6,7 @@ mod fixture;
 mod lifecycle;
 mod lists;
 mod locks;
+mod ransom;
 mod reads;
 mod refusals;
 mod writes;

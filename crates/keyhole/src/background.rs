@@ -22,6 +22,8 @@ const EXPIRE_EVERY: Duration = Duration::from_secs(60);
 
 /// Interval at which a full file system may be asked for space again.
 const EXPECT_SPACE_EVERY: Duration = Duration::from_secs(1);
+/// Interval at which the lock clock is advanced.
+const LOCK_CLOCK_EVERY: Duration = Duration::from_secs(10);
 /// Interval of checks that the object file is in place and that no write has failed.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// Interval at which damage found by the cleaner is logged.
@@ -61,6 +63,7 @@ impl Background {
         if log.store().read_only().is_none() {
             self.users.push(spawn_local(expire_regularly(log.clone(), running.monitor.clone(), running.audit.clone())));
             self.users.push(spawn_local(expect_space(log.store().clone())));
+            self.users.push(spawn_local(advance_lock_clock(log.clone(), running.clone())));
         }
         self.users.push(spawn_local(look_regularly(log.store().clone(), running.monitor.clone())));
         self.users.extend(control.map(|listener| spawn_local(control::serve(listener, log.clone(), running))));
@@ -117,6 +120,34 @@ async fn expect_space(store: Arc<Store>) {
     loop {
         ticks.tick().await;
         store.expect_space();
+    }
+}
+
+/// Advances the lock clock, and logs once each leap of the wall clock that it does not follow.
+async fn advance_lock_clock<D: Disk>(log: Log<D>, running: Arc<Running>) {
+    let mut ticks = interval(LOCK_CLOCK_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut was_refused = false;
+    loop {
+        ticks.tick().await;
+        let figures = match running.lock_clock.advance(&log).await {
+            Ok(figures) => figures,
+            Err(error) => {
+                tracing::debug!(%error, "cannot make the lock clock durable");
+                continue;
+            }
+        };
+        if let Some(refused_ms) = figures.refused_ms
+            && !was_refused
+        {
+            tracing::warn!(
+                ahead_s = refused_ms / 1000,
+                "the wall clock leapt ahead: retention of object lock does not follow it. Set the clock; if it is \
+                 right, run `keyhole clock accept`"
+            );
+        }
+        was_refused = figures.refused_ms.is_some();
+        running.monitor.set_lock_clock(figures);
     }
 }
 

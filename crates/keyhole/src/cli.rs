@@ -3,6 +3,7 @@
 pub(crate) mod access;
 pub(crate) mod bench;
 pub(crate) mod bucket;
+mod clock;
 pub(crate) mod config;
 pub(crate) mod sealed;
 pub(crate) mod serve;
@@ -16,6 +17,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
+pub(crate) use clock::ClockCommand;
 pub(crate) use target::Target;
 
 use access::AccessCommand;
@@ -95,6 +97,9 @@ pub(crate) enum Command {
     /// Show and change the quota, expiry and policy of a bucket.
     #[command(subcommand)]
     Bucket(BucketCommand),
+    /// Accept the wall clock for object lock.
+    #[command(subcommand)]
+    Clock(ClockCommand),
     /// Copy objects and buckets out of a store, for a backup or a move. Needs no key.
     ///
     /// Objects under customer keys are exported unchanged as sealed object files, other objects as

@@ -7,6 +7,7 @@ pub(crate) mod bench_disk;
 pub(crate) mod bucket;
 pub(crate) mod check;
 pub(crate) mod chunked;
+pub(crate) mod clock;
 pub(crate) mod config;
 pub(crate) mod export;
 pub(crate) mod generate;

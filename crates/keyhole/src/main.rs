@@ -20,6 +20,7 @@ mod engine;
 mod env;
 mod epoll;
 mod error;
+mod lock_clock;
 mod medium;
 mod memory;
 mod metrics;
@@ -67,6 +68,7 @@ fn main() -> ExitCode {
         Command::Check(options) => commands::check::run(options),
         Command::Access(command) => commands::access::run(command),
         Command::Bucket(command) => commands::bucket::run(command),
+        Command::Clock(command) => commands::clock::run(command),
         Command::Tls(command) => commands::tls::run(command),
         Command::Export(options) => commands::export::run(options),
         Command::Import(options) => commands::import::run(options),

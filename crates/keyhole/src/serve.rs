@@ -23,6 +23,7 @@ use crate::cli::serve::{IoMode, LogFormat, ServeOptions, SyncMode};
 use crate::control::{Control, Running};
 use crate::engine::AnyEngine;
 use crate::error::SystemError;
+use crate::lock_clock::NodeLockClock;
 use crate::memory::Budget;
 use crate::metrics::{Counting, Meter};
 use crate::net::activation::Inherited;
@@ -82,7 +83,9 @@ pub(crate) fn serve(options: &ServeOptions, warnings: &[String]) -> Result<(), S
     let audit = options.audit_log.as_deref().map(Audit::start).transpose()?;
     let config = Arc::new(configure(options, table, &monitor, audit.clone(), budget)?);
 
-    let running = Arc::new(Running { config: config.clone(), access, monitor: monitor.clone(), audit: audit.clone() });
+    let lock_clock = NodeLockClock::new(options.lock_clock_leap.0);
+    let running = Running { config: config.clone(), access, monitor: monitor.clone(), audit: audit.clone(), lock_clock };
+    let running = Arc::new(running);
     reloads.push(Box::new(running.clone()));
     if let Some(audit) = &audit {
         reloads.push(Box::new(audit.clone()));

@@ -125,12 +125,27 @@ fn node(status: &Status, out: &mut Writer<'_, '_>) -> Result<(), Error> {
     out.gauges("keyhole_condition", help, None, conditions.iter().map(|labels| (&labels[..], is_so(labels[0].1))))?;
     let behind = status.clock.behind_ms.unwrap_or(0) as f64 / 1e3;
     let help = "Seconds by which the clock is behind a stored timestamp; 0 if less than a minute";
-    out.gauge("keyhole_clock_behind", help, Some(Unit::Seconds), behind)
+    out.gauge("keyhole_clock_behind", help, Some(Unit::Seconds), behind)?;
+    let seconds = |ms: Option<u64>| ms.unwrap_or(0) as f64 / 1e3;
+    let help = "Time of the lock clock since 1970; 0 if no bucket has object lock";
+    out.gauge("keyhole_lock_clock", help, Some(Unit::Seconds), seconds(status.clock.lock_ms))?;
+    let help = "Seconds by which the clock is ahead of the lock clock, which does not follow it; 0 if it does";
+    out.gauge("keyhole_lock_clock_refused", help, Some(Unit::Seconds), seconds(status.clock.lock_refused_ms))
 }
 
 /// The names of all conditions.
-const CONDITIONS: [&str; 9] =
-    ["starting", "draining", "poisoned", "read-only", "store-absent", "worker-stuck", "damage", "full", "clock-behind"];
+const CONDITIONS: [&str; 10] = [
+    "starting",
+    "draining",
+    "poisoned",
+    "read-only",
+    "store-absent",
+    "worker-stuck",
+    "damage",
+    "full",
+    "clock-behind",
+    "lock-clock",
+];
 
 fn requests(status: &Status, out: &mut Writer<'_, '_>) -> Result<(), Error> {
     let requests = &status.requests;

@@ -81,7 +81,7 @@ impl Page {
 
 /// Returns the most important condition as the overall state.
 fn state(status: &Status) -> OverallState {
-    const STATES: [(&str, &str, &str); 9] = [
+    const STATES: [(&str, &str, &str); 10] = [
         ("starting", "note", "Starting"),
         ("draining", "note", "Shutting down"),
         ("store-absent", "fault", "Object file missing"),
@@ -91,6 +91,7 @@ fn state(status: &Status) -> OverallState {
         ("full", "fault", "Full"),
         ("damage", "fault", "Damaged"),
         ("clock-behind", "warning", "Clock behind"),
+        ("lock-clock", "warning", "Clock ahead"),
     ];
     let is_so = |name: &str| status.conditions.iter().any(|condition| condition.name == name);
     let found = STATES.iter().find(|(name, ..)| is_so(name));
@@ -202,6 +203,7 @@ mod tests {
             ("full", "Full"),
             ("damage", "Damaged"),
             ("clock-behind", "Clock behind"),
+            ("lock-clock", "Clock ahead"),
         ] {
             let mut condition = status.conditions[0].clone();
             condition.name = name.to_owned();

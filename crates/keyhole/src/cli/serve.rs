@@ -107,6 +107,11 @@ pub(crate) struct ServeOptions {
         default_value_t = false, action = ArgAction::Set)]
     pub(crate) ring: bool,
 
+    /// The longest leap of the wall clock, in hours, that the clock of object lock follows, also after
+    /// a restart. A larger leap ends no retention until it is accepted (`keyhole clock accept`).
+    #[arg(long, value_name = "HOURS", default_value = "24", value_parser = parse_leap)]
+    pub(crate) lock_clock_leap: Leap,
+
     /// The region that requests must be signed for.
     #[arg(long, value_name = "NAME", default_value = "us-east-1", value_parser = parse_region)]
     pub(crate) region: String,
@@ -167,6 +172,9 @@ pub(crate) enum LogFormat {
     Text,
     Json,
 }
+
+/// Maximum of `--lock-clock-leap`, in hours: a year.
+const LEAP_MAX_H: u64 = 366 * 24;
 
 /// Limit of the grace period in seconds: an hour.
 const GRACE_MAX_S: u64 = 3600;
@@ -262,6 +270,16 @@ fn parse_threads(text: &str) -> Result<usize, String> {
     threads.ok_or_else(|| format!("expected a number from 1 to {max}"))
 }
 
+/// A leap of the wall clock.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Leap(pub(crate) Duration);
+
+fn parse_leap(text: &str) -> Result<Leap, String> {
+    let hours = text.parse().ok().filter(|hours| *hours <= LEAP_MAX_H);
+    let leap = hours.map(|hours: u64| Leap(Duration::from_secs(hours * 60 * 60)));
+    leap.ok_or_else(|| format!("expected hours from 0 to {LEAP_MAX_H}"))
+}
+
 fn parse_grace(text: &str) -> Result<Duration, String> {
     let seconds = text.parse().ok().filter(|seconds| (1..=GRACE_MAX_S).contains(seconds));
     seconds.map(Duration::from_secs).ok_or_else(|| format!("expected seconds from 1 to {GRACE_MAX_S}"))
@@ -270,6 +288,17 @@ fn parse_grace(text: &str) -> Result<Duration, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn leap_is_limited() {
+        let hours = |hours: u64| Ok(Leap(Duration::from_secs(hours * 3600)));
+        assert_eq!((parse_leap("0"), parse_leap("24")), (hours(0), hours(24)));
+        assert_eq!(hours(24), Ok(Leap(Duration::from_millis(keyhole_node::limits::LOCK_CLOCK_LEAP_MS))));
+        assert_eq!(parse_leap(&LEAP_MAX_H.to_string()), hours(LEAP_MAX_H));
+        for bad in ["", "-1", "24h", "1.5", &(LEAP_MAX_H + 1).to_string()] {
+            assert!(parse_leap(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn sync_mode_round_trips() {

@@ -15,6 +15,7 @@ use super::protocol::{
     Allowed, Anonymous, BucketChange, BucketReply, CorsRuleReply, DamageReply, Reply, Request, SseC, TagReply,
 };
 use crate::env::System;
+use crate::lock_clock::NodeLockClock;
 use crate::status::{Monitor, StoreFigures};
 
 /// Interval of progress replies, and so the delay until a disconnected client is noticed.
@@ -61,12 +62,21 @@ pub(crate) async fn answer<D: Disk>(
         }
         Request::BucketGet { bucket } => bucket_get(log, defaults, bucket),
         Request::BucketSet(change) => bucket_set(log, defaults, change).await,
+        // Without a node, nothing has followed the clocks so far.
+        Request::ClockAccept {} => accept_clock(&NodeLockClock::new(Duration::ZERO), log).await,
         Request::AccessReload {} => return Ok(failed("no running node to reload the access keys".to_owned())),
         Request::Export(_) | Request::Import {} => {
             return Ok(failed("export and import need a connection of their own".to_owned()));
         }
     };
     Ok(result.unwrap_or_else(|error| failed(error.to_string())))
+}
+
+/// Sets the lock clock to the wall clock.
+pub(super) async fn accept_clock<D: Disk>(clock: &NodeLockClock, log: &Log<D>) -> Result<Reply, Error> {
+    let figures = clock.accept(log).await?;
+    tracing::info!(lock_ms = figures.now_ms, "the operator accepted the wall clock for object lock");
+    Ok(Reply::Clock { lock_ms: figures.now_ms })
 }
 
 pub(super) fn failed(message: String) -> Reply {

@@ -26,6 +26,8 @@ pub(crate) enum Request {
     BucketGet { bucket: String },
     /// Changes settings of a bucket.
     BucketSet(BucketChange),
+    /// Sets the lock clock to the wall clock.
+    ClockAccept {},
     /// Reloads the file of access keys.
     AccessReload {},
     /// Exports objects. After the reply `ready`, the connection carries frames
@@ -170,6 +172,10 @@ pub(crate) enum Reply {
         damaged: u64,
     },
     Bucket(BucketReply),
+    /// The time of the lock clock, in ms since 1970, if there is one.
+    Clock {
+        lock_ms: Option<u64>,
+    },
     /// The count of access keys after the reload, including expired ones.
     AccessReloaded {
         keys: u64,
@@ -307,6 +313,7 @@ mod tests {
             (r#"{"request":"checkpoint"}"#, Request::Checkpoint {}),
             (r#"{"request":"scrub","rate_bytes_per_s":5}"#, Request::Scrub { rate_bytes_per_s: 5 }),
             (r#"{"request":"access-reload"}"#, Request::AccessReload {}),
+            (r#"{"request":"clock-accept"}"#, Request::ClockAccept {}),
             (r#"{"request":"export"}"#, Request::Export(Scope::default())),
             (
                 r#"{"request":"export","bucket":"b","prefix":"p/"}"#,

@@ -19,9 +19,10 @@ use tokio::time::{sleep, timeout};
 
 use crate::access::{Access, AccessError};
 use crate::audit::{Audit, AuditEvent};
+use crate::lock_clock::NodeLockClock;
 use crate::reload::Reload;
 
-use super::answer::{Replies, answer, failed};
+use super::answer::{Replies, accept_clock, answer, failed};
 use super::protocol::{Reply, Request};
 use super::{REQUEST_MAX, short};
 use crate::status::Monitor;
@@ -77,6 +78,7 @@ pub(crate) struct Running {
     pub(crate) access: Access,
     pub(crate) monitor: Arc<Monitor>,
     pub(crate) audit: Option<Arc<Audit>>,
+    pub(crate) lock_clock: NodeLockClock,
 }
 
 impl Running {
@@ -161,6 +163,11 @@ async fn connection<D: Disk>(mut peer: Client, log: Log<D>, running: Arc<Running
                 let last = answer(&log, Some(&running.monitor), &running.config.defaults, request, &mut peer).await?;
                 running.note("BucketSet", Some(&bucket), !matches!(last, Reply::Failed { .. }));
                 return peer.send(last).await;
+            }
+            Request::ClockAccept {} => {
+                let accepted = accept_clock(&running.lock_clock, &log).await;
+                running.note("ClockAccept", None, accepted.is_ok());
+                return peer.send(accepted.unwrap_or_else(|error| failed(error.to_string()))).await;
             }
             request => {
                 let last = answer(&log, Some(&running.monitor), &running.config.defaults, request, &mut peer).await?;

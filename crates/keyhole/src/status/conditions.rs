@@ -83,6 +83,14 @@ impl ConditionInputs<'_> {
             );
             add("clock-behind", Severity::Warning, text);
         }
+        if let Some(refused_ms) = self.clock.lock_refused_ms {
+            let text = format!(
+                "The clock leapt {} s ahead. Retention of object lock does not follow it. Set the clock; if it is \
+                 right, run keyhole clock accept.",
+                refused_ms / 1000
+            );
+            add("lock-clock", Severity::Warning, text);
+        }
         all
     }
 

@@ -217,6 +217,12 @@ pub(crate) struct Clock {
     /// The clock's delay behind a stored time, if more than a minute, and that object's bucket.
     pub(crate) behind_ms: Option<u64>,
     pub(crate) bucket: Option<String>,
+    /// The lock clock, in ms since 1970, and by how much the clock is ahead of it if it is not
+    /// followed.
+    #[serde(default)]
+    pub(crate) lock_ms: Option<u64>,
+    #[serde(default)]
+    pub(crate) lock_refused_ms: Option<u64>,
 }
 
 impl Status {

@@ -10,6 +10,7 @@ use keyhole_node::Services;
 use super::history::{History, Samples};
 use super::model::{NodeFacts, Scrub};
 use crate::env::System;
+use crate::lock_clock::LockClockFigures;
 use crate::metrics::Metrics;
 use crate::read_path::ReadPath;
 use crate::store::Presence;
@@ -56,6 +57,7 @@ pub(crate) struct Monitor {
 pub(super) struct ReportedState {
     /// The time, in ms since 1970, and the bucket of an object stored later than the clock's time.
     pub(super) behind: Option<(u64, String)>,
+    pub(super) lock_clock: LockClockFigures,
     pub(super) scrubs: Scrub,
     /// The reason if the object file is no longer in place.
     pub(super) absence: Option<String>,
@@ -128,6 +130,11 @@ impl Monitor {
     /// Records whether the clock is behind a stored time, and the bucket of that object.
     pub(crate) fn set_clock_behind(&self, behind: Option<(u64, String)>) {
         self.reported().behind = behind;
+    }
+
+    /// Records the time of the lock clock.
+    pub(crate) fn set_lock_clock(&self, figures: LockClockFigures) {
+        self.reported().lock_clock = figures;
     }
 
     /// Adds bytes verified by a scrub, and damaged places that it has found.

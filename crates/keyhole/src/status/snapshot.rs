@@ -85,6 +85,8 @@ fn clock(reported: &ReportedState, now_ms: u64, newest_ms: u64) -> Clock {
         newest_ms,
         behind_ms: behind.map(|(stored_ms, _)| stored_ms - now_ms),
         bucket: behind.map(|(_, bucket)| bucket.clone()),
+        lock_ms: reported.lock_clock.now_ms,
+        lock_refused_ms: reported.lock_clock.refused_ms,
     }
 }
 
@@ -176,6 +178,7 @@ pub(crate) mod tests {
     use super::super::model::{Condition, NodeFacts, Severity};
     use super::super::store::StoreFigures;
     use super::*;
+    use crate::lock_clock::LockClockFigures;
 
     /// Returns a status in which every field is set.
     pub(crate) fn sample_status() -> Status {
@@ -267,6 +270,14 @@ pub(crate) mod tests {
         // The clock was corrected.
         monitor.set_clock_behind(Some((later - 200_000, "edge".to_owned())));
         assert_eq!(names(&monitor.status()), ["damage"]);
+        let now_ms = Some(1000);
+        monitor.set_lock_clock(LockClockFigures { now_ms, refused_ms: Some(90_000) });
+        let status = monitor.status();
+        assert_eq!(names(&status), ["damage", "lock-clock"]);
+        assert!(status.ready && status.conditions[1].text.contains("90 s ahead"));
+        monitor.set_lock_clock(LockClockFigures { now_ms, refused_ms: None });
+        assert_eq!(names(&monitor.status()), ["damage"]);
+        assert_eq!(monitor.status().clock.lock_ms, now_ms);
     }
 
     #[test]

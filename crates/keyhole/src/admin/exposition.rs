@@ -242,12 +242,16 @@ fn space(store: &StoreStatus, out: &mut Writer<'_, '_>) -> Result<(), Error> {
             store.figures.dead,
         ),
         ("keyhole_index_memory", "Memory of the index in bytes", store.figures.index),
+        ("keyhole_noncurrent", "Plaintext bytes of noncurrent versions", store.figures.noncurrent_bytes),
+        ("keyhole_locked", "Plaintext bytes of versions that are locked", store.figures.locked_bytes),
     ] {
         out.gauge(name, help, Some(Unit::Bytes), bytes)?;
     }
     for (name, help, count) in [
         ("keyhole_buckets", "Buckets", store.figures.buckets),
         ("keyhole_objects", "Objects", store.figures.objects),
+        ("keyhole_noncurrent_versions", "Noncurrent versions of objects", store.figures.noncurrent),
+        ("keyhole_delete_markers", "Delete markers", store.figures.markers),
         ("keyhole_uploads", "Multipart uploads in progress", store.figures.uploads),
         ("keyhole_bodies", "Bodies in the index, including those of parts", store.figures.bodies),
     ] {

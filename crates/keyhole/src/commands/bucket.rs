@@ -90,11 +90,14 @@ fn show(reply: Reply, json: bool) -> Result<()> {
     let pin = if pin.is_empty() { NONE.to_owned() } else { pin.join(", ") };
     print(&format!(
         "bucket: {bucket}\nused: {} ({bytes} bytes)\nquota: {quota}\nexpire-days: {days}\nlifecycle-rules: {rules}\n\
-         cors-rules: {cors}\ntags: {tags}\nsse-c: {}\npin: {pin}\nrekey-by-overwrite: {}\nanonymous-read: {}\n",
+         cors-rules: {cors}\ntags: {tags}\nsse-c: {}\npin: {pin}\nrekey-by-overwrite: {}\nanonymous-read: {}\n\
+         versioning: {}\nobject-lock: {}\n",
         size(*bytes),
         word(sse_c.to_possible_value()),
         word(settings.rekey_by_overwrite.to_possible_value()),
         word(settings.anonymous_read.to_possible_value()),
+        settings.versioning,
+        settings.object_lock.as_deref().unwrap_or(NONE),
     ));
     Ok(())
 }

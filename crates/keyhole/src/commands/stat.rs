@@ -66,8 +66,16 @@ fn totals(stat: &StoreFigures) -> Table {
     bytes("live, and its share of written", stat.live, share(stat.live, used));
     bytes("dead, to be reclaimed", stat.dead, share(stat.dead, used));
     bytes("index memory", stat.index, String::new());
-    let counts =
-        [("buckets", stat.buckets), ("objects", stat.objects), ("uploads", stat.uploads), ("bodies", stat.bodies)];
+    bytes("plaintext of noncurrent versions", stat.noncurrent_bytes, String::new());
+    bytes("plaintext of locked versions", stat.locked_bytes, String::new());
+    let counts = [
+        ("buckets", stat.buckets),
+        ("objects", stat.objects),
+        ("noncurrent versions", stat.noncurrent),
+        ("delete markers", stat.markers),
+        ("uploads", stat.uploads),
+        ("bodies", stat.bodies),
+    ];
     for (name, count) in counts {
         table.add_row([name, &count.to_string(), ""]);
     }

@@ -4,7 +4,10 @@ use std::io;
 use std::pin::pin;
 use std::time::Duration;
 
-use keyhole_log::{BucketSettings, Disk, Error, Log, ScrubCursor};
+use keyhole_log::{
+    BucketLock, BucketSettings, DefaultRetention, Disk, Error, Log, RetentionMode, RetentionPeriod, ScrubCursor,
+    Versioning,
+};
 use keyhole_node::limits::PINS_MAX;
 use keyhole_node::{OwnPolicy, Policy, PolicyDefaults, Services};
 use keyhole_s3::ops::{Cors, CorsRule, Tags};
@@ -160,6 +163,13 @@ fn bucket_get<D: Disk>(log: &Log<D>, defaults: &PolicyDefaults, bucket: String) 
         pin: pins.iter().map(hex::encode).collect(),
         rekey_by_overwrite: if forbids_rekeying { Allowed::Forbid } else { Allowed::Allow },
         anonymous_read: if anonymous_read { Anonymous::Allow } else { Anonymous::Forbid },
+        versioning: match settings.versioning {
+            Versioning::Off => "off",
+            Versioning::Enabled => "enabled",
+            Versioning::Suspended => "suspended",
+        }
+        .to_owned(),
+        object_lock: settings.lock.map(|lock| object_lock(&lock)),
     }))
 }
 
@@ -183,6 +193,19 @@ fn cors_rules(stored: &[u8]) -> Option<Vec<CorsRuleReply>> {
 fn tags(stored: &[u8]) -> Option<Vec<TagReply>> {
     let tags = Tags::bucket_from_bytes(stored)?;
     Some(tags.iter().map(|(key, value)| TagReply { key: key.to_owned(), value: value.to_owned() }).collect())
+}
+
+/// Describes the object lock of a bucket.
+fn object_lock(lock: &BucketLock) -> String {
+    let Some(DefaultRetention { mode, period }) = lock.default else { return "enabled".to_owned() };
+    let mode = match mode {
+        RetentionMode::Governance => "governance",
+        RetentionMode::Compliance => "compliance",
+    };
+    match period {
+        RetentionPeriod::Days(days) => format!("{mode} {days} days"),
+        RetentionPeriod::Years(years) => format!("{mode} {years} years"),
+    }
 }
 
 async fn bucket_set<D: Disk>(log: &Log<D>, defaults: &PolicyDefaults, change: BucketChange) -> Result<Reply, Error> {
@@ -287,6 +310,23 @@ impl<'a, R: Replies> ProgressTicker<'a, R> {
                 }
                 result = &mut work => return Ok(result),
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn object_lock_is_described_by_its_default_retention() {
+        let lock = |mode, period| BucketLock { default: Some(DefaultRetention { mode, period }) };
+        for (lock, expected) in [
+            (BucketLock { default: None }, "enabled"),
+            (lock(RetentionMode::Compliance, RetentionPeriod::Days(30)), "compliance 30 days"),
+            (lock(RetentionMode::Governance, RetentionPeriod::Years(7)), "governance 7 years"),
+        ] {
+            assert_eq!(object_lock(&lock), expected);
         }
     }
 }

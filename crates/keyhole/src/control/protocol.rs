@@ -235,6 +235,12 @@ pub(crate) struct BucketReply {
     pub(crate) pin: Vec<String>,
     pub(crate) rekey_by_overwrite: Allowed,
     pub(crate) anonymous_read: Anonymous,
+    /// `off`, `enabled` or `suspended`.
+    #[serde(default)]
+    pub(crate) versioning: String,
+    /// The default retention, such as `compliance 30 days`, or `enabled`; `None` without object lock.
+    #[serde(default)]
+    pub(crate) object_lock: Option<String>,
 }
 
 /// One CORS rule of a bucket.

@@ -14,6 +14,15 @@ pub(crate) struct StoreFigures {
     pub(crate) dead: u64,
     pub(crate) buckets: u64,
     pub(crate) objects: u64,
+    /// Noncurrent versions, delete markers, and plaintext bytes of noncurrent and of locked versions.
+    #[serde(default)]
+    pub(crate) noncurrent: u64,
+    #[serde(default)]
+    pub(crate) markers: u64,
+    #[serde(default)]
+    pub(crate) noncurrent_bytes: u64,
+    #[serde(default)]
+    pub(crate) locked_bytes: u64,
     pub(crate) uploads: u64,
     pub(crate) bodies: u64,
     pub(crate) index: u64,
@@ -57,6 +66,10 @@ impl From<&Stats> for StoreFigures {
             dead: usage.dead,
             buckets: usage.buckets,
             objects: usage.objects,
+            noncurrent: usage.noncurrent,
+            markers: usage.markers,
+            noncurrent_bytes: usage.noncurrent_bytes,
+            locked_bytes: usage.locked_bytes,
             uploads: usage.uploads,
             bodies: usage.bodies,
             index: *index_bytes,

@@ -75,7 +75,8 @@ impl<P: Platform> Node<P> {
     /// Handles GetObject.
     pub(crate) async fn get_object(&self, request: &Request<'_>) -> Result<Response<'_, P>> {
         let options = ops::read_options(request.head)?;
-        let opened = self.open(request, request.name()?, request.version(), SseCTarget::Object, ObjectUse::Send).await?;
+        let opened =
+            self.open(request, request.name()?, request.version(), SseCTarget::Object, ObjectUse::Send).await?;
         let (response, range) = match self.read_response(request, &opened, &options)? {
             ReadResponse::Unmodified(response) => return Ok(response),
             ReadResponse::Bytes(response, range) => (response, range),
@@ -94,7 +95,8 @@ impl<P: Platform> Node<P> {
     /// Handles HeadObject.
     pub(crate) async fn head_object(&self, request: &Request<'_>) -> Result<Response<'_, P>> {
         let options = ops::read_options(request.head)?;
-        let opened = self.open(request, request.name()?, request.version(), SseCTarget::Object, ObjectUse::Send).await?;
+        let opened =
+            self.open(request, request.name()?, request.version(), SseCTarget::Object, ObjectUse::Send).await?;
         Ok(match self.read_response(request, &opened, &options)? {
             ReadResponse::Unmodified(response) => response,
             ReadResponse::Bytes(response, range) => response.content_length(range.end - range.start),

@@ -84,7 +84,8 @@ pub(crate) fn serve(options: &ServeOptions, warnings: &[String]) -> Result<(), S
     let config = Arc::new(configure(options, table, &monitor, audit.clone(), budget)?);
 
     let lock_clock = NodeLockClock::new(options.lock_clock_leap.0);
-    let running = Running { config: config.clone(), access, monitor: monitor.clone(), audit: audit.clone(), lock_clock };
+    let running =
+        Running { config: config.clone(), access, monitor: monitor.clone(), audit: audit.clone(), lock_clock };
     let running = Arc::new(running);
     reloads.push(Box::new(running.clone()));
     if let Some(audit) = &audit {

@@ -276,7 +276,7 @@ impl MemoryNode {
     pub(crate) fn expire_at(&self, now_ms: u64) -> Pass {
         let log = self.log.clone();
         let host = Host::new(FixedHost::at(now_ms, Rc::default(), Random::new(1)));
-        self.run(async move { keyhole_node::expire(&log, &host).await.expect("a pass") })
+        self.run(async move { keyhole_node::expire(&log, &host, |_, _| {}).await.expect("a pass") })
     }
 
     /// Sets whether new connections admit customer keys.

@@ -152,11 +152,10 @@ pub(crate) struct FoundObject<'n> {
     pub(crate) memory: ObjectMemory<'n>,
 }
 
-/// A version that a request has looked up.
-pub(crate) enum FoundAny<'n> {
+/// The reason why a version is not an object.
+pub(crate) enum NoObject {
     Absent,
     Marker(Marker),
-    Object(FoundObject<'n>),
 }
 
 impl<P: Platform> Node<P> {
@@ -171,10 +170,7 @@ impl<P: Platform> Node<P> {
         name: ObjectName<'_>,
         object_use: ObjectUse,
     ) -> Result<Option<FoundObject<'_>>> {
-        match self.find_any(request, name, None, object_use).await? {
-            FoundAny::Object(found) => Ok(Some(found)),
-            FoundAny::Absent | FoundAny::Marker(_) => Ok(None),
-        }
+        Ok(self.find_any(request, name, None, object_use).await?.ok())
     }
 
     /// Looks up a version, the current one if none is named, for a use. Reserves memory for an object
@@ -188,7 +184,7 @@ impl<P: Platform> Node<P> {
         name: ObjectName<'_>,
         version: Option<VersionId>,
         object_use: ObjectUse,
-    ) -> Result<FoundAny<'_>> {
+    ) -> Result<std::result::Result<FoundObject<'_>, NoObject>> {
         let ObjectName { bucket, key } = name;
         let mut memory = ObjectMemory::default();
         loop {
@@ -198,10 +194,10 @@ impl<P: Platform> Node<P> {
                 _ => self.log.version_with_body(bucket, key, version, len_max).await?,
             };
             match found {
-                FoundVersion::Absent => return Ok(FoundAny::Absent),
-                FoundVersion::Marker(marker) => return Ok(FoundAny::Marker(marker)),
+                FoundVersion::Absent => return Ok(Err(NoObject::Absent)),
+                FoundVersion::Marker(marker) => return Ok(Err(NoObject::Marker(marker))),
                 FoundVersion::Object(object, body) => {
-                    return Ok(FoundAny::Object(FoundObject { object, body, memory }));
+                    return Ok(Ok(FoundObject { object, body, memory }));
                 }
                 FoundVersion::Long { len, size } => {
                     // It may have been replaced while the request waited.

@@ -8,7 +8,7 @@ use crate::access::Right;
 use crate::failure::{Failure, Result};
 use crate::http::{Connection, Response};
 use crate::node::Node;
-use crate::object_memory::{FoundAny, FoundObject, ObjectUse};
+use crate::object_memory::{FoundObject, NoObject, ObjectUse};
 use crate::platform::Platform;
 use crate::request::{ObjectName, Request};
 
@@ -83,14 +83,14 @@ impl<P: Platform> Node<P> {
         object_use: ObjectUse,
     ) -> Result<FoundObject<'_>> {
         match self.find_any(request, name, version.map(log_version), object_use).await? {
-            FoundAny::Object(found) => {
+            Ok(found) => {
                 if found.object.sealed {
                     request.account.record_sealed();
                 }
                 Ok(found)
             }
-            FoundAny::Marker(marker) => Err(request.delete_marker(name, version, &marker).into()),
-            FoundAny::Absent => Err(request.no_such_version(name, version).into()),
+            Err(NoObject::Marker(marker)) => Err(request.delete_marker(name, version, &marker).into()),
+            Err(NoObject::Absent) => Err(request.no_such_version(name, version).into()),
         }
     }
 
@@ -99,14 +99,14 @@ impl<P: Platform> Node<P> {
     pub(crate) async fn find_described(&self, request: &Request<'_>) -> Result<FoundObject<'_>> {
         let name = request.name()?;
         match self.find_any(request, name, request.version().map(log_version), ObjectUse::Describe).await? {
-            FoundAny::Object(found) => {
+            Ok(found) => {
                 if found.object.sealed {
                     request.account.record_sealed();
                 }
                 Ok(found)
             }
-            FoundAny::Marker(marker) => Err(is_marker(request, &marker).into()),
-            FoundAny::Absent => Err(request.no_such_version(name, request.version()).into()),
+            Err(NoObject::Marker(marker)) => Err(is_marker(request, &marker).into()),
+            Err(NoObject::Absent) => Err(request.no_such_version(name, request.version()).into()),
         }
     }
 

@@ -180,6 +180,42 @@ fn requests_on_objects_with_many_parts_hold_bounded_memory() {
     check(&node, "guarded PUT", &vec![object("PUT", "many").body("x"); REQUESTS], 4 * PAGE, &[200, 409, 412]);
 }
 
+/// Requests that name a version reserve memory for its record, not for that of the current one.
+#[test]
+fn requests_on_a_version_with_many_parts_hold_bounded_memory() {
+    let node = MemoryNode::new();
+    let enabled = "<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>";
+    node.send(&Request::new("PUT", "/bucket").query("versioning", "").body(enabled)).expect(200);
+    store_object(&node, "many", PARTS_MAX);
+    let head = node.send(&object("HEAD", "many")).expect(200);
+    let id = head.header("x-amz-version-id").expect("an id").to_owned();
+    node.send(&object("PUT", "many").body("x")).expect(200);
+    let of_version = |method: &str| object(method, "many").query("versionId", &id);
+    let source = || object("PUT", "copy").header("x-amz-copy-source", format!("{BUCKET}/many?versionId={id}"));
+    let tags = "<Tagging><TagSet><Tag><Key>a</Key><Value>b</Value></Tag></TagSet></Tagging>";
+    let attributes = "ETag,Checksum,ObjectParts,ObjectSize";
+    let upload = node.create_upload(object("POST", "copy"));
+    for (what, request, written, statuses) in [
+        ("GET", of_version("GET"), 0, &[200][..]),
+        ("HEAD", of_version("HEAD"), 0, &[200]),
+        (
+            "attributes",
+            of_version("GET").query("attributes", "").header("x-amz-object-attributes", attributes),
+            0,
+            &[200],
+        ),
+        ("ACL", of_version("GET").query("acl", ""), 0, &[200]),
+        ("tags", of_version("GET").query("tagging", ""), 0, &[200]),
+        ("CopyObject", source(), RECORD_LEN, &[200]),
+        ("UploadPartCopy", source().query("partNumber", "1").query("uploadId", &upload), 4 * PAGE, &[200]),
+        ("PutObjectTagging", of_version("PUT").query("tagging", "").body(tags), 4 * PAGE, &[200, 409]),
+        ("DeleteObjectTagging", of_version("DELETE").query("tagging", ""), 4 * PAGE, &[204, 409]),
+        ("DELETE", of_version("DELETE"), 4 * PAGE, &[204, 409]),
+    ] {
+        check(&node, what, &vec![request; REQUESTS], written, statuses);
+    }
+}
+
 #[test]
 fn completions_of_many_parts_hold_bounded_memory() {
     const PARTS: usize = 2_000;

@@ -143,7 +143,7 @@ mod tests {
     #[test]
     fn lock_configurations_are_parsed_or_rejected() {
         let parse = |inner: &str| {
-            let document = format!("<ObjectLockConfiguration xmlns=\"x\">{inner}</ObjectLockConfiguration>");
+            let document = format!("<ObjectLockConfiguration>{inner}</ObjectLockConfiguration>");
             let parsed = parse_object_lock(document.as_bytes()).map_err(|error| error.code)?;
             assert_eq!(parse_object_lock(object_lock(parsed).as_bytes()), Ok(parsed), "{inner}");
             Ok(parsed)
@@ -197,7 +197,7 @@ mod tests {
     #[test]
     fn retention_documents_are_parsed_or_rejected() {
         let parse = |inner: &str| {
-            let document = format!("<Retention xmlns=\"x\">{inner}</Retention>");
+            let document = format!("<Retention>{inner}</Retention>");
             parse_retention(document.as_bytes()).map_err(|error| error.code)
         };
         assert_eq!(parse(""), Ok(None));

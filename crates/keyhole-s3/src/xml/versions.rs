@@ -125,7 +125,7 @@ mod tests {
     #[test]
     fn versioning_documents_are_parsed_or_rejected() {
         let parse = |inner: &str| {
-            let document = format!("<VersioningConfiguration xmlns=\"x\">{inner}</VersioningConfiguration>");
+            let document = format!("<VersioningConfiguration>{inner}</VersioningConfiguration>");
             parse_versioning(document.as_bytes()).map_err(|error| error.code)
         };
         for state in [Versioning::Enabled, Versioning::Suspended] {

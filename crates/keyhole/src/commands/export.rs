@@ -30,6 +30,8 @@ struct ExportFigures {
     unchanged: u64,
     /// Multipart uploads in progress, which are not exported.
     uploads: u64,
+    /// Noncurrent versions and delete markers, which are not exported.
+    versions: u64,
 }
 
 pub(crate) fn run(options: &ExportOptions) -> Result<()> {
@@ -90,8 +92,9 @@ fn receive(channel: &mut Channel, sink: &mut dyn Sink, pace: &mut Pace) -> Resul
                 pace.say(&format!("left out: {}", describe(&damage)));
                 figures.end.damaged += 1;
             }
-            ExportMessage::End { uploads } => {
+            ExportMessage::End { uploads, versions } => {
                 figures.uploads = uploads;
+                figures.versions = versions;
                 sink.end(&figures.end)?;
                 return Ok(figures);
             }
@@ -107,6 +110,13 @@ fn report(figures: &ExportFigures, json: bool, to_stdout: bool) -> Result<()> {
     let besides = [
         (figures.unchanged, format!("{} of them unchanged", figures.unchanged)),
         (uploads, format!("{} in progress left out", count(uploads, "upload", "uploads"))),
+        (
+            figures.versions,
+            format!(
+                "{} left out",
+                count(figures.versions, "noncurrent version or marker", "noncurrent versions and markers")
+            ),
+        ),
         (damaged, format!("{damaged} damaged and left out")),
     ];
     besides.iter().filter(|(number, _)| *number > 0).for_each(|(_, text)| words = format!("{words}; {text}"));

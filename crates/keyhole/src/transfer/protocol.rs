@@ -86,6 +86,8 @@ pub(crate) enum ExportMessage {
     /// The end of the export.
     End {
         uploads: u64,
+        /// Noncurrent versions and delete markers, which are not exported.
+        versions: u64,
     },
     /// The export is aborted.
     Failed {

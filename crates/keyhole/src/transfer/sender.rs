@@ -3,7 +3,9 @@
 use std::io;
 
 use keyhole_log::limits::LIST_MAX;
-use keyhole_log::{Disk, Error, ListObjects, ListUploads, Listed, ListedUpload, Log};
+use keyhole_log::{
+    Disk, Error, ListObjects, ListUploads, ListVersions, Listed, ListedUpload, ListedVersion, Log, Versioning,
+};
 use keyhole_node::FaultKind;
 use keyhole_node::transfer::{Description, Export, ReadError};
 
@@ -22,6 +24,7 @@ pub(crate) async fn send<D: Disk>(
 ) -> io::Result<()> {
     peer.send(&ExportMessage::Store { id: hex::encode(log.store().store_id()) }).await?;
     let mut uploads = 0;
+    let mut versions = 0;
     let buckets = log.buckets().into_iter().filter(|bucket| scope.has_bucket(&bucket.name));
     let buckets: Vec<_> = buckets.collect();
     if let Some(wanted) = &scope.bucket
@@ -37,8 +40,11 @@ pub(crate) async fn send<D: Disk>(
             return peer.send(&ExportMessage::Failed { message: error.to_string() }).await;
         }
         uploads += count_uploads(log, &bucket.name, &scope.prefix);
+        if settings.versioning != Versioning::Off {
+            versions += count_versions(log, &bucket.name, &scope.prefix).await;
+        }
     }
-    peer.send(&ExportMessage::End { uploads }).await
+    peer.send(&ExportMessage::End { uploads, versions }).await
 }
 
 /// Sends the objects of a bucket. The inner error is of the store and ends the transfer.
@@ -147,5 +153,25 @@ fn count_uploads<D: Disk>(log: &Log<D>, bucket: &str, prefix: &str) -> u64 {
             Some(ListedUpload::Upload(upload)) if listing.truncated => Some((upload.key.clone(), Some(upload.id))),
             _ => return count,
         };
+    }
+}
+
+/// Counts the noncurrent versions and the delete markers.
+async fn count_versions<D: Disk>(log: &Log<D>, bucket: &str, prefix: &str) -> u64 {
+    let mut count = 0;
+    let mut after = None;
+    loop {
+        let list = ListVersions { prefix: prefix.to_owned(), after, limit: LIST_MAX, ..ListVersions::default() };
+        let Ok(listing) = log.list_versions(bucket, &list) else { return count };
+        let is_left_out = |entry: &&ListedVersion| match entry {
+            ListedVersion::Version(version) => version.is_marker || !version.is_latest,
+            ListedVersion::Prefix(_) => false,
+        };
+        count += listing.entries.iter().filter(is_left_out).count() as u64;
+        after = listing.next;
+        if after.is_none() {
+            return count;
+        }
+        tokio::task::yield_now().await;
     }
 }

@@ -278,8 +278,7 @@ fn configure(
         defaults: PolicyDefaults::new(options.policies.clone()),
         observer: Box::new(Observers { counting: Counting(monitor.metrics().clone()), audit }),
         share: budget.share(),
-        // Exports do not carry versions yet.
-        has_versions: false,
+        has_versions: true,
     })
 }
 

@@ -21,6 +21,9 @@ impl<P: Platform> Node<P> {
     pub(crate) async fn make_bucket(&self, bucket: &str, tags: &Tags, has_lock: bool) -> Result<()> {
         let tags = tags.to_bytes();
         let now_ms = self.host.now_ms();
+        if has_lock && self.log.bucket_versioning(bucket).is_none() {
+            self.start_lock_clock().await?;
+        }
         let is_new = match has_lock {
             true => self.log.create_locked_bucket(bucket, now_ms, &tags).await?,
             false => self.log.create_tagged_bucket(bucket, now_ms, &tags).await?,

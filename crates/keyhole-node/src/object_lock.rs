@@ -123,6 +123,17 @@ impl<P: Platform> Node<P> {
         Ok(asks == Some(true) && request.caller.may(Right::BypassGovernance, bucket, key))
     }
 
+    /// Starts the lock clock at the wall clock, durably, before the first bucket gets object lock. So no
+    /// version is locked while a restart could start the clock at another time.
+    pub(crate) async fn start_lock_clock(&self) -> Result<()> {
+        let store = self.log.store();
+        if store.lock_clock_ms() == 0 {
+            store.advance_lock_clock(self.host.now_ms());
+            self.log.save_lock_clock().await?;
+        }
+        Ok(())
+    }
+
     /// Handles PutObjectLockConfiguration: enables object lock, for good, and sets the default
     /// retention.
     pub(crate) async fn put_object_lock(
@@ -134,6 +145,9 @@ impl<P: Platform> Node<P> {
         ops::require_digest(request.head, DigestedBody::Document)?;
         let (bucket, document) = self.bucket_document(connection, request).await?;
         let default = xml::parse_object_lock(&document)?.map(log_default);
+        if self.versioning(bucket)? == Versioning::Enabled {
+            self.start_lock_clock().await?;
+        }
         self.change_bucket(bucket, |settings: &mut BucketSettings| {
             if settings.versioning != Versioning::Enabled {
                 let message = "Versioning must be 'Enabled' on the bucket to apply a Object Lock configuration";

@@ -229,7 +229,7 @@ async fn expire_regularly<D: Disk>(log: Log<D>, monitor: Arc<Monitor>, audit: Op
             Ok(Pass::Done { objects, noncurrent, markers, uploads }) => {
                 is_behind = false;
                 if objects + noncurrent + markers + uploads > 0 {
-                    tracing::info!(objects, noncurrent, markers, uploads, "deleted expired objects and uploads");
+                    tracing::info!(objects, uploads, noncurrent, markers, "deleted expired objects and uploads");
                 }
             }
             Err(error) => tracing::warn!(%error, "cannot delete expired objects and uploads"),

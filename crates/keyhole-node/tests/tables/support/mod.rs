@@ -194,7 +194,6 @@ impl MemoryNode {
 
     /// Starts a node with an administrator's access key.
     fn start(machine: Machine, store: Arc<Store>, has_versions: bool) -> Self {
-        store.advance_lock_clock(NOW_MS);
         let Machine { mut executor, clock, mut random, medium, disk } = machine;
         let (log, writer) = worker(store.clone(), disk.clone());
         executor.spawn(writer.run());

@@ -8,7 +8,7 @@ use keyhole_tests::http::object;
 use keyhole_tests::{Request, Response};
 
 use super::fixture::{KINDS, Kind, World, content, delete_objects, entries, named, set_state, with_document};
-use crate::support::{NOW_MS, assert_error, first_part};
+use crate::support::{MemoryNode, NOW_MS, assert_error, first_part};
 
 const MODE: &str = "x-amz-object-lock-mode";
 const UNTIL: &str = "x-amz-object-lock-retain-until-date";
@@ -115,6 +115,26 @@ fn bucket_gets_object_lock_at_creation_or_later_for_good() {
     send(again.clone()).expect(200);
     send(Request::new("PUT", "/plain")).expect(200);
     assert_error(&send(again.with_path("/plain")), 409, "BucketAlreadyOwnedByYou");
+}
+
+/// A crash right after the first lock must not let another clock decide about it.
+#[test]
+fn lock_clock_is_durable_before_the_first_bucket_with_object_lock() {
+    let clock = |node: &MemoryNode| node.log.store().lock_clock_ms();
+    let restarted = |world: &World| clock(&MemoryNode::open(&world.node.content()).expect("a store"));
+    let world = World::new(None, Kind::Plain);
+    let configure = || world.node.send(&configuration("").with_path("/bucket"));
+    // Refused: nothing changes.
+    assert_error(&configure(), 409, "InvalidBucketState");
+    let exists = Request::new("PUT", "/bucket").header("x-amz-bucket-object-lock-enabled", "true");
+    assert_error(&world.node.send(&exists), 409, "BucketAlreadyOwnedByYou");
+    assert_eq!((clock(&world.node), restarted(&world)), (0, 0));
+    world.set("Enabled");
+    configure().expect(200);
+    assert_eq!((clock(&world.node), restarted(&world)), (NOW_MS, NOW_MS));
+
+    let world = World::with_lock(Kind::Plain);
+    assert_eq!((clock(&world.node), restarted(&world)), (NOW_MS, NOW_MS));
 }
 
 #[test]

@@ -43,4 +43,5 @@ mod tls;
 mod tls_openssl;
 mod transfer;
 mod uploads;
+mod versions;
 mod virtual_hosts;

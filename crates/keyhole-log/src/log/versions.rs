@@ -272,10 +272,9 @@ impl<D: Disk> Log<D> {
         bypass: bool,
     ) -> Result<DeletedVersion, Error> {
         let is_plain = self.store().lock().index.writable(bucket)?.1.versioning().0 == Versioning::Off;
-        if is_plain {
-            if version != VersionId::Null {
-                return Ok(DeletedVersion::default());
-            }
+        // Under deferred syncing a power failure can lose the settings of a bucket and keep versions of
+        // it, which can then be deleted by their ids.
+        if is_plain && version == VersionId::Null {
             // If versioning was enabled meanwhile, this puts a marker, which destroys nothing.
             let deletion = self.delete_current(bucket, key, time_ms, Condition::None).await?;
             return Ok(DeletedVersion { existed: deletion == Deletion::Removed(true), was_marker: false });

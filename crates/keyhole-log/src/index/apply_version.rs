@@ -114,9 +114,9 @@ impl Index {
             home.bytes = home.bytes.wrapping_sub(old.size);
             home.charged = home.charged.wrapping_sub(quota_charge(old.size, old.at));
             if !is_again && !home.attributes.is_empty() {
-                for at in home.attributes.forget(old.seq).into_iter().flatten() {
-                    self.live.sub(at);
-                }
+                let forgotten = home.attributes.forget(old.seq);
+                forgotten.records.into_iter().flatten().for_each(|at| self.live.sub(at));
+                self.totals.own_holds -= u64::from(forgotten.has_own_hold);
             }
         }
         self.live.sub(old.at);
@@ -160,8 +160,10 @@ impl Index {
             return;
         }
         self.live.add(entry.at);
+        self.totals.own_holds += u64::from(entry.has_own_hold());
         if let Some(old) = home.attributes.locks.insert(version, entry) {
             self.live.sub(old.at);
+            self.totals.own_holds -= u64::from(old.has_own_hold());
         }
     }
 

@@ -18,6 +18,21 @@ pub(super) struct LockEntry {
     pub(super) lock: Lock,
 }
 
+impl LockEntry {
+    /// Returns whether the removal of a legal hold takes a record that replaces none.
+    pub(super) fn has_own_hold(&self) -> bool {
+        self.lock.hold && self.at == Location::LOST
+    }
+}
+
+/// What a version had that is forgotten.
+pub(super) struct Forgotten {
+    /// Locations of its records.
+    pub(super) records: [Option<Location>; 2],
+    /// Whether it had a legal hold in its own record.
+    pub(super) has_own_hold: bool,
+}
+
 /// The tags of a version that have a record of their own.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct TagsEntry {
@@ -45,29 +60,35 @@ impl Attributes {
         self.by_id.insert(id, version);
     }
 
-    /// Forgets a version. Returns the locations of its records.
-    pub(super) fn forget(&mut self, version: u64) -> [Option<Location>; 2] {
+    /// Forgets a version.
+    pub(super) fn forget(&mut self, version: u64) -> Forgotten {
         if let Some(id) = self.ids.remove(&version)
             && self.by_id.get(&id) == Some(&version)
         {
             self.by_id.remove(&id);
         }
-        let lock = self.locks.remove(&version).map(|entry| entry.at);
+        let lock = self.locks.remove(&version);
         let tags = self.tags.remove(&version).map(|entry| entry.at);
-        [lock, tags]
+        let has_own_hold = lock.as_ref().is_some_and(LockEntry::has_own_hold);
+        Forgotten { records: [lock.map(|entry| entry.at), tags], has_own_hold }
     }
 
-    /// Forgets the versions that do not exist. Returns the locations of their records.
-    pub(super) fn keep_only(&mut self, existing: impl Fn(u64) -> bool) -> Vec<Location> {
+    /// Forgets the versions that do not exist.
+    pub(super) fn keep_only(&mut self, existing: impl Fn(u64) -> bool) -> Vec<Forgotten> {
         let versions = self.ids.iter().map(|(version, _)| *version);
         let versions = versions.chain(self.locks.iter().map(|(version, _)| *version));
         let mut gone: Vec<u64> = versions.chain(self.tags.iter().map(|(version, _)| *version)).collect();
         gone.retain(|&version| !existing(version));
-        gone.into_iter().flat_map(|version| self.forget(version)).flatten().collect()
+        gone.into_iter().map(|version| self.forget(version)).collect()
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.ids.len() + self.locks.len() + self.tags.len() == 0
+    }
+
+    /// Counts the versions that have a legal hold in their own record.
+    pub(super) fn count_own_holds(&self) -> u64 {
+        self.locks.iter().filter(|(_, entry)| entry.has_own_hold()).count() as u64
     }
 
     /// Locations of records that belong to versions.

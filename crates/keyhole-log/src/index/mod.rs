@@ -120,6 +120,8 @@ pub(crate) struct Totals {
     /// Noncurrent versions that are objects.
     pub(crate) noncurrent: u64,
     pub(crate) markers: u64,
+    /// Versions with a legal hold in their own record.
+    pub(crate) own_holds: u64,
     pub(crate) uploads: u64,
     /// Bytes allocated outside the entries of bodies.
     pub(crate) shares: u64,
@@ -150,8 +152,9 @@ impl Index {
         for bucket in self.buckets.values_mut() {
             bucket.pending.clear();
             // Of versions that were deleted, or whose records are lost.
-            for at in bucket.forget_strays() {
-                self.live.sub(at);
+            for stray in bucket.forget_strays() {
+                stray.records.into_iter().flatten().for_each(|at| self.live.sub(at));
+                self.totals.own_holds -= u64::from(stray.has_own_hold);
             }
         }
     }

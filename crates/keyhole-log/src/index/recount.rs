@@ -32,6 +32,8 @@ impl Index {
             live.add(body.at);
             live.add_shares(&body.shares);
         }
+        let own_holds: u64 = self.buckets.values().map(|bucket| bucket.attributes.count_own_holds()).sum();
+        debug_assert_eq!(self.totals.own_holds, own_holds, "legal holds in records of their versions");
         let checkpoints = self.checkpoints.iter().flat_map(|checkpoint| &checkpoint.records);
         checkpoints.chain(&self.building).for_each(|&at| live.add(at));
         let numbers = 0..self.live.segment_count().max(live.segment_count());

@@ -6,7 +6,7 @@
 //! [`Bucket::remove_version`] keep it so, in whatever order records take effect: a version has its
 //! place by its sequence number.
 
-use super::attributes::TagsEntry;
+use super::attributes::{Forgotten, TagsEntry};
 use super::bucket::Bucket;
 use super::entry::{Key, ObjectEntry};
 use super::history::Versions;
@@ -148,8 +148,8 @@ impl Bucket {
         }
     }
 
-    /// Forgets what belongs to versions that do not exist. Returns the locations of its records.
-    pub(super) fn forget_strays(&mut self) -> Vec<Location> {
+    /// Forgets what belongs to versions that do not exist.
+    pub(super) fn forget_strays(&mut self) -> Vec<Forgotten> {
         if self.attributes.is_empty() {
             return Vec::new();
         }

@@ -351,7 +351,8 @@ impl<D: Disk> Log<D> {
     /// its id.
     ///
     /// # Errors
-    /// Those of [`set_retention`](Self::set_retention), except for `InvalidRetention` and `Locked`.
+    /// Those of [`set_retention`](Self::set_retention), except for `InvalidRetention` and `Locked`. The
+    /// removal of a hold is accepted by a full store.
     pub async fn set_hold(
         &self,
         bucket: &str,
@@ -373,7 +374,7 @@ impl<D: Disk> Log<D> {
     ) -> Result<VersionId, Error> {
         let ids = self.version_ids();
         let store = self.store();
-        let (of, seq, lock, name) = {
+        let (of, seq, lock, name, ends_hold) = {
             let mut state = store.lock();
             store.check_poison()?;
             let (bucket, home) = state.index.writable(bucket)?;
@@ -393,10 +394,13 @@ impl<D: Disk> Log<D> {
                 state.index.admit_name(0)?;
             }
             state.index.reserve_version(bucket, version);
-            (NamedVersion { bucket, version, key }, state.numbers.record(), lock, name)
+            let of = NamedVersion { bucket, version, key };
+            (of, state.numbers.record(), lock, name, old.hold && !lock.hold)
         };
         let record = draft(seq, &RecordPayload::VersionLock { of, time_ms, lock });
-        self.write(CommitRequest::new(vec![record])).await?;
+        // Like a deletion, the end of a hold needs no space beyond what the version has taken.
+        let request = if ends_hold { CommitRequest::deletion(record) } else { CommitRequest::new(vec![record]) };
+        self.write(request).await?;
         Ok(name)
     }
 

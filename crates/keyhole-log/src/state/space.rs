@@ -4,12 +4,15 @@ use futures_channel::oneshot;
 
 use super::State;
 use crate::segments::Use;
+use crate::wire::payload::HOLD_REMOVAL_LEN;
 
 impl State {
     /// Returns whether the limit on live bytes is reached. Cleaning then gains nothing for writes
-    /// that add data. In ring mode the oldest objects are dropped instead.
+    /// that add data. In ring mode the oldest objects are dropped instead. The records that remove legal
+    /// holds count in advance: a store full of held versions could not be emptied otherwise.
     pub(crate) fn is_full(&self) -> bool {
-        !self.maintenance.ring && self.index.live.total() >= self.segments.live_max()
+        let promised = self.index.totals.own_holds * HOLD_REMOVAL_LEN as u64;
+        !self.maintenance.ring && self.index.live.total() + promised >= self.segments.live_max()
     }
 
     /// Returns whether writes that add data are refused until something is deleted.

@@ -344,6 +344,49 @@ fn ring_mode_refuses_writes_rather_than_drop_locked_versions() {
     });
 }
 
+/// Fills a store with held versions of this size, and returns them.
+async fn fill_with_held(log: &Log<SimDisk>, len: usize) -> Vec<(String, VersionId)> {
+    log.create_locked_bucket("bucket", 1, b"").await.unwrap();
+    let mut kept = Vec::new();
+    loop {
+        let key = format!("k{:07}", kept.len());
+        let put = match object_of(log, &key, kept.len() as u64 + 1, len).await {
+            Ok(put) => log.put_version(put, HOLD).await,
+            Err(error) => Err(error),
+        };
+        match put {
+            Ok(stored) => kept.push((key, stored.version)),
+            Err(error) => {
+                assert!(matches!(error, Error::Full), "{error}");
+                return kept;
+            }
+        }
+    }
+}
+
+#[test]
+fn full_store_of_held_versions_can_be_emptied() {
+    for len in [1_000_000, 20_000, 100] {
+        let medium = new_medium(1);
+        format(&medium, CAPACITY).unwrap();
+        let mut store = Store::maintained(&medium, options(1)).unwrap();
+        let log = store.log();
+        store.run(async {
+            let kept = fill_with_held(&log, len).await;
+            // All holds first: their records stay live until the versions are deleted.
+            for (key, version) in &kept {
+                let removed = log.set_hold("bucket", key, Some(*version), false, 1).await;
+                assert!(removed.is_ok(), "{len} bytes, {key} of {}: {removed:?}", kept.len());
+            }
+            for (key, version) in &kept {
+                assert!(log.delete_version("bucket", key, *version, 1, false).await.unwrap().existed);
+            }
+            assert_eq!(log.store().recount(), []);
+            put_version(&log, "new", 1, 1_000_000).await.unwrap();
+        });
+    }
+}
+
 #[test]
 fn lock_clock_never_goes_back_below_what_was_saved() {
     for crash in CRASHES {

@@ -36,6 +36,9 @@ const OBJECT_OF_A_BODY_MAX: usize =
 const UPLOAD_ID_LEN: usize = 16;
 /// The id and the lock of a version.
 const VERSION_LEN: usize = 16 + LOCK_LEN;
+/// Length of the longest record that removes a legal hold, with padding.
+pub(crate) const HOLD_REMOVAL_LEN: usize =
+    (crate::wire::record::HEADER_LEN + 8 + 8 + 8 + LOCK_LEN + 2 + KEY_MAX).next_multiple_of(8);
 const OBJECT_RECORD_MAX: usize =
     OBJECT_OF_A_BODY_MAX + (PARTS_MAX - 1) * PART_LEN + 4 + PART_CHECKSUMS_MAX + UPLOAD_ID_LEN;
 const _: () = {

@@ -1,4 +1,4 @@
-//! Real clients with their own flows (`tests/tools/clients/`): the results are the table in
+//! Real clients with their own flows (`tests/tools/clients/`): the results are the tables in
 //! CLIENTS.md.
 
 use std::collections::BTreeMap;
@@ -29,14 +29,32 @@ const FEATURES: [(&str, &str); 15] = [
     ("sync", "synchronise a directory"),
 ];
 
+/// Features of versions and object lock, like [`FEATURES`].
+const VERSION_FEATURES: [(&str, &str); 8] = [
+    ("versions", "enable versioning, list and read versions"),
+    ("SSE-C versions", "versions with a customer key each"),
+    ("delete markers", "remove delete markers"),
+    ("deletion of a version", "delete versions"),
+    ("retention", "retention"),
+    ("legal hold", "legal holds"),
+    ("default retention", "default retention of a bucket"),
+    ("backups", "backups that survive an attacker"),
+];
+
 /// More objects than fit in a page of a listing or in a deletion request.
 const MANY_COUNT: usize = 1_050;
 
 /// The client that needs FUSE.
 const S3FS: &str = "s3fs";
 
-/// Lines around the table in CLIENTS.md.
-const MARKERS: [&str; 2] = ["<!-- results of tests/tests/system/clients.rs -->\n\n", "<!-- end -->\n"];
+/// The line before the table of [`FEATURES`] in CLIENTS.md.
+const RESULTS: &str = "<!-- results of tests/tests/system/clients.rs -->\n\n";
+
+/// The line before the table of [`VERSION_FEATURES`].
+const VERSION_RESULTS: &str = "<!-- results of tests/tests/system/clients.rs, versions -->\n\n";
+
+/// The line after a table.
+const END: &str = "<!-- end -->\n";
 
 /// The result of each feature: a cell of the table.
 type FeatureResults = BTreeMap<String, String>;
@@ -48,6 +66,22 @@ struct ClientProgram {
     /// The program under test, if it is not a library.
     program: Option<PathBuf>,
     is_over_tls: bool,
+}
+
+/// Returns the clients with flows of versions.
+fn version_clients() -> Vec<ClientProgram> {
+    let python = |file| vec![venv("python3"), flows_dir().join(file)];
+    let script = |name, file| ClientProgram { name, line: python(file), program: None, is_over_tls: true };
+    let program = |name, file, program| ClientProgram { program: Some(program), ..script(name, file) };
+    vec![
+        program("AWS CLI 2", "awscli_versions.py", aws::program("KEYHOLE_AWSCLI_2")),
+        script("boto3", "boto3_versions.py"),
+        script("minio-py", "minio_versions.py"),
+        program("rclone", "rclone_versions.py", venv("rclone")),
+        program("restic", "restic_versions.py", "/usr/bin/restic".into()),
+        // It does not trust other certificates.
+        ClientProgram { is_over_tls: false, ..program("s5cmd", "s5cmd_versions.py", venv("s5cmd")) },
+    ]
 }
 
 fn clients() -> Vec<ClientProgram> {
@@ -103,11 +137,16 @@ fn make_many(node: &Node, bucket: &str) {
     });
 }
 
-/// Runs a client's flows and returns their results.
-fn flows(client: &ClientProgram, node: &Node, trusted: &Path, id: usize) -> FeatureResults {
-    let bucket = format!("flows-{id}");
-    let many = format!("many-{id}");
-    make_many(node, &many);
+/// Runs a client's flows of these features and returns their results. `many`: the name of a bucket with
+/// many objects, if the flows need one.
+fn flows(
+    client: &ClientProgram,
+    features: &[(&str, &str)],
+    node: &Node,
+    trusted: &Path,
+    bucket: &str,
+    many: Option<&str>,
+) -> FeatureResults {
     let home = tempfile::tempdir().unwrap();
     for file in client.line.iter().chain(&client.program) {
         assert!(file.exists(), "{} is missing: tests/run installs it", file.display());
@@ -120,7 +159,11 @@ fn flows(client: &ClientProgram, node: &Node, trusted: &Path, id: usize) -> Feat
     command.env("PATH", "/usr/bin:/bin").env("HOME", home.path()).env("TMPDIR", home.path()).env("LANG", "C.UTF-8");
     command.env("AWS_ACCESS_KEY_ID", &signer.access_key).env("AWS_SECRET_ACCESS_KEY", &signer.secret_key);
     command.env("AWS_DEFAULT_REGION", &signer.region).env("AWS_EC2_METADATA_DISABLED", "true");
-    command.env("BUCKET", bucket).env("MANY", many).env("MANY_COUNT", MANY_COUNT.to_string());
+    command.env("BUCKET", bucket);
+    if let Some(many) = many {
+        make_many(node, many);
+        command.env("MANY", many).env("MANY_COUNT", MANY_COUNT.to_string());
+    }
     if client.is_over_tls {
         command.env("ENDPOINT", format!("https://{}", node.tls_address()));
         command.env("CA_BUNDLE", trusted).env("NODE_EXTRA_CA_CERTS", trusted);
@@ -146,10 +189,10 @@ fn flows(client: &ClientProgram, node: &Node, trusted: &Path, id: usize) -> Feat
             ("unsupported", note) => format!("– ({note})"),
             _ => panic!("{}: {line}", client.name),
         };
-        assert!(FEATURES.iter().any(|(name, _)| *name == feature), "{}: {line}", client.name);
+        assert!(features.iter().any(|(name, _)| *name == feature), "{}: {line}", client.name);
         assert!(results.insert(feature.to_owned(), cell).is_none(), "{}: {line}, twice", client.name);
     }
-    assert_eq!(results.len(), FEATURES.len(), "{}:\n{printed}", client.name);
+    assert_eq!(results.len(), features.len(), "{}:\n{printed}", client.name);
     results
 }
 
@@ -168,13 +211,44 @@ fn without_fuse() -> Option<String> {
 }
 
 /// Formats the table of results, ordered by client name.
-fn table(results: &BTreeMap<&str, FeatureResults>) -> String {
+fn table(features: &[(&str, &str)], results: &BTreeMap<&str, FeatureResults>) -> String {
     let row = |first: &str, cells: Vec<&str>| format!("| {first} | {} |\n", cells.join(" | "));
     let mut table = row("", results.keys().copied().collect()) + "|---" + &"|---".repeat(results.len()) + "|\n";
-    for (feature, name) in FEATURES {
-        table += &row(name, results.values().map(|results| &results[feature][..]).collect());
+    for (feature, name) in features {
+        table += &row(name, results.values().map(|results| &results[*feature][..]).collect());
     }
     table + "\n"
+}
+
+/// CLIENTS.md, divided at one of its tables.
+struct Page {
+    before: String,
+    table: String,
+    after: String,
+}
+
+impl Page {
+    fn path() -> PathBuf {
+        top().join("crates/keyhole/docs/CLIENTS.md")
+    }
+
+    /// `marker`: the line before the table.
+    fn read(marker: &str) -> Self {
+        let page = fs::read_to_string(Page::path()).unwrap();
+        let (before, rest) = page.split_once(marker).expect("the table begins");
+        let (table, after) = rest.split_once(END).expect("the table ends");
+        let before = [before, marker].concat();
+        Page { before, table: table.to_owned(), after: [END, after].concat() }
+    }
+
+    /// Compares the table with the results, or replaces it.
+    fn check(self, new: &str) {
+        if std::env::var_os("KEYHOLE_UPDATE").is_some() {
+            fs::write(Page::path(), [&self.before, new, &self.after].concat()).unwrap();
+        } else {
+            assert!(self.table == new, "KEYHOLE_UPDATE=1 writes the table of CLIENTS.md, now\n{new}");
+        }
+    }
 }
 
 #[test]
@@ -192,7 +266,11 @@ fn client_results_match_table_in_docs() {
     thread::scope(|scope| {
         let node = &node;
         let trusted = &trusted;
-        let run = |(id, client)| (client, scope.spawn(move || flows(client, node, trusted, id)));
+        let run = |(id, client)| {
+            let bucket = format!("flows-{id}");
+            let many = format!("many-{id}");
+            (client, scope.spawn(move || flows(client, &FEATURES, node, trusted, &bucket, Some(&many))))
+        };
         let running: Vec<(&ClientProgram, _)> = clients.iter().enumerate().map(run).collect();
         for (client, run) in running {
             let Ok(new) = run.join() else { panic!("{} failed", client.name) };
@@ -201,18 +279,32 @@ fn client_results_match_table_in_docs() {
             assert_eq!(*known, new, "{}", client.name);
         }
     });
-
-    let path = top().join("crates/keyhole/docs/CLIENTS.md");
-    let page = fs::read_to_string(&path).unwrap();
-    let (before, rest) = page.split_once(MARKERS[0]).expect("the table begins");
-    let (old, after) = rest.split_once(MARKERS[1]).expect("the table ends");
+    let page = Page::read(RESULTS);
     if fuse_error.is_some() {
-        results.insert(S3FS, column(old, S3FS));
+        results.insert(S3FS, column(&page.table, S3FS));
     }
-    let new = table(&results);
-    if std::env::var_os("KEYHOLE_UPDATE").is_some() {
-        fs::write(&path, [before, MARKERS[0], &new, MARKERS[1], after].concat()).unwrap();
-    } else {
-        assert!(old == new, "KEYHOLE_UPDATE=1 writes the table of CLIENTS.md, now\n{new}");
-    }
+    page.check(&table(&FEATURES, &results));
+}
+
+#[test]
+fn client_results_with_versions_match_table_in_docs() {
+    let certificate = Certificate::new();
+    let node = certificate.launch("127.0.0.1:0").arg("--log=warn").start();
+    let trusted = certificate.authority_path();
+    let mut results: BTreeMap<&str, FeatureResults> = BTreeMap::new();
+    let clients = version_clients();
+    thread::scope(|scope| {
+        let node = &node;
+        let trusted = &trusted;
+        let run = |(id, client)| {
+            let bucket = format!("versions-{id}");
+            (client, scope.spawn(move || flows(client, &VERSION_FEATURES, node, trusted, &bucket, None)))
+        };
+        let running: Vec<(&ClientProgram, _)> = clients.iter().enumerate().map(run).collect();
+        for (client, run) in running {
+            let Ok(new) = run.join() else { panic!("{} failed", client.name) };
+            results.insert(client.name, new);
+        }
+    });
+    Page::read(VERSION_RESULTS).check(&table(&VERSION_FEATURES, &results));
 }

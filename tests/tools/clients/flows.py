@@ -10,6 +10,7 @@ import os
 import ssl
 import subprocess
 import tempfile
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -22,7 +23,7 @@ REGION = os.environ["AWS_DEFAULT_REGION"]
 # The client's own bucket, not created yet.
 BUCKET = os.environ["BUCKET"]
 # A bucket with MANY_COUNT objects below `many/`, more than fit in a page, and one elsewhere.
-MANY, MANY_COUNT = os.environ["MANY"], int(os.environ["MANY_COUNT"])
+MANY, MANY_COUNT = os.environ.get("MANY"), int(os.environ.get("MANY_COUNT", 0))
 PROGRAM = os.environ.get("PROGRAM")
 
 KEY, OTHER_KEY = os.urandom(32), os.urandom(32)
@@ -50,6 +51,11 @@ def run():
     for outcome, name, flow in _flows:
         note = flow()
         print(f"{outcome} {name}: {note}" if note else f"{outcome} {name}", flush=True)
+
+
+def wait_for_next_second():
+    """Waits until a new object has another time than the last one, for clients that count in seconds."""
+    time.sleep(1.1)
 
 
 def text(key):

@@ -1,14 +1,14 @@
 //! The tables of the status page.
 
-use super::view::{Datum, Row, Table, moment};
-use crate::status::format::{count, share, size, span};
+use super::view::{Datum, Row, Table};
+use crate::status::format::{count, moment, share, size, span};
 use crate::status::{Status, StoreStatus};
 
 /// Returns all tables in the order of the page.
 pub(super) fn tables(status: &Status) -> Vec<Table> {
     let mut tables = vec![operations(status), latencies(status), errors(status)];
     if let Some(store) = &status.store {
-        tables.extend([written(store), commits(store), contents(store), cleaner(store), buckets(status)]);
+        tables.extend([written(store), commits(store), contents(status, store), cleaner(store), buckets(status)]);
     }
     tables.extend([workers(status), process(status)]);
     tables
@@ -85,21 +85,28 @@ fn commits(store: &StoreStatus) -> Table {
     table
 }
 
-fn contents(store: &StoreStatus) -> Table {
+fn contents(status: &Status, store: &StoreStatus) -> Table {
     let counts = [
         ("buckets", store.figures.buckets),
         ("objects", store.figures.objects),
+        ("noncurrent versions", store.figures.noncurrent),
+        ("delete markers", store.figures.markers),
         ("uploads in progress", store.figures.uploads),
         ("bodies", store.figures.bodies),
     ];
     let sizes = [
+        ("plaintext of noncurrent versions", store.figures.noncurrent_bytes),
+        ("plaintext of locked versions", store.figures.locked_bytes),
         ("index memory", store.figures.index),
         ("capacity", store.figures.capacity),
         ("allocated", store.figures.allocated),
     ];
     let rows = counts.map(|(name, count)| Row::new(name, [Datum::count(count)]));
     let sizes = sizes.map(|(name, bytes)| Row::new(name, [Datum::size(bytes)]));
-    let mut table = table("Store", &["", ""], rows.into_iter().chain(sizes).collect(), "");
+    let lock_clock =
+        status.clock.lock_ms.map_or_else(|| Datum::new("no object lock", ""), |ms| Datum::new(moment(ms), ms));
+    let lock_clock = Row::new("lock clock", [lock_clock]);
+    let mut table = table("Store", &["", ""], rows.into_iter().chain(sizes).chain([lock_clock]).collect(), "");
     if store.ring {
         "Ring: when the store is full, the oldest objects are deleted.".clone_into(&mut table.note);
     }
@@ -130,9 +137,10 @@ fn buckets(status: &Status) -> Table {
         let quota = bucket.quota.map_or_else(Datum::dash, Datum::size);
         let used =
             bucket.quota.map_or_else(Datum::dash, |quota| Datum::new(share(bucket.charged, quota), bucket.charged));
-        Row::new(&bucket.bucket, [Datum::count(bucket.objects), Datum::size(bucket.bytes), quota, used])
+        let counts = [bucket.objects, bucket.noncurrent, bucket.markers].map(Datum::count);
+        Row::new(&bucket.bucket, counts.into_iter().chain([Datum::size(bucket.bytes), quota, used]))
     });
-    let head = ["Bucket", "Objects", "Bytes", "Quota", "Used"];
+    let head = ["Bucket", "Objects", "Noncurrent", "Markers", "Bytes", "Quota", "Used"];
     let mut table = table("Buckets", &head, rows.collect(), "No buckets yet.");
     table.wide = true;
     if status.buckets_left_out > 0 {

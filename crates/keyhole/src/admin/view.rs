@@ -75,11 +75,3 @@ impl Row {
         Row { name: name.into(), cells: cells.into_iter().collect() }
     }
 }
-
-/// Formats a time to the second, such as 2026-11-26 10:46:04 UTC.
-pub(super) fn moment(ms: u64) -> String {
-    let iso = keyhole_s3::time::iso8601(ms);
-    let (date, time) = iso.split_once('T').unwrap_or((&iso, ""));
-    let (time, _) = time.split_once('.').unwrap_or((time, ""));
-    format!("{date} {time} UTC")
-}

@@ -14,7 +14,7 @@ use crate::cli::Target;
 use crate::cli::store::StatusOptions;
 use crate::control::{self, Reply, Request};
 use crate::status::Status;
-use crate::status::format::{count, duration_or_dash, rate, share, span, throughput};
+use crate::status::format::{count, duration_or_dash, moment, rate, share, span, throughput};
 use crate::store::StoreLocation;
 
 pub(crate) fn run(options: &StatusOptions) -> Result<()> {
@@ -147,10 +147,19 @@ fn store(status: &Status) -> Option<Table> {
         table.add_row([name, &size(bytes), &share(bytes, store.figures.capacity)]);
     }
     table.add_row(["capacity", &size(store.figures.capacity), if store.ring { "ring" } else { "" }]);
-    for (name, number) in
-        [("buckets", store.figures.buckets), ("objects", store.figures.objects), ("uploads", store.figures.uploads)]
-    {
-        table.add_row([name, &count(number), ""]);
+    let noncurrent = size(store.figures.noncurrent_bytes);
+    for (name, number, bytes) in [
+        ("buckets", store.figures.buckets, ""),
+        ("objects", store.figures.objects, ""),
+        ("noncurrent versions", store.figures.noncurrent, &noncurrent),
+        ("delete markers", store.figures.markers, ""),
+        ("uploads", store.figures.uploads, ""),
+    ] {
+        table.add_row([name, &count(number), bytes]);
+    }
+    table.add_row(["plaintext of locked versions", &size(store.figures.locked_bytes), ""]);
+    if let Some(ms) = status.clock.lock_ms {
+        table.add_row(["lock clock", &moment(ms), ""]);
     }
     let amplification = written.amplification.map_or_else(|| "–".to_owned(), |factor| format!("{factor:.2} times"));
     table.add_row(["index memory", &size(store.figures.index), ""]);
@@ -162,11 +171,12 @@ fn store(status: &Status) -> Option<Table> {
 }
 
 fn buckets(status: &Status) -> Table {
-    let mut table = table(&["bucket", "objects", "bytes", "quota", ""], 1);
+    let mut table = table(&["bucket", "objects", "noncurrent", "markers", "bytes", "quota", ""], 1);
     for bucket in &status.buckets {
         let quota = bucket.quota.map_or_else(|| "–".to_owned(), size);
         let used = bucket.quota.map(|quota| share(bucket.charged, quota)).unwrap_or_default();
-        table.add_row([bucket.bucket.clone(), count(bucket.objects), size(bucket.bytes), quota, used]);
+        let [objects, noncurrent, markers] = [bucket.objects, bucket.noncurrent, bucket.markers].map(count);
+        table.add_row([bucket.bucket.clone(), objects, noncurrent, markers, size(bucket.bytes), quota, used]);
     }
     if status.buckets_left_out > 0 {
         table.add_row([format!("and {} more", count(status.buckets_left_out))]);

@@ -100,6 +100,14 @@ pub(crate) fn share(part: u64, whole: u64) -> String {
     if whole == 0 { "–".to_owned() } else { format!("{:.1}\u{a0}%", 100.0 * part as f64 / whole as f64) }
 }
 
+/// Formats a time to the second, such as 2026-11-26 10:46:04 UTC.
+pub(crate) fn moment(ms: u64) -> String {
+    let iso = keyhole_s3::time::iso8601(ms);
+    let (date, time) = iso.split_once('T').unwrap_or((&iso, ""));
+    let (time, _) = time.split_once('.').unwrap_or((time, ""));
+    format!("{date} {time} UTC")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -150,5 +158,11 @@ mod tests {
             assert_eq!(span(seconds).replace('\u{a0}', " "), text);
         }
         assert_eq!((share(1, 0), share(1, 3)), ("–".into(), "33.3\u{a0}%".into()));
+    }
+
+    #[test]
+    fn moment_is_formatted_to_the_second() {
+        assert_eq!(moment(0), "1970-01-01 00:00:00 UTC");
+        assert_eq!(moment(1_795_689_964_449), "2026-11-26 10:46:04 UTC");
     }
 }

@@ -213,6 +213,8 @@ pub(crate) mod tests {
         let bucket = |name: String, quota| BucketStatus {
             bucket: name,
             objects: 3,
+            noncurrent: 2,
+            markers: 1,
             uploads: 1,
             bytes: 123_456,
             charged: 130_000,

@@ -148,8 +148,13 @@ pub(crate) struct SegmentsStatus {
 pub(crate) struct BucketStatus {
     pub(crate) bucket: String,
     pub(crate) objects: u64,
+    /// Noncurrent versions, and delete markers.
+    #[serde(default)]
+    pub(crate) noncurrent: u64,
+    #[serde(default)]
+    pub(crate) markers: u64,
     pub(crate) uploads: u64,
-    /// Plaintext bytes of its objects and of its uploads' parts.
+    /// Plaintext bytes of the versions of its objects and of its uploads' parts.
     pub(crate) bytes: u64,
     /// Bytes that count towards the quota: `bytes` and records.
     #[serde(default)]
@@ -159,8 +164,8 @@ pub(crate) struct BucketStatus {
 
 impl From<BucketUsage> for BucketStatus {
     fn from(usage: BucketUsage) -> Self {
-        let BucketUsage { name, objects, uploads, bytes, charged, quota, .. } = usage;
-        BucketStatus { bucket: name, objects, uploads, bytes, charged, quota }
+        let BucketUsage { name, objects, noncurrent, markers, uploads, bytes, charged, quota, .. } = usage;
+        BucketStatus { bucket: name, objects, noncurrent, markers, uploads, bytes, charged, quota }
     }
 }
 

@@ -471,17 +471,20 @@ mod tests {
         }
     }
 
+    /// `KEYHOLE_VERSIONED_OBJECTS` sets the number of current objects.
     #[test]
     #[ignore = "measures, and takes a minute"]
     fn cost_of_versions_as_ratios() {
-        let plain = filled(550_000, 1);
-        let versioned = filled(50_000, 11);
+        let wanted = std::env::var("KEYHOLE_VERSIONED_OBJECTS").ok();
+        let objects = wanted.map_or(50_000, |count| count.parse().expect("a number"));
+        let plain = filled(11 * objects, 1);
+        let versioned = filled(objects, 11);
         let load = |index: &Index| {
             let begun = Instant::now();
             drop(loaded(index));
             begun.elapsed().as_secs_f64()
         };
-        let alone = filled(50_000, 1);
+        let alone = filled(objects, 1);
         let list = |index: &Index| {
             let begun = Instant::now();
             let mut list = ListObjects { limit: LIST_MAX, ..ListObjects::default() };

@@ -12,7 +12,7 @@ use crate::read::Located;
 use crate::types::{
     CompleteUpload, CreateUpload, ListUploads, Part, PartInfo, UploadHead, UploadIdentity, UploadListing, UploadRef,
 };
-use crate::version::{Lock, StoredVersion};
+use crate::version::{Lock, StoredVersion, VersionId};
 use crate::wire::payload::{ObjectPut, PartPut, RecordPayload, UploadCreate};
 
 impl<D: Disk> Log<D> {
@@ -201,6 +201,19 @@ impl<D: Disk> Log<D> {
     /// version; `NotLockable` for a lock in a bucket without object lock; `InvalidRetention` if its
     /// end is not after the lock clock.
     pub async fn complete_version(&self, complete: CompleteUpload, lock: Lock) -> Result<StoredVersion, Error> {
+        self.complete(complete, NewVersion { lock, import: None }).await
+    }
+
+    /// Completes an upload to a version of another store, as
+    /// [`import_version`](Self::import_version) stores one.
+    ///
+    /// # Errors
+    /// Those of [`complete_upload`](Self::complete_upload) and [`import_version`](Self::import_version).
+    pub async fn import_upload(&self, complete: CompleteUpload, version: VersionId, lock: Lock) -> Result<(), Error> {
+        self.complete(complete, NewVersion { lock, import: Some(version) }).await.map(drop)
+    }
+
+    async fn complete(&self, complete: CompleteUpload, new: NewVersion) -> Result<StoredVersion, Error> {
         within(complete.head.len(), HEAD_MAX, "the head of an object")?;
         within(complete.tags.len(), OBJECT_TAGS_MAX, "the tags of an object")?;
         within(complete.part_checksums.len(), PART_CHECKSUMS_MAX, "the description of the parts of an object")?;
@@ -208,7 +221,6 @@ impl<D: Disk> Log<D> {
         let pinned: Vec<_> = complete.parts.iter().map(|part| part.body).collect();
         let store = self.store();
         let ids = self.version_ids();
-        let new = NewVersion { lock, import: None };
         let (bucket, seq, decision) = {
             let mut state = self.lock_settled(&complete.upload.bucket, &complete.upload.key, &new).await;
             store.check_poison()?;
@@ -221,6 +233,7 @@ impl<D: Disk> Log<D> {
             let CompleteUpload { etag, size, time_ms, .. } = complete;
             let outcome = Outcome::Present(Properties { etag, size, time_ms });
             state.index.reserve_name(bucket, &complete.upload.key, seq, outcome);
+            state.index.reserve_import(bucket, decision.id);
             state.index.close_upload(bucket, complete.upload.seq);
             state.index.pin(&pinned);
             (bucket, seq, decision)

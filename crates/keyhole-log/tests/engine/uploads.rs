@@ -2,11 +2,12 @@
 
 use keyhole_log::limits::{PART_ATTEMPTS_MAX, PARTS_MAX, QUOTA_SHARE};
 use keyhole_log::{
-    BucketSettings, CompleteUpload, Condition, Content, CreateUpload, Disk, Error, ListUploads, ListedUpload, Log,
-    Object, Part, PutObject, PutPart, SegmentState, UploadRef,
+    BucketSettings, CompleteUpload, Condition, Content, CreateUpload, Disk, Error, ListUploads, ListedUpload, Lock,
+    Log, Object, Part, PutObject, PutPart, SegmentState, UploadRef, VersionId, Versioning,
 };
 use keyhole_sim::disk::SimDisk;
 
+use crate::history::{everywhere, set_versioning, versioned, versions};
 use crate::support::LOST;
 use crate::support::store::{Store, bytes, etag, get, put, write_body};
 
@@ -44,7 +45,11 @@ fn parts(log: &Log<SimDisk>, upload: &UploadRef) -> Vec<Part> {
 }
 
 async fn complete(log: &Log<SimDisk>, upload: &UploadRef, parts: Vec<Part>, seed: u64) -> Result<(), Error> {
-    let complete = CompleteUpload {
+    log.complete_upload(completion(upload, parts, seed)).await
+}
+
+fn completion(upload: &UploadRef, parts: Vec<Part>, seed: u64) -> CompleteUpload {
+    CompleteUpload {
         upload: upload.clone(),
         size: parts.iter().map(|part| part.size).sum(),
         parts,
@@ -55,8 +60,51 @@ async fn complete(log: &Log<SimDisk>, upload: &UploadRef, parts: Vec<Part>, seed
         etag: etag(seed),
         time_ms: 9,
         condition: Condition::None,
-    };
-    log.complete_upload(complete).await
+    }
+}
+
+#[test]
+fn imported_upload_keeps_its_version_id() {
+    let (medium, mut store) = versioned();
+    let log = store.log();
+    let ids = [VersionId::Id([0xcd; 16]), VersionId::Null];
+    store.run(async {
+        for (version, number) in ids.into_iter().zip(1..) {
+            let upload = create(&log, "k", number).await.unwrap();
+            part(&log, &upload, 1, &bytes(2 * u64::from(number), 70_000)).await.unwrap();
+            let complete = completion(&upload, parts(&log, &upload), 1);
+            log.import_upload(complete, version, Lock::default()).await.unwrap();
+        }
+        let upload = create(&log, "k", 3).await.unwrap();
+        let again = log.import_upload(completion(&upload, Vec::new(), 1), ids[0], Lock::default()).await;
+        assert!(matches!(again, Err(Error::VersionExists)), "{again:?}");
+        log.abort_upload("bucket", "k", &[3; 16], 9).await.unwrap();
+    });
+    drop(log);
+    everywhere(&medium, store, async |log| {
+        assert_eq!(versions(log, 10).iter().map(|info| info.version).collect::<Vec<_>>(), [ids[1], ids[0]]);
+        for (version, number) in ids.into_iter().zip(1..) {
+            let (object, _) = log.version("bucket", "k", Some(version)).await.unwrap().into_object().unwrap();
+            assert_eq!(crate::support::store::read(log, &object).await.unwrap(), bytes(2 * number, 70_000));
+        }
+    });
+}
+
+#[test]
+fn upload_is_not_imported_with_an_id_without_versioning() {
+    let (_medium, mut store) = Store::fresh_maintained();
+    let log = store.log();
+    store.run(async {
+        let upload = create(&log, "k", 1).await.unwrap();
+        part(&log, &upload, 1, &bytes(2, 100)).await.unwrap();
+        let complete = || completion(&upload, parts(&log, &upload), 1);
+        let id = VersionId::Id([1; 16]);
+        let refused = log.import_upload(complete(), id, Lock::default()).await;
+        assert!(matches!(refused, Err(Error::InvalidBucketState(_))), "{refused:?}");
+        set_versioning(&log, Versioning::Suspended).await.unwrap();
+        log.import_upload(complete(), id, Lock::default()).await.unwrap();
+        assert_eq!(versions(&log, 10)[0].version, id);
+    });
 }
 
 /// Segments in which little is live are cleaned of all kinds of records.

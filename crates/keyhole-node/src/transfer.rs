@@ -10,7 +10,7 @@ mod import;
 use keyhole_core::body::MultipartEtag;
 use keyhole_core::head::Head;
 use keyhole_log::limits::{PART_CHECKSUM_MAX, PART_CHECKSUMS_MAX, PARTS_MAX};
-use keyhole_log::{Etag, Object};
+use keyhole_log::{Etag, Lock, Object, VersionId, Versioning};
 use keyhole_s3::ops::{self, Tags};
 
 use crate::limits::{OBJECT_MAX, PUT_MAX};
@@ -40,6 +40,10 @@ pub struct Description {
     pub etag: Etag,
     /// The tags.
     pub tags: Tags,
+    /// The version, in a bucket with versioning.
+    pub version: Option<VersionId>,
+    /// The retention and legal hold.
+    pub lock: Lock,
     /// The encoded head of a plaintext object.
     pub head: Vec<u8>,
     /// The parts of a plaintext object; a single one with number 0 if it is from a single PUT.
@@ -92,6 +96,8 @@ impl Description {
             time_ms: object.time_ms,
             etag: object.etag,
             tags,
+            version: (object.versioning != Versioning::Off).then_some(object.version),
+            lock: object.lock,
             head,
             parts,
         })
@@ -105,6 +111,9 @@ impl Description {
         ops::check_bucket(&self.bucket).map_err(|_| "invalid bucket name".to_owned())?;
         if self.key.is_empty() || ops::check_key(&self.key).is_err() {
             return Err("the key is empty or too long".to_owned());
+        }
+        if self.version.is_none() && !self.lock.is_none() {
+            return Err("only a version has a retention or a legal hold".to_owned());
         }
         if self.size > OBJECT_MAX || usize::from(self.etag.parts) > PARTS_MAX {
             return Err("too long, or too many parts".to_owned());
@@ -179,6 +188,8 @@ mod tests {
             time_ms: 1,
             etag,
             tags: Tags::default(),
+            version: None,
+            lock: Lock::default(),
             head,
             parts: vec![PartDescription { number: 0, size, etag: etag.digest, checksums: None }],
         }
@@ -202,6 +213,8 @@ mod tests {
         assert_eq!(in_parts(&[2, 4, 10_000]).check(), Ok(()));
         let sealed = Description { sealed: true, bound: true, head: Vec::new(), parts: Vec::new(), ..whole(3) };
         assert_eq!(sealed.check(), Ok(()));
+        let locked = Lock { hold: true, ..Lock::default() };
+        assert_eq!(Description { version: Some(VersionId::Null), lock: locked, ..whole(0) }.check(), Ok(()));
         let mut kept = in_parts(&[1, 2]);
         kept.parts.iter_mut().for_each(|part| part.checksums = Some(whole(0).head));
         assert_eq!(kept.check(), Ok(()));
@@ -224,6 +237,7 @@ mod tests {
             Description { etag: Etag { digest: [8; 16], parts: 0 }, ..whole(1) },
             Description { head: b"no head".to_vec(), ..whole(1) },
             Description { bound: true, ..whole(1) },
+            Description { lock: Lock { hold: true, ..Lock::default() }, ..whole(1) },
             Description { sealed: true, ..whole(1) },
             whole(PUT_MAX + 1),
             in_parts(&[]),

@@ -10,6 +10,7 @@ pub(crate) mod entry;
 mod error;
 #[cfg(test)]
 mod fuzzing;
+mod history;
 mod invalid;
 pub(crate) mod manifest;
 mod node;
@@ -20,6 +21,7 @@ pub(crate) mod receiver;
 pub(crate) mod sender;
 pub(crate) mod settings;
 pub(crate) mod tree;
+pub(crate) mod versions;
 
 pub(crate) use channel::Channel;
 pub(crate) use error::TransferError;

@@ -8,7 +8,8 @@ use keyhole_core::body::{self, MultipartEtag};
 use keyhole_core::file::BodyEntry;
 use keyhole_log::limits::{BLOCK_DATA, PART_CHECKSUMS_MAX, PARTS_MAX, buffer_len};
 use keyhole_log::{
-    CompleteUpload, Condition, Content, CreateUpload, Disk, Etag, Log, NewBody, Part, PutObject, PutPart, UploadRef,
+    CompleteUpload, Condition, Content, CreateUpload, Disk, Etag, Lock, Log, NewBody, Part, PutObject, PutPart,
+    UploadRef, VersionId,
 };
 
 use super::{Description, PartDescription};
@@ -52,7 +53,11 @@ impl From<keyhole_log::Error> for ImportError {
 }
 
 /// An object whose bytes are stored, but which is not visible yet.
-pub struct Import(What);
+pub struct Import {
+    what: What,
+    /// The version that it becomes, and its lock; `None` for an object as a client stores it.
+    version: Option<(VersionId, Lock)>,
+}
 
 enum What {
     Whole(Box<PutObject>),
@@ -107,19 +112,26 @@ impl Import {
             }
             false => taker.plain(&mut file).await?,
         };
-        Ok(Import(received))
+        Ok(Import { what: received, version: description.version.map(|version| (version, description.lock)) })
     }
 
-    /// Makes the object visible; durable on return.
+    /// Makes the object visible; durable on return. If the description names a version, the object
+    /// becomes that version, the newest one of its name.
     ///
     /// # Errors
     /// The errors of the log; nothing remains of the object.
     pub async fn commit<D: Disk>(self, log: &Log<D>) -> std::result::Result<(), keyhole_log::Error> {
-        match self.0 {
-            What::Whole(put) => log.put_object(*put).await,
+        match self.what {
+            What::Whole(put) => match self.version {
+                Some((version, lock)) => log.import_version(*put, version, lock).await,
+                None => log.put_object(*put).await,
+            },
             What::Parts(complete) => {
                 let upload = complete.upload.clone();
-                let result = log.complete_upload(*complete).await;
+                let result = match self.version {
+                    Some((version, lock)) => log.import_upload(*complete, version, lock).await,
+                    None => log.complete_upload(*complete).await,
+                };
                 if result.is_err() {
                     let _ = log.abort_upload(&upload.bucket, &upload.key, &upload.id, upload.time_ms).await;
                 }
@@ -130,7 +142,7 @@ impl Import {
 
     /// Discards the object.
     pub async fn give_up<D: Disk>(self, log: &Log<D>) {
-        if let What::Parts(complete) = self.0 {
+        if let What::Parts(complete) = self.what {
             let UploadRef { bucket, key, id, time_ms, .. } = &complete.upload;
             let _ = log.abort_upload(bucket, key, id, *time_ms).await;
         }

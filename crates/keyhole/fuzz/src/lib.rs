@@ -8,6 +8,7 @@ mod transfer {
     mod invalid;
     mod manifest;
     mod plain;
+    mod versions;
 }
 
 /// Reads a piece of a manifest to its end.

@@ -13,7 +13,7 @@ use super::transfer::{Pace, count, is_dash, objects, summary};
 use super::{CommandError, Result};
 use crate::cli::transfer::ExportOptions;
 use crate::store::StoreLocation;
-use crate::transfer::manifest::End;
+use crate::transfer::manifest::{End, VERSION};
 use crate::transfer::protocol::{ExportAnswer, ExportMessage};
 use crate::transfer::{Channel, Direction, TransferError};
 
@@ -30,8 +30,6 @@ struct ExportFigures {
     unchanged: u64,
     /// Multipart uploads in progress, which are not exported.
     uploads: u64,
-    /// Noncurrent versions and delete markers, which are not exported.
-    versions: u64,
 }
 
 pub(crate) fn run(options: &ExportOptions) -> Result<()> {
@@ -63,7 +61,10 @@ fn receive(channel: &mut Channel, sink: &mut dyn Sink, pace: &mut Pace) -> Resul
     let mut buf = Vec::new();
     loop {
         match channel.message::<ExportMessage>().map_err(lost)? {
-            ExportMessage::Store { id } => sink.begin(&id)?,
+            ExportMessage::Store { version, .. } if version > VERSION => {
+                return Err(TransferError::UnexpectedReply.into());
+            }
+            ExportMessage::Store { id, version } => sink.begin(&id, version)?,
             ExportMessage::Bucket(bucket) => {
                 figures.end.buckets += 1;
                 sink.bucket(&bucket)?;
@@ -88,13 +89,16 @@ fn receive(channel: &mut Channel, sink: &mut dyn Sink, pace: &mut Pace) -> Resul
                 figures.end.objects += 1;
                 figures.end.bytes += length;
             }
+            ExportMessage::Marker(marker) => {
+                figures.end.markers += 1;
+                sink.marker(&marker)?;
+            }
             ExportMessage::Damaged(damage) => {
                 pace.say(&format!("left out: {}", describe(&damage)));
                 figures.end.damaged += 1;
             }
-            ExportMessage::End { uploads, versions } => {
+            ExportMessage::End { uploads } => {
                 figures.uploads = uploads;
-                figures.versions = versions;
                 sink.end(&figures.end)?;
                 return Ok(figures);
             }
@@ -104,19 +108,13 @@ fn receive(channel: &mut Channel, sink: &mut dyn Sink, pace: &mut Pace) -> Resul
 }
 
 fn report(figures: &ExportFigures, json: bool, to_stdout: bool) -> Result<()> {
-    let End { buckets, objects: exported, bytes, damaged } = figures.end;
+    let End { buckets, objects: exported, bytes, damaged, markers } = figures.end;
     let uploads = figures.uploads;
     let mut words = format!("{} of {} exported", objects(exported, bytes), count(buckets, "bucket", "buckets"));
     let besides = [
+        (markers, count(markers, "delete marker", "delete markers")),
         (figures.unchanged, format!("{} of them unchanged", figures.unchanged)),
         (uploads, format!("{} in progress left out", count(uploads, "upload", "uploads"))),
-        (
-            figures.versions,
-            format!(
-                "{} left out",
-                count(figures.versions, "noncurrent version or marker", "noncurrent versions and markers")
-            ),
-        ),
         (damaged, format!("{damaged} damaged and left out")),
     ];
     besides.iter().filter(|(number, _)| *number > 0).for_each(|(_, text)| words = format!("{words}; {text}"));

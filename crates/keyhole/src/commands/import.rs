@@ -1,6 +1,10 @@
 //! `keyhole import`: copies an export into a store.
 
+mod handler;
+mod order;
 pub(super) mod source;
+mod stream;
+mod tree;
 
 use std::collections::HashMap;
 use std::io;
@@ -8,7 +12,7 @@ use std::io;
 use serde::Serialize;
 
 use super::operate::print;
-use super::transfer::{Pace, objects, summary};
+use super::transfer::{Pace, count, objects, summary};
 use super::{CommandError, Result};
 use crate::cli::transfer::ImportOptions;
 use crate::control::Scope;
@@ -17,6 +21,7 @@ use crate::transfer::entry::{BucketEntry, ObjectEntry};
 use crate::transfer::manifest::End;
 use crate::transfer::protocol::{DATA_MAX, Existing, FileEnd, ImportOffer, ImportOutcome};
 use crate::transfer::settings::{SettingsChoice, left_out};
+use crate::transfer::versions::MarkerEntry;
 use crate::transfer::{Channel, Direction, TransferError};
 
 use source::{Handler, Verdict};
@@ -27,7 +32,9 @@ struct ImportFigures {
     /// Stored objects, and bytes of their files.
     stored: u64,
     bytes: u64,
-    /// Objects that already existed.
+    /// Stored delete markers.
+    markers: u64,
+    /// Objects and delete markers that already existed.
     equal: u64,
     /// Objects in conflict with existing ones, which stay.
     kept: u64,
@@ -56,6 +63,7 @@ pub(crate) fn run(options: &ImportOptions) -> Result<()> {
         scope: options.bounds.scope(),
         pace: Pace::new("importing", options.bounds.rate),
         bucket: None,
+        unversioned: None,
         number: 0,
         storing: HashMap::new(),
         figures: ImportFigures::default(),
@@ -78,10 +86,12 @@ struct Importer {
     pace: Pace,
     /// The current bucket, and whether its settings are to be set.
     bucket: Option<(BucketEntry, bool)>,
-    /// The number of the last offered object.
+    /// A bucket that cannot have the versions of the export.
+    unversioned: Option<String>,
+    /// The number of the last offered object or delete marker.
     number: u64,
-    /// Objects sent without an outcome so far: their names and bytes.
-    storing: HashMap<u64, (String, u64)>,
+    /// Objects sent without an outcome so far: their names and bytes; markers have no bytes.
+    storing: HashMap<u64, (String, Option<u64>)>,
     figures: ImportFigures,
 }
 
@@ -96,12 +106,14 @@ impl Importer {
         self.channel.send(offer).map_err(Self::lost)?;
         loop {
             match self.channel.message::<ImportOutcome>().map_err(Self::lost)? {
-                ImportOutcome::Stored { number } => {
-                    if let Some((_, bytes)) = self.storing.remove(&number) {
+                ImportOutcome::Stored { number } => match self.storing.remove(&number) {
+                    Some((_, Some(bytes))) => {
                         self.figures.stored += 1;
                         self.figures.bytes += bytes;
                     }
-                }
+                    Some((_, None)) => self.figures.markers += 1,
+                    None => {}
+                },
                 ImportOutcome::NotStored { number, message } => {
                     // The damage of its file was already reported.
                     if let Some((name, _)) = self.storing.remove(&number) {
@@ -148,6 +160,42 @@ impl Importer {
         }
     }
 
+    /// Reports a bucket whose versions cannot be imported, before they are counted.
+    fn bucket_is_unversioned(&mut self, bucket: &BucketEntry) {
+        let name = &bucket.bucket;
+        let what = if bucket.object_lock.is_some() { "versioning with object lock" } else { "versioning" };
+        self.pace.say(&format!(
+            "not imported: the versions in bucket {name}, which exists and lacks {what}; enable it, or set --existing \
+             replace"
+        ));
+        self.figures.buckets_kept += 1;
+        self.unversioned = Some(name.clone());
+    }
+
+    /// Counts a version that is not offered, because its bucket cannot have it.
+    fn is_unversioned(&mut self, bucket: &str) -> bool {
+        let is_it = self.unversioned.as_deref() == Some(bucket);
+        self.figures.refused += u64::from(is_it);
+        is_it
+    }
+
+    /// Counts an object or a marker that is not stored, by the reply to its offer.
+    fn stays(&mut self, name: &str, outcome: ImportOutcome) {
+        let why = match outcome {
+            ImportOutcome::Equal {} => {
+                self.figures.equal += 1;
+                return;
+            }
+            ImportOutcome::Refused { message } => return self.refused(name, &message),
+            ImportOutcome::Behind {} => ": the store has newer versions of the key",
+            _ => " exists with different contents",
+        };
+        self.figures.kept += 1;
+        if self.existing == Existing::Fail {
+            self.pace.say(&format!("kept: {name}{why}"));
+        }
+    }
+
     fn finish(&mut self) -> Result<()> {
         self.end_bucket()?;
         match self.offer(&ImportOffer::End {})? {
@@ -175,6 +223,10 @@ impl Handler for Importer {
                 self.refused(&format!("bucket {}", bucket.bucket.escape_debug()), &message);
                 false
             }
+            ImportOutcome::Unversioned {} => {
+                self.bucket_is_unversioned(&bucket);
+                false
+            }
             _ => {
                 self.bucket_stays(&bucket.bucket);
                 false
@@ -185,7 +237,7 @@ impl Handler for Importer {
     }
 
     fn wants(&mut self, entry: &ObjectEntry) -> Result<bool> {
-        if !self.scope.has(&entry.bucket, &entry.key) {
+        if !self.scope.has(&entry.bucket, &entry.key) || self.is_unversioned(&entry.bucket) {
             return Ok(false);
         }
         let name = entry.name();
@@ -194,17 +246,27 @@ impl Handler for Importer {
         let entry = Box::new(entry.clone());
         let number = self.number;
         match self.offer(&ImportOffer::Object { entry, number, existing: self.existing })? {
-            ImportOutcome::Wanted {} => return Ok(true),
-            ImportOutcome::Equal {} => self.figures.equal += 1,
-            ImportOutcome::Refused { message } => self.refused(&name, &message),
-            _ => {
-                self.figures.kept += 1;
-                if self.existing == Existing::Fail {
-                    self.pace.say(&format!("kept: {name} exists with different contents"));
-                }
+            ImportOutcome::Wanted {} => Ok(true),
+            outcome => {
+                self.stays(&name, outcome);
+                Ok(false)
             }
         }
-        Ok(false)
+    }
+
+    fn marker(&mut self, entry: MarkerEntry) -> Result<()> {
+        if !self.scope.has(&entry.bucket, &entry.key) || self.is_unversioned(&entry.bucket) {
+            return Ok(());
+        }
+        let name = entry.name();
+        self.number += 1;
+        let number = self.number;
+        // Its outcome may arrive with the reply to the next offer.
+        match self.offer(&ImportOffer::Marker { entry, number, existing: self.existing })? {
+            ImportOutcome::Wanted {} => drop(self.storing.insert(number, (name, None))),
+            outcome => self.stays(&name, outcome),
+        }
+        Ok(())
     }
 
     fn data(&mut self, bytes: &[u8]) -> Result<()> {
@@ -215,7 +277,7 @@ impl Handler for Importer {
     fn done(&mut self, entry: &ObjectEntry, verdict: Verdict) -> Result<()> {
         let end = match verdict {
             Verdict::Whole => {
-                self.storing.insert(self.number, (entry.name(), entry.length));
+                self.storing.insert(self.number, (entry.name(), Some(entry.length)));
                 FileEnd::Whole
             }
             Verdict::Damaged(what) => {
@@ -242,10 +304,11 @@ impl Handler for Importer {
 }
 
 fn report(figures: &ImportFigures, options: &ImportOptions) -> Result<()> {
-    let ImportFigures { stored, bytes, equal, kept, buckets_kept, buckets_narrowed, .. } = *figures;
+    let ImportFigures { stored, bytes, markers, equal, kept, buckets_kept, buckets_narrowed, .. } = *figures;
     let ImportFigures { refused, damaged, left_out, complete, .. } = *figures;
     let mut words = format!("{} imported", objects(stored, bytes));
     let besides = [
+        (markers, count(markers, "delete marker", "delete markers")),
         (equal, format!("{equal} unchanged")),
         (kept, format!("{kept} kept")),
         (refused, format!("{refused} refused")),

@@ -122,9 +122,10 @@ pub(crate) fn scrub(options: &ScrubOptions) -> Result<()> {
 
 /// Describes a damaged item in one line, beginning with its owner.
 pub(super) fn describe(damage: &DamageReply) -> String {
-    let DamageReply { what, offset, bucket, key } = damage;
+    let DamageReply { what, offset, bucket, key, version } = damage;
+    let version = version.iter().map(|version| format!(" (version {version})")).collect::<String>();
     match (bucket, key) {
-        (Some(bucket), Some(key)) => format!("{bucket}/{}: {what}, at {offset}", key.escape_debug()),
+        (Some(bucket), Some(key)) => format!("{bucket}/{}{version}: {what}, at {offset}", key.escape_debug()),
         (Some(bucket), None) => format!("bucket {bucket}: {what}, at {offset}"),
         (None, Some(key)) => format!("key {}: {what}, at {offset}", key.escape_debug()),
         (None, None) => format!("{what}, at {offset}"),
@@ -148,11 +149,15 @@ mod tests {
         let damage = |bucket: Option<&str>, key: Option<&str>| {
             let bucket = bucket.map(str::to_owned);
             let key = key.map(str::to_owned);
-            describe(&DamageReply { what: "a block".to_owned(), offset: 7, bucket, key })
+            describe(&DamageReply { what: "a block".to_owned(), offset: 7, bucket, key, version: None })
         };
         assert_eq!(damage(Some("b"), Some("a\nb")), "b/a\\nb: a block, at 7");
         assert_eq!(damage(Some("b"), None), "bucket b: a block, at 7");
         assert_eq!(damage(None, Some("k")), "key k: a block, at 7");
         assert_eq!(damage(None, None), "a block, at 7");
+        let (bucket, key) = (Some("b".to_owned()), Some("k".to_owned()));
+        let version = Some("null".to_owned());
+        let damage = DamageReply { what: "a block".to_owned(), offset: 7, bucket, key, version };
+        assert_eq!(describe(&damage), "b/k (version null): a block, at 7");
     }
 }

@@ -8,12 +8,13 @@ use thiserror::Error;
 
 use super::import::source::{self, Handler, Verdict};
 use super::operate::print;
-use super::transfer::{Pace, objects, summary};
+use super::transfer::{Pace, count, objects, summary};
 use super::{CommandError, Result};
 use crate::cli::transfer::VerifyOptions;
 use crate::transfer::EntryError;
 use crate::transfer::entry::{BucketEntry, FileName, ObjectEntry};
 use crate::transfer::manifest::End;
+use crate::transfer::versions::MarkerEntry;
 
 /// The structure of `--json`.
 #[derive(Serialize, Default)]
@@ -22,6 +23,8 @@ struct VerifyFigures {
     /// Valid objects, and bytes of their files.
     objects: u64,
     bytes: u64,
+    /// Valid delete markers.
+    markers: u64,
     /// Objects or manifest lines that are damaged or missing.
     damaged: u64,
     /// Damaged objects that the export does not contain.
@@ -38,7 +41,11 @@ pub(crate) fn run(options: &VerifyOptions) -> Result<()> {
     let Verifier { pace, figures, .. } = verifier;
     drop(pace);
     let VerifyFigures { damaged, left_out, complete, .. } = figures;
-    let words = format!("{} verified, {damaged} damaged", objects(figures.objects, figures.bytes));
+    let markers = match figures.markers {
+        0 => String::new(),
+        markers => format!(" and {}", count(markers, "delete marker", "delete markers")),
+    };
+    let words = format!("{}{markers} verified, {damaged} damaged", objects(figures.objects, figures.bytes));
     print(&summary(options.json, &figures, &words)?);
     match (damaged, complete, left_out) {
         (0, true, 0) => Ok(()),
@@ -62,6 +69,14 @@ impl Handler for Verifier {
         self.figures.buckets += 1;
         if let Err(what) = bucket.settings() {
             self.damaged(&format!("bucket {}: {what}", bucket.bucket.escape_debug()));
+        }
+        Ok(())
+    }
+
+    fn marker(&mut self, entry: MarkerEntry) -> Result<()> {
+        match entry.check() {
+            Ok(()) => self.figures.markers += 1,
+            Err(what) => self.damaged(&format!("{}: {what}", entry.name())),
         }
         Ok(())
     }

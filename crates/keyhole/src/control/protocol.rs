@@ -199,6 +199,9 @@ pub(crate) struct DamageReply {
     pub(crate) offset: u64,
     pub(crate) bucket: Option<String>,
     pub(crate) key: Option<String>,
+    /// Its version, if the damage is of a known version of an object.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) version: Option<String>,
 }
 
 impl From<&Damage> for DamageReply {
@@ -208,6 +211,7 @@ impl From<&Damage> for DamageReply {
             offset: damage.offset,
             bucket: damage.bucket.clone(),
             key: damage.key.clone(),
+            version: None,
         }
     }
 }

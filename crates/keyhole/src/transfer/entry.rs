@@ -2,7 +2,7 @@
 
 use aws_lc_rs::digest;
 use base64ct::{Base64, Encoding};
-use keyhole_log::{BucketSettings, Etag};
+use keyhole_log::{BucketSettings, Etag, Lock, VersionId, Versioning};
 use keyhole_node::OwnPolicy;
 use keyhole_node::transfer::Description;
 use keyhole_s3::ops::{Cors, Lifecycle, Tags};
@@ -10,12 +10,10 @@ use serde::{Deserialize, Serialize};
 
 use super::invalid::EntryError;
 use super::plain::{Plain, from_base64};
+use super::versions::{LockEntry, ObjectLockEntry, TIME_MAX_MS, Version, VersioningEntry, name};
 
 /// Length of a SHA-256 in bytes.
 pub(crate) const DIGEST_LEN: usize = digest::SHA256_OUTPUT_LEN;
-
-/// Limit of times, in ms since 1970: the end of the year 9999.
-const TIME_MAX_MS: u64 = 253_402_300_799_999;
 
 /// A SHA-256.
 pub(crate) type Digest = [u8; DIGEST_LEN];
@@ -42,11 +40,17 @@ pub(crate) struct BucketEntry {
     /// Its tags, as a node stores them, in base64.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub(crate) tags: String,
+    /// Its versioning, unless it never had any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) versioning: Option<VersioningEntry>,
+    /// Its object lock, if it is enabled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) object_lock: Option<ObjectLockEntry>,
 }
 
 impl BucketEntry {
     pub(crate) fn new(bucket: String, created_ms: u64, settings: &BucketSettings) -> Self {
-        let BucketSettings { quota, expire_ms, policy, lifecycle, cors, tags, .. } = settings;
+        let BucketSettings { quota, expire_ms, policy, lifecycle, cors, tags, versioning, lock } = settings;
         BucketEntry {
             bucket,
             created_ms,
@@ -56,6 +60,8 @@ impl BucketEntry {
             lifecycle: Base64::encode_string(lifecycle),
             cors: Base64::encode_string(cors),
             tags: Base64::encode_string(tags),
+            versioning: VersioningEntry::new(*versioning),
+            object_lock: lock.as_ref().map(ObjectLockEntry::new),
         }
     }
 
@@ -75,6 +81,10 @@ impl BucketEntry {
         if !is_known {
             return Err(EntryError::Settings);
         }
+        let versioning = self.versioning.map_or(Versioning::Off, Versioning::from);
+        if self.object_lock.is_some() && versioning != Versioning::Enabled {
+            return Err(EntryError::ObjectLock);
+        }
         Ok(BucketSettings {
             quota: self.quota,
             expire_ms: self.expire_ms,
@@ -82,7 +92,8 @@ impl BucketEntry {
             lifecycle: lifecycle.into(),
             cors: cors.into(),
             tags: tags.into(),
-            ..BucketSettings::default()
+            versioning,
+            lock: self.object_lock.map(|lock| lock.lock()).transpose()?,
         })
     }
 }
@@ -115,6 +126,12 @@ pub(crate) struct ObjectEntry {
     /// Further description of a plaintext object; a sealed object has it in its file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) plain: Option<Plain>,
+    /// Its version, in a bucket with versioning.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) version: Option<Version>,
+    /// Its retention and legal hold, if it has any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) lock: Option<LockEntry>,
 }
 
 fn is_false(flag: &bool) -> bool {
@@ -197,10 +214,11 @@ impl From<FileName> for String {
     }
 }
 
-/// Returns the identity of an object version: the hash of its names, time, length, ETag and object
-/// head as stored. Tags are not included, since they change without a new version.
+/// Returns the identity of an object version: the hash of its names, time, length, ETag, object head
+/// as stored, and version id if it has one. Tags and locks are not included, since they change
+/// without a new version.
 pub(crate) fn identity(description: &Description, head: &[u8]) -> Digest {
-    let Description { bucket, key, sealed, size, time_ms, etag, .. } = description;
+    let Description { bucket, key, sealed, size, time_ms, etag, version, .. } = description;
     let mut hash = digest::Context::new(&digest::SHA256);
     hash.update(b"keyhole.export.v1\0");
     for text in [bucket.as_bytes(), key.as_bytes(), etag.to_string().as_bytes(), head] {
@@ -210,6 +228,9 @@ pub(crate) fn identity(description: &Description, head: &[u8]) -> Digest {
     hash.update(&time_ms.to_be_bytes());
     hash.update(&size.to_be_bytes());
     hash.update(&[u8::from(*sealed)]);
+    if let Some(VersionId::Id(id)) = version {
+        hash.update(id);
+    }
     finish(hash)
 }
 
@@ -221,7 +242,7 @@ pub(crate) fn finish(hash: digest::Context) -> Digest {
 impl ObjectEntry {
     /// Describes an object with the stored object head `head` and a file of `length` bytes.
     pub(crate) fn new(description: &Description, head: &[u8], length: u64) -> Result<Self, EntryError> {
-        let Description { bucket, key, sealed, bound, size, time_ms, etag, tags, .. } = description;
+        let Description { bucket, key, sealed, bound, size, time_ms, etag, tags, version, lock, .. } = description;
         let plain = if *sealed { None } else { Some(Plain::new(description)?) };
         Ok(ObjectEntry {
             bucket: bucket.clone(),
@@ -236,6 +257,8 @@ impl ObjectEntry {
             etag: etag.to_string(),
             tags: tags.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
             plain,
+            version: version.map(Version),
+            lock: LockEntry::new(lock),
         })
     }
 
@@ -256,6 +279,11 @@ impl ObjectEntry {
         if !sealed && self.length != *size {
             return Err(EntryError::FileLength);
         }
+        let version = self.version.map(|version| version.0);
+        if version.is_none() && self.lock.is_some() {
+            return Err(EntryError::LockWithoutVersion);
+        }
+        let lock = self.lock.map_or(Ok(Lock::default()), |lock| lock.lock())?;
         let (head, parts) = match plain {
             None if *sealed => (Vec::new(), Vec::new()),
             Some(plain) if !*sealed => (plain.head()?, plain.parts(*size, etag)?),
@@ -270,6 +298,8 @@ impl ObjectEntry {
             time_ms: *modified_ms,
             etag,
             tags,
+            version,
+            lock,
             head,
             parts,
         };
@@ -278,9 +308,9 @@ impl ObjectEntry {
         Ok(description)
     }
 
-    /// Returns its bucket and key for display.
+    /// Returns its bucket and key for display, and its version if it has one.
     pub(crate) fn name(&self) -> String {
-        format!("{}/{}", self.bucket, self.key.escape_debug())
+        name(&self.bucket, &self.key, self.version.map(|version| version.0))
     }
 }
 
@@ -288,6 +318,7 @@ impl ObjectEntry {
 pub(crate) mod tests {
     use keyhole_core::body::MultipartEtag;
     use keyhole_core::head::{ChecksumAlgorithm, ChecksumType, Checksums, Head, UserMetadata};
+    use keyhole_log::{BucketLock, DefaultRetention, Retention, RetentionMode, RetentionPeriod};
     use keyhole_node::transfer::PartDescription;
 
     use super::super::plain::encode;
@@ -339,6 +370,8 @@ pub(crate) mod tests {
             time_ms: 1_700_000_000_123,
             etag,
             tags,
+            version: None,
+            lock: Lock::default(),
             head: head.unwrap(),
             parts,
         }
@@ -376,7 +409,19 @@ pub(crate) mod tests {
             tags: Tags::default().to_bytes().into(),
             ..BucketSettings::default()
         };
-        for settings in [settings, BucketSettings::default()] {
+        let lock = |days| {
+            let period = RetentionPeriod::Days(days);
+            BucketLock { default: Some(DefaultRetention { mode: RetentionMode::Compliance, period }) }
+        };
+        let versioned = |versioning, lock| BucketSettings { versioning, lock, ..settings.clone() };
+        for settings in [
+            versioned(Versioning::Suspended, None),
+            versioned(Versioning::Enabled, None),
+            versioned(Versioning::Enabled, Some(BucketLock::default())),
+            versioned(Versioning::Enabled, Some(lock(30))),
+            settings.clone(),
+            BucketSettings::default(),
+        ] {
             let bucket = BucketEntry::new("b".to_owned(), 5, &settings);
             let read: BucketEntry = serde_json::from_str(&serde_json::to_string(&bucket).unwrap()).unwrap();
             assert_eq!((read.settings().unwrap(), &read), (settings, &bucket));
@@ -390,7 +435,18 @@ pub(crate) mod tests {
         for bad in [
             BucketEntry { created_ms: TIME_MAX_MS + 1, ..bucket.clone() },
             BucketEntry { policy: Base64::encode_string(&[9, 9]), ..bucket.clone() },
-            BucketEntry { lifecycle: Base64::encode_string(&[255, 255, 255]), ..bucket },
+            BucketEntry { lifecycle: Base64::encode_string(&[255, 255, 255]), ..bucket.clone() },
+            BucketEntry { object_lock: Some(ObjectLockEntry::default()), ..bucket.clone() },
+            BucketEntry {
+                versioning: Some(VersioningEntry::Suspended),
+                object_lock: Some(ObjectLockEntry::default()),
+                ..bucket.clone()
+            },
+            BucketEntry {
+                versioning: Some(VersioningEntry::Enabled),
+                object_lock: Some(ObjectLockEntry { days: Some(1), ..ObjectLockEntry::default() }),
+                ..bucket
+            },
         ] {
             assert!(bad.settings().is_err(), "{bad:?}");
         }
@@ -400,6 +456,24 @@ pub(crate) mod tests {
         };
         assert!(at(TIME_MAX_MS).is_ok());
         assert_eq!(at(TIME_MAX_MS + 1).unwrap_err(), EntryError::Time);
+    }
+
+    #[test]
+    fn version_and_lock_round_trip() {
+        let retention = Some(Retention { mode: RetentionMode::Governance, until_ms: 7 });
+        for (version, lock) in [
+            (VersionId::Null, Lock::default()),
+            (VersionId::Id([0xa1; 16]), Lock { retention, hold: false }),
+            (VersionId::Id([0xa1; 16]), Lock { retention, hold: true }),
+        ] {
+            let description = Description { version: Some(version), lock, ..description("k", &[]) };
+            let entry = ObjectEntry::new(&description, &description.head, description.size).unwrap();
+            let read: ObjectEntry = serde_json::from_str(&serde_json::to_string(&entry).unwrap()).unwrap();
+            assert_eq!(read.description().unwrap(), description);
+            assert_eq!(read.name(), format!("bucket/k (version {version})"));
+            let without = ObjectEntry { version: None, ..read }.description();
+            assert_eq!(without.is_ok(), lock.is_none(), "a lock needs a version");
+        }
     }
 
     #[test]
@@ -436,8 +510,19 @@ pub(crate) mod tests {
             Description { size: 6, ..base.clone() },
             Description { sealed: true, ..base.clone() },
             Description { head: vec![1], ..base.clone() },
+            Description { version: Some(VersionId::Id([1; 16])), ..base.clone() },
+            Description { version: Some(VersionId::Id([2; 16])), ..base.clone() },
         ];
         assert!(others.iter().all(|other| id(other) != id(&base)));
-        assert_eq!(id(&Description { tags: Tags::default(), ..base.clone() }), id(&base), "tags are not of it");
+        let ids: std::collections::HashSet<_> = others.iter().map(id).collect();
+        assert_eq!(ids.len(), others.len());
+        let lock = Lock { hold: true, ..Lock::default() };
+        for same in [
+            Description { tags: Tags::default(), ..base.clone() },
+            Description { version: Some(VersionId::Null), ..base.clone() },
+            Description { version: Some(VersionId::Null), lock, ..base.clone() },
+        ] {
+            assert_eq!(id(&same), id(&base), "tags, locks and `null` are not of it");
+        }
     }
 }

@@ -21,6 +21,9 @@ pub(crate) fn manifest_line(data: &[u8]) {
             let _ = bucket.settings();
         }
         Line::Object(object) => object_entry(object),
+        Line::Marker(marker) => {
+            let _ = (marker.check(), marker.name());
+        }
         Line::Export(_) | Line::Digest(_) | Line::Failed(_) | Line::End(_) => {}
     }
 }
@@ -29,7 +32,10 @@ pub(crate) fn manifest_line(data: &[u8]) {
 fn object_entry(object: &ObjectEntry) {
     let name = object.file.to_string();
     assert_eq!(FileName::parse(&name).as_ref(), Some(&object.file), "{name}");
-    let _ = object.description();
+    let _ = object.name();
+    let Ok(description) = object.description() else { return };
+    assert_eq!(description.version.is_some(), object.version.is_some());
+    assert_eq!(description.lock.is_none(), object.lock.is_none(), "a lock is never lost");
 }
 
 /// Reads a piece of a manifest to its end.

@@ -7,9 +7,11 @@ use serde::{Deserialize, Serialize};
 
 use super::entry::{BucketEntry, FileName, ObjectEntry, Sha256};
 use super::invalid::LineError;
+use super::versions::MarkerEntry;
 
-/// The version of the format.
-pub(crate) const VERSION: u32 = 1;
+/// The versions of the format: without and with versions of objects.
+pub(crate) const VERSION_PLAIN: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
 
 /// Limit of a line in bytes, line feed included. A plaintext object of 10,000 parts with a SHA-256
 /// each takes 1.6 MiB.
@@ -48,6 +50,8 @@ pub(crate) enum Line {
     Bucket(BucketEntry),
     /// An object.
     Object(Box<ObjectEntry>),
+    /// A delete marker.
+    Marker(MarkerEntry),
     /// The digest of an object's file, if the object's own line has none.
     Digest(FileDigest),
     /// Marks the file of such an object as invalid, because it could not be read to its end.
@@ -89,12 +93,32 @@ pub(crate) struct End {
     pub(crate) bytes: u64,
     /// Damaged objects, which the export does not contain.
     pub(crate) damaged: u64,
+    /// Delete markers.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(crate) markers: u64,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl Line {
-    /// Returns the first line of a piece.
-    pub(crate) fn first() -> Self {
-        Line::Export(Export { version: VERSION })
+    /// Returns the first line of a piece of an export of this version.
+    pub(crate) fn first(version: u32) -> Self {
+        Line::Export(Export { version })
+    }
+
+    /// Returns the first version of the format that has such a line.
+    fn version(&self) -> u32 {
+        let has_versions = match self {
+            Line::Export(Export { version }) => return *version,
+            Line::Bucket(bucket) => bucket.versioning.is_some() || bucket.object_lock.is_some(),
+            Line::Object(object) => object.version.is_some() || object.lock.is_some(),
+            Line::Marker(_) => true,
+            Line::Digest(_) | Line::Failed(_) => false,
+            Line::End(end) => end.markers > 0,
+        };
+        if has_versions { VERSION } else { VERSION_PLAIN }
     }
 
     /// Encodes the line, line feed included.
@@ -123,7 +147,7 @@ impl Line {
         }
         let whole = [said, b"}"].concat();
         match serde_json::from_slice(&whole)? {
-            Line::Export(Export { version }) if version != VERSION => {
+            Line::Export(Export { version }) if !(VERSION_PLAIN..=VERSION).contains(&version) => {
                 Err(LineError::Version { found: version, expected: VERSION })
             }
             line => Ok(line),
@@ -154,11 +178,13 @@ pub(crate) struct Lines<R> {
     input: R,
     line: Vec<u8>,
     number: u64,
+    /// The version that the piece declares, once its first line was read.
+    version: Option<u32>,
 }
 
 impl<R: BufRead> Lines<R> {
     pub(crate) fn new(input: R) -> Self {
-        Lines { input, line: Vec::new(), number: 0 }
+        Lines { input, line: Vec::new(), number: 0, version: None }
     }
 
     /// Reads the next line.
@@ -177,10 +203,22 @@ impl<R: BufRead> Lines<R> {
                 _ => ManifestItem::Torn,
             });
         };
-        Ok(match Line::decode(line) {
+        let decoded = Line::decode(line).and_then(|line| self.admit(line));
+        Ok(match decoded {
             Ok(line) => ManifestItem::Line(line),
             Err(what) => ManifestItem::Bad(format!("line {number}: {what}")),
         })
+    }
+
+    /// Refuses a line that the declared version does not have.
+    fn admit(&mut self, line: Line) -> Result<Line, LineError> {
+        if let Line::Export(Export { version }) = line {
+            self.version = Some(version);
+        }
+        match (line.version(), self.version) {
+            (found, Some(expected)) if found > expected => Err(LineError::NewerContent { found, expected }),
+            _ => Ok(line),
+        }
     }
 
     /// Skips the rest of a line; returns whether it had an end.
@@ -200,8 +238,46 @@ impl<R: BufRead> Lines<R> {
 
 #[cfg(test)]
 mod tests {
+    use keyhole_log::{
+        BucketLock, BucketSettings, DefaultRetention, Lock, Retention, RetentionMode, RetentionPeriod, VersionId,
+        Versioning,
+    };
+    use keyhole_node::transfer::Description;
+
     use super::super::entry::tests::description;
+    use super::super::versions::Version;
     use super::*;
+
+    fn first_line() -> Line {
+        Line::first(VERSION_PLAIN)
+    }
+
+    /// Returns lines that only version 2 has.
+    fn versioned_lines() -> Vec<Line> {
+        let default = DefaultRetention { mode: RetentionMode::Governance, period: RetentionPeriod::Years(2) };
+        let lock = Some(BucketLock { default: Some(default) });
+        let settings = BucketSettings { versioning: Versioning::Enabled, lock, ..BucketSettings::default() };
+        let suspended = BucketSettings { versioning: Versioning::Suspended, ..BucketSettings::default() };
+        let retention = Some(Retention { mode: RetentionMode::Compliance, until_ms: 9 });
+        let id = VersionId::Id([0xab; 16]);
+        let lock = Lock { retention, hold: true };
+        let of_id = Description { version: Some(id), lock, ..description("k", &[]) };
+        let of_null = Description { version: Some(VersionId::Null), ..description("k", &[5 << 20, 1]) };
+        let object = |of: &Description| Line::Object(Box::new(ObjectEntry::new(of, &of.head, of.size).unwrap()));
+        vec![
+            Line::Bucket(BucketEntry::new("bucket".to_owned(), 1, &settings)),
+            object(&of_null),
+            object(&of_id),
+            Line::Marker(MarkerEntry {
+                bucket: "bucket".to_owned(),
+                key: "k".to_owned(),
+                version: Version(VersionId::Id([7; 16])),
+                modified_ms: 8,
+            }),
+            Line::Bucket(BucketEntry::new("suspended".to_owned(), 1, &suspended)),
+            Line::End(End { buckets: 2, objects: 2, bytes: 3, damaged: 0, markers: 1 }),
+        ]
+    }
 
     fn lines() -> Vec<Line> {
         let entry = |key: &str, sizes: &[u64]| {
@@ -211,13 +287,13 @@ mod tests {
         let whole = entry("a \"key\"\n", &[]);
         let sha256 = Sha256([5; 32]);
         vec![
-            Line::first(),
+            first_line(),
             Line::Bucket(BucketEntry::new("bucket".to_owned(), 1, &Default::default())),
             Line::Object(Box::new(ObjectEntry { sha256: Some(sha256), ..whole.clone() })),
             Line::Object(Box::new(entry("parts", &[5 << 20, 7]))),
             Line::Digest(FileDigest { file: whole.file, sha256 }),
             Line::Failed(Failed { file: whole.file, what: "a block that does not verify".to_owned() }),
-            Line::End(End { buckets: 1, objects: 2, bytes: 3, damaged: 5 }),
+            Line::End(End { buckets: 1, objects: 2, bytes: 3, damaged: 5, markers: 0 }),
         ]
     }
 
@@ -263,19 +339,51 @@ mod tests {
 
     #[test]
     fn line_length_is_bounded() {
-        let first = Line::first().encode();
+        let first = first_line().encode();
         let long = |len: usize| [&first[..], &vec![b'x'; len], b"\n", &first].concat();
-        assert_eq!(read(&long(LINE_MAX - 1)), (vec![Line::first(); 2], 1, false));
-        assert_eq!(read(&long(LINE_MAX)), (vec![Line::first(); 2], 1, false));
-        assert_eq!(read(&long(3 * LINE_MAX)), (vec![Line::first(); 2], 1, false));
-        assert_eq!(read(&long(LINE_MAX)[..first.len() + LINE_MAX]), (vec![Line::first()], 0, true));
+        assert_eq!(read(&long(LINE_MAX - 1)), (vec![first_line(); 2], 1, false));
+        assert_eq!(read(&long(LINE_MAX)), (vec![first_line(); 2], 1, false));
+        assert_eq!(read(&long(3 * LINE_MAX)), (vec![first_line(); 2], 1, false));
+        assert_eq!(read(&long(LINE_MAX)[..first.len() + LINE_MAX]), (vec![first_line()], 0, true));
     }
 
     #[test]
     fn other_version_is_rejected() {
-        let other = Line::Export(Export { version: VERSION + 1 }).encode();
-        let said = Line::decode(other.strip_suffix(b"\n").unwrap()).unwrap_err().to_string();
-        assert!(said.contains("version 2") && said.contains("version 1"), "{said}");
+        for other in [0, VERSION + 1] {
+            let line = Line::first(other).encode();
+            let said = Line::decode(line.strip_suffix(b"\n").unwrap()).unwrap_err().to_string();
+            assert!(said.contains(&format!("version {other}")) && said.contains("versions 1 to 2"), "{said}");
+        }
+    }
+
+    #[test]
+    fn lines_of_version_2_round_trip() {
+        let lines = [vec![Line::first(VERSION)], lines()[1..].to_vec(), versioned_lines()].concat();
+        let bytes: Vec<u8> = lines.iter().flat_map(Line::encode).collect();
+        assert_eq!(read(&bytes), (lines, 0, false));
+    }
+
+    #[test]
+    fn version_1_has_no_versions() {
+        for line in versioned_lines() {
+            let piece = [first_line().encode(), line.encode()].concat();
+            assert_eq!(read(&piece), (vec![first_line()], 1, false), "{line:?}");
+            assert_eq!(read(&line.encode()), (vec![line], 0, false), "its first line may be damaged");
+        }
+    }
+
+    #[test]
+    fn marker_with_contents_is_rejected() {
+        let marker = r#"{"line":"marker","bucket":"b","key":"k","version":"null","modified_ms":1"#;
+        let decode = |said: &str| {
+            let line = format!("{said},\"check\":\"{}\"}}", check(said.as_bytes()));
+            Line::decode(line.as_bytes())
+        };
+        assert!(matches!(decode(marker), Ok(Line::Marker(_))));
+        for more in [r#""size":5"#, r#""file":"objects/x""#, r#""lock":{"hold":true}"#] {
+            let said = decode(&format!("{marker},{more}")).unwrap_err().to_string();
+            assert!(said.contains("unknown field"), "{said}");
+        }
     }
 
     #[test]

@@ -4,11 +4,12 @@
 //! Messages are JSON. The bytes of an object's file are sent in data frames, followed by an end
 //! frame with the outcome.
 //!
-//! - **Export**: the node sends each bucket, followed by its objects, as an export describes them.
+//! - **Export**: the node sends each bucket, followed by its objects, or by its versions and delete
+//!   markers, as an export describes them.
 //!   For each object the other side answers whether it wants the bytes, and the node sends them
 //!   only then; meanwhile the described version stays readable.
-//! - **Import**: the other side offers a bucket or an object, and the node answers whether it wants
-//!   it. Then the bytes follow, and their end states whether they are valid. Only then does the
+//! - **Import**: the other side offers a bucket, an object or a delete marker, and the node answers
+//!   whether it wants it. Then the bytes follow, and their end states whether they are valid. Only then does the
 //!   object appear. Its outcome is reported later, while other objects are in flight, so that they
 //!   share syncs.
 
@@ -18,8 +19,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::entry::{BucketEntry, ObjectEntry};
-use super::manifest::LINE_MAX;
+use super::manifest::{LINE_MAX, VERSION_PLAIN};
 use super::settings::SettingsChoice;
+use super::versions::MarkerEntry;
 use crate::control::{DamageReply, Scope};
 
 /// Timeout for the other side to send or receive: its own peer may be a pipe to another machine.
@@ -75,24 +77,29 @@ pub(crate) fn parse_frame_head(head: [u8; FRAME_HEAD]) -> io::Result<(FrameKind,
 #[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
 #[serde(tag = "gives", rename_all = "kebab-case")]
 pub(crate) enum ExportMessage {
-    /// The first message: the store's identity.
+    /// The first message: the store's identity, and the version of the export.
     Store {
         id: String,
+        #[serde(default = "version_plain")]
+        version: u32,
     },
     Bucket(BucketEntry),
     Object(Box<ObjectEntry>),
+    Marker(MarkerEntry),
     /// An object whose record is damaged and cannot be described.
     Damaged(DamageReply),
     /// The end of the export.
     End {
         uploads: u64,
-        /// Noncurrent versions and delete markers, which are not exported.
-        versions: u64,
     },
     /// The export is aborted.
     Failed {
         message: String,
     },
+}
+
+fn version_plain() -> u32 {
+    VERSION_PLAIN
 }
 
 /// The answer to a described object.
@@ -139,6 +146,8 @@ pub(crate) enum ImportOffer {
     },
     /// An object, with the `number` that later messages refer to.
     Object { entry: Box<ObjectEntry>, number: u64, existing: Existing },
+    /// A delete marker, with a `number` like that of an object. If it is wanted, no bytes follow.
+    Marker { entry: MarkerEntry, number: u64, existing: Existing },
     /// The end of the import.
     End {},
 }
@@ -155,6 +164,11 @@ pub(crate) enum ImportOutcome {
     Narrowed {},
     /// Reply to an offer: something else exists and stays.
     Other {},
+    /// Reply to an offer: the store has newer versions of the name, which stay.
+    Behind {},
+    /// Reply to an offer: the bucket exists and lacks the versioning or the object lock that the
+    /// export's objects need.
+    Unversioned {},
     /// Reply to an offer: it cannot be imported.
     Refused { message: String },
     /// An object was stored durably.

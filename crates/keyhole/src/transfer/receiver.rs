@@ -3,16 +3,18 @@
 use std::collections::HashSet;
 use std::io;
 
-use keyhole_log::{BucketSettings, Condition, Disk, Error, ListObjects, Log, Object};
+use keyhole_log::{BucketSettings, Condition, Disk, Error, ListObjects, Log, Versioning};
 use keyhole_node::Services;
 use keyhole_node::transfer::{Description, Import, ImportError, ImportSource};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
-use super::entry::{BucketEntry, ObjectEntry, identity};
+use super::entry::{BucketEntry, ObjectEntry};
+use super::history::{self, History, Offered};
 use super::peer::Peer;
 use super::protocol::{Existing, FileEnd, FrameKind, ImportOffer, ImportOutcome, STORING_MAX, out_of_turn};
-use super::settings::SettingsChoice;
+use super::settings::{SettingsChoice, before_objects};
+use super::versions::MarkerEntry;
 use crate::control::{CHANGE_AGAIN, CHANGE_PATIENCE};
 use crate::env::System;
 
@@ -22,17 +24,58 @@ struct Outcome {
     result: Result<(), Error>,
 }
 
+/// The objects that are being stored.
+struct Storing<'p> {
+    peer: &'p Peer,
+    tasks: JoinSet<Outcome>,
+    /// The versions of the name that was offered last.
+    history: History,
+}
+
+impl Storing<'_> {
+    /// Reports the outcome of one object.
+    async fn report(&mut self, outcome: Result<Outcome, tokio::task::JoinError>) -> io::Result<()> {
+        let Outcome { number, result } = outcome.map_err(io::Error::other)?;
+        self.history.end(number, result.is_ok());
+        let taken = match result {
+            Ok(()) => ImportOutcome::Stored { number },
+            Err(Error::ConditionFailed | Error::NoSuchKey | Error::Conflict) => {
+                ImportOutcome::NotStored { number, message: "the key was written concurrently".to_owned() }
+            }
+            Err(error) => ImportOutcome::NotStored { number, message: error.to_string() },
+        };
+        self.peer.send(&taken).await
+    }
+
+    /// Waits for all objects and reports their outcomes.
+    async fn settle(&mut self) -> io::Result<()> {
+        while let Some(outcome) = self.tasks.join_next().await {
+            self.report(outcome).await?;
+        }
+        Ok(())
+    }
+
+    /// Turns to a name, once all its earlier versions are stored.
+    async fn turn_to(&mut self, bucket: &str, key: &str) -> io::Result<()> {
+        while self.history.turn_to(bucket, key).is_some() {
+            let Some(outcome) = self.tasks.join_next().await else { return Ok(()) };
+            self.report(outcome).await?;
+        }
+        Ok(())
+    }
+}
+
 /// Receives offers until the end of the import.
 pub(crate) async fn receive<D: Disk>(log: &Log<D>, peer: &Peer) -> io::Result<()> {
-    let mut storing: JoinSet<Outcome> = JoinSet::new();
+    let mut storing = Storing { peer, tasks: JoinSet::new(), history: History::default() };
     // The buckets that this import has made.
     let mut made = HashSet::new();
     loop {
-        let is_full = storing.len() >= STORING_MAX;
+        let is_full = storing.tasks.len() >= STORING_MAX;
         tokio::select! {
             biased;
-            Some(outcome) = storing.join_next() => {
-                report(peer, outcome).await?;
+            Some(outcome) = storing.tasks.join_next() => {
+                storing.report(outcome).await?;
                 continue;
             }
             readable = peer.readable(), if !is_full => readable?,
@@ -40,34 +83,21 @@ pub(crate) async fn receive<D: Disk>(log: &Log<D>, peer: &Peer) -> io::Result<()
         match peer.message::<ImportOffer>().await? {
             ImportOffer::Bucket { bucket, is_last, existing, settings } => {
                 // Pending objects first: the bucket's settings, such as a quota, could reject them.
-                while let Some(outcome) = storing.join_next().await {
-                    report(peer, outcome).await?;
-                }
+                storing.settle().await?;
                 let step = SettingsStep { is_last, existing, settings };
                 peer.send(&receive_bucket(log, &bucket, step, &mut made).await).await?;
             }
             ImportOffer::Object { entry, number, existing } => {
-                receive_object(log, peer, &entry, number, existing, &mut storing).await?;
+                receive_object(log, &entry, number, existing, &mut storing).await?;
+            }
+            ImportOffer::Marker { entry, number, existing } => {
+                receive_marker(log, entry, number, existing, &mut storing).await?;
             }
             ImportOffer::End {} => break,
         }
     }
-    while let Some(outcome) = storing.join_next().await {
-        report(peer, outcome).await?;
-    }
+    storing.settle().await?;
     peer.send(&ImportOutcome::End {}).await
-}
-
-async fn report(peer: &Peer, outcome: Result<Outcome, tokio::task::JoinError>) -> io::Result<()> {
-    let Outcome { number, result } = outcome.map_err(io::Error::other)?;
-    let taken = match result {
-        Ok(()) => ImportOutcome::Stored { number },
-        Err(Error::ConditionFailed | Error::NoSuchKey | Error::Conflict) => {
-            ImportOutcome::NotStored { number, message: "the key was written concurrently".to_owned() }
-        }
-        Err(error) => ImportOutcome::NotStored { number, message: error.to_string() },
-    };
-    peer.send(&taken).await
 }
 
 /// How the settings of a bucket are restored.
@@ -80,7 +110,7 @@ struct SettingsStep {
 }
 
 /// Restores a bucket: first everything but its quota, which the objects may exceed, and the quota
-/// once they exist. Adds the bucket to `made` if it did not exist.
+/// once they exist. Rules of expiry could add delete markers between versions, so they come last, too. Adds the bucket to `made` if it did not exist.
 async fn receive_bucket<D: Disk>(
     log: &Log<D>,
     bucket: &BucketEntry,
@@ -98,6 +128,9 @@ async fn receive_bucket<D: Disk>(
     let begun = Instant::now();
     loop {
         let result = async {
+            if full.lock.is_some() {
+                start_lock_clock(log).await?;
+            }
             if log.create_bucket(&bucket.bucket, bucket.created_ms).await? {
                 made.insert(bucket.bucket.clone());
             }
@@ -117,6 +150,9 @@ async fn receive_bucket<D: Disk>(
             }
             Ok(()) => return ImportOutcome::Wanted {},
             Err(Unchanged::Equal) => return ImportOutcome::Equal {},
+            Err(Unchanged::Other) if lacks_versioning(log, &bucket.bucket, &full) => {
+                return ImportOutcome::Unversioned {};
+            }
             Err(Unchanged::Other) => return ImportOutcome::Other {},
             Err(Unchanged::Log(Error::Conflict)) if begun.elapsed() < CHANGE_PATIENCE => sleep(CHANGE_AGAIN).await,
             Err(Unchanged::Log(error)) => return refused(error.to_string()),
@@ -124,9 +160,27 @@ async fn receive_bucket<D: Disk>(
     }
 }
 
+/// Starts the lock clock at the wall clock, durably, as a node does before the first bucket gets
+/// object lock: otherwise the next start could start it at another time.
+async fn start_lock_clock<D: Disk>(log: &Log<D>) -> Result<(), Error> {
+    let store = log.store();
+    if store.lock_clock_ms() == 0 {
+        store.advance_lock_clock(System.now_ms());
+        log.save_lock_clock().await?;
+    }
+    Ok(())
+}
+
 fn is_empty<D: Disk>(log: &Log<D>, bucket: &str) -> bool {
     let first = ListObjects { limit: 1, ..ListObjects::default() };
     log.list_objects(bucket, &first).is_ok_and(|listing| listing.entries.is_empty())
+}
+
+/// Returns whether the versions of a bucket with the settings `full` cannot be stored in this bucket.
+fn lacks_versioning<D: Disk>(log: &Log<D>, bucket: &str, full: &BucketSettings) -> bool {
+    let Some((versioning, lock)) = log.bucket_versioning(bucket) else { return false };
+    let lacks = full.versioning != Versioning::Off && versioning == Versioning::Off;
+    lacks || (full.lock.is_some() && lock.is_none())
 }
 
 /// Returns whether the bucket lacks settings of the export that need consent.
@@ -171,14 +225,14 @@ fn settle(
     step: SettingsStep,
 ) -> Result<(), Unchanged> {
     let wanted = step.settings.wanted(full, settings);
-    let has_quota = step.is_last || step.settings == SettingsChoice::Safe;
-    let next = if has_quota { wanted.clone() } else { BucketSettings { quota: None, ..wanted.clone() } };
+    let is_all = step.is_last || step.settings == SettingsChoice::Safe;
+    let next = if is_all { wanted.clone() } else { before_objects(&wanted) };
     if *settings == next {
         return Err(Unchanged::Equal);
     }
-    // An interrupted import leaves a bucket that lacks only its quota. A complete one may be over
-    // its quota and still lack objects.
-    let unbounded = BucketSettings { quota: None, ..full.clone() };
+    // An interrupted import leaves a bucket that lacks only the last settings. A complete one may be
+    // over its quota and still lack objects.
+    let unbounded = before_objects(full);
     let is_ours = match origin {
         Origin::ThisImport => true,
         Origin::SameTimeEmpty if *settings == BucketSettings::default() => true,
@@ -197,13 +251,17 @@ fn settle(
 
 async fn receive_object<D: Disk>(
     log: &Log<D>,
-    peer: &Peer,
     entry: &ObjectEntry,
     number: u64,
     existing: Existing,
-    storing: &mut JoinSet<Outcome>,
+    storing: &mut Storing<'_>,
 ) -> io::Result<()> {
-    let (description, condition) = match decide(log, entry, existing).await {
+    let peer = storing.peer;
+    let version = entry.version.map(|version| version.0);
+    if version.is_some() {
+        storing.turn_to(&entry.bucket, &entry.key).await?;
+    }
+    let (description, condition) = match decide(log, entry, existing, &mut storing.history).await {
         Ok(decided) => decided,
         Err(taken) => return peer.send(&taken).await,
     };
@@ -218,10 +276,14 @@ async fn receive_object<D: Disk>(
         received => received,
     };
     let end = frames.end().await;
+    let is_damaged = matches!(end, Ok(FileEnd::Failed { .. }));
     match (received, end) {
         (Ok(received), Ok(FileEnd::Whole)) => {
             let log = log.clone();
-            storing.spawn_local(async move { Outcome { number, result: received.commit(&log).await } });
+            storing.tasks.spawn_local(async move { Outcome { number, result: received.commit(&log).await } });
+            if let Some(version) = version {
+                storing.history.begin(number, version);
+            }
             Ok(())
         }
         (Ok(received), Ok(FileEnd::Failed { what })) => {
@@ -236,9 +298,39 @@ async fn receive_object<D: Disk>(
         // A wrong digest of the file is the more specific reason.
         (Err(ImportError::Refused(_)), Ok(FileEnd::Failed { what: message }))
         | (Err(ImportError::Refused(message)), Ok(FileEnd::Whole)) => {
+            if version.is_some() && !is_damaged {
+                storing.history.set_gap();
+            }
             peer.send(&ImportOutcome::NotStored { number, message }).await
         }
     }
+}
+
+async fn receive_marker<D: Disk>(
+    log: &Log<D>,
+    entry: MarkerEntry,
+    number: u64,
+    existing: Existing,
+    storing: &mut Storing<'_>,
+) -> io::Result<()> {
+    let peer = storing.peer;
+    if let Err(error) = entry.check() {
+        return peer.send(&ImportOutcome::Refused { message: error.to_string() }).await;
+    }
+    storing.turn_to(&entry.bucket, &entry.key).await?;
+    let version = entry.version.0;
+    if let Err(taken) = history::decide(log, Offered::Marker(&entry), version, existing, &mut storing.history).await {
+        return peer.send(&taken).await;
+    }
+    peer.send(&ImportOutcome::Wanted {}).await?;
+    let log = log.clone();
+    let commit = async move {
+        let MarkerEntry { bucket, key, modified_ms, .. } = &entry;
+        Outcome { number, result: log.import_marker(bucket, key, version, *modified_ms).await }
+    };
+    storing.tasks.spawn_local(commit);
+    storing.history.begin(number, version);
+    Ok(())
 }
 
 /// Decides whether an object is wanted, and the condition of its commit.
@@ -246,11 +338,19 @@ async fn decide<D: Disk>(
     log: &Log<D>,
     entry: &ObjectEntry,
     existing: Existing,
+    history: &mut History,
 ) -> Result<(Description, Condition), ImportOutcome> {
     let description = entry.description().map_err(|error| ImportOutcome::Refused { message: error.to_string() })?;
+    if let Some(version) = description.version {
+        let offered = Offered::Object(entry, &description);
+        let condition = history::decide(log, offered, version, existing, history).await?;
+        return Ok((description, condition));
+    }
     let condition = match log.object(&entry.bucket, &entry.key).await {
         Ok(None) => Condition::IfAbsent,
-        Ok(Some(object)) if is_equal(&object, entry) => return Err(ImportOutcome::Equal {}),
+        Ok(Some(object)) if history::has_contents(&object, entry) && history::has_tags(&object, entry) => {
+            return Err(ImportOutcome::Equal {});
+        }
         Ok(Some(object)) if existing == Existing::Replace => Condition::IfSame(object.seq),
         // Replacing unreadable objects may be the purpose of the import.
         Err(Error::Damaged(_)) if existing == Existing::Replace => Condition::None,
@@ -258,13 +358,6 @@ async fn decide<D: Disk>(
         Err(error) => return Err(ImportOutcome::Refused { message: error.to_string() }),
     };
     Ok((description, condition))
-}
-
-/// Returns whether an object is the version that an entry describes, with the same tags.
-fn is_equal(object: &Object, entry: &ObjectEntry) -> bool {
-    let Ok(description) = Description::of(&entry.bucket, &entry.key, object) else { return false };
-    let tags = description.tags.iter().map(|(key, value)| (key.to_owned(), value.to_owned()));
-    identity(&description, &object.head) == entry.file.id && tags.eq(entry.tags.iter().cloned())
 }
 
 /// The bytes of a file, from frames.

@@ -1,7 +1,7 @@
 //! Which settings of a bucket an import applies: an export may come from elsewhere, so settings that
 //! widen rights, delete data or bound a bucket need the operator's consent.
 
-use keyhole_log::{BucketSettings, Versioning};
+use keyhole_log::{BucketLock, BucketSettings, Versioning};
 use keyhole_node::{OwnPolicy, SseC};
 use serde::{Deserialize, Serialize};
 
@@ -25,10 +25,39 @@ impl SettingsChoice {
             SettingsChoice::All if full.versioning == Versioning::Off => {
                 BucketSettings { versioning: current.versioning, lock: current.lock, ..full.clone() }
             }
+            // Object lock stays, and with it versioning.
+            SettingsChoice::All if full.lock.is_none() && current.lock.is_some() => {
+                BucketSettings { versioning: current.versioning, lock: current.lock, ..full.clone() }
+            }
             SettingsChoice::All => full.clone(),
-            SettingsChoice::Safe => narrowed(full, current),
+            SettingsChoice::Safe => protected(full, &narrowed(full, current)),
         }
     }
+}
+
+/// Returns those of the settings `full` that a bucket gets before its objects: the objects may exceed
+/// its quota, and an object that expires gets a delete marker, so that the next version would not
+/// follow it.
+pub(super) fn before_objects(full: &BucketSettings) -> BucketSettings {
+    let unbounded = BucketSettings { quota: None, ..full.clone() };
+    if full.versioning == Versioning::Off {
+        return unbounded;
+    }
+    BucketSettings { expire_ms: None, lifecycle: Vec::new().into(), ..unbounded }
+}
+
+/// Adds to `current` the versioning and the object lock of `full`, which protect data.
+fn protected(full: &BucketSettings, current: &BucketSettings) -> BucketSettings {
+    let versioning = match (current.versioning, full.versioning) {
+        (Versioning::Off, versioning) => versioning,
+        (Versioning::Suspended, Versioning::Enabled) => Versioning::Enabled,
+        (versioning, _) => versioning,
+    };
+    let lock = match (current.lock, full.lock) {
+        (Some(own), Some(wanted)) => Some(BucketLock { default: own.default.or(wanted.default) }),
+        (own, wanted) => own.or(wanted),
+    };
+    BucketSettings { versioning, lock, ..current.clone() }
 }
 
 /// Adds to `current` those settings of `full` that narrow what clients may do.
@@ -63,10 +92,59 @@ pub(crate) fn left_out(full: &BucketSettings) -> Vec<&'static str> {
 
 #[cfg(test)]
 mod tests {
+    use keyhole_log::{DefaultRetention, RetentionMode, RetentionPeriod};
+
     use super::*;
 
     fn settings(own: &OwnPolicy) -> BucketSettings {
         BucketSettings { policy: own.encode(), ..BucketSettings::default() }
+    }
+
+    #[test]
+    fn versioning_and_object_lock_are_only_added() {
+        let with = |versioning, lock| BucketSettings { versioning, lock, ..BucketSettings::default() };
+        let default = |days| {
+            let period = RetentionPeriod::Days(days);
+            Some(BucketLock { default: Some(DefaultRetention { mode: RetentionMode::Governance, period }) })
+        };
+        let off = with(Versioning::Off, None);
+        let enabled = with(Versioning::Enabled, None);
+        let suspended = with(Versioning::Suspended, None);
+        let bare = with(Versioning::Enabled, Some(BucketLock::default()));
+        let locked = with(Versioning::Enabled, default(1));
+        let other = with(Versioning::Enabled, default(2));
+        for (current, full, safe, all) in [
+            (&off, &off, &off, &off),
+            (&off, &enabled, &enabled, &enabled),
+            (&off, &suspended, &suspended, &suspended),
+            (&off, &locked, &locked, &locked),
+            (&suspended, &off, &suspended, &suspended),
+            (&suspended, &enabled, &enabled, &enabled),
+            (&enabled, &suspended, &enabled, &suspended),
+            (&enabled, &bare, &bare, &bare),
+            (&bare, &locked, &locked, &locked),
+            (&locked, &bare, &locked, &bare),
+            (&locked, &other, &locked, &other),
+            (&locked, &off, &locked, &locked),
+            (&locked, &suspended, &locked, &locked),
+        ] {
+            assert_eq!(&SettingsChoice::Safe.wanted(full, current), safe, "{current:?} {full:?}");
+            assert_eq!(&SettingsChoice::All.wanted(full, current), all, "{current:?} {full:?}");
+        }
+        assert!(left_out(&locked).is_empty());
+    }
+
+    #[test]
+    fn settings_that_delete_versions_come_after_them() {
+        let full = BucketSettings {
+            quota: Some(1),
+            expire_ms: Some(2),
+            lifecycle: vec![1, 0].into(),
+            ..BucketSettings::default()
+        };
+        assert_eq!(before_objects(&full), BucketSettings { quota: None, ..full.clone() });
+        let versioned = BucketSettings { versioning: Versioning::Enabled, ..BucketSettings::default() };
+        assert_eq!(before_objects(&BucketSettings { versioning: Versioning::Enabled, ..full }), versioned);
     }
 
     #[test]

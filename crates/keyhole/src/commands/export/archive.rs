@@ -11,18 +11,21 @@ use tar::{Builder, EntryType, Header};
 use super::sink::{FileBytes, FileFailure, Sink};
 use crate::commands::{CommandError, Result};
 use crate::transfer::entry::{BucketEntry, ObjectEntry};
-use crate::transfer::manifest::{End, Failed, FileDigest, Line, piece};
+use crate::transfer::manifest::{End, Failed, FileDigest, Line, VERSION_PLAIN, piece};
+use crate::transfer::versions::MarkerEntry;
 
 /// Limit of a collected file's length in bytes.
 const SHORT_MAX: u64 = 64 << 10;
 
-/// Limits of collected files, and of their bytes.
+/// Limits of collected files and delete markers, and of the bytes of the files.
 const GATHERED_MAX: usize = 256;
 const GATHERED_BYTES_MAX: usize = 1 << 20;
 
 /// Writes the stream.
 pub(super) struct Archive<W: Write> {
     builder: Builder<W>,
+    /// The version of the export.
+    version: u32,
     /// Pieces of the manifest written so far.
     pieces: u64,
     /// Lines of the next piece.
@@ -30,16 +33,26 @@ pub(super) struct Archive<W: Write> {
     /// Files that follow the next piece.
     files: Vec<(ObjectEntry, Vec<u8>)>,
     gathered: usize,
+    /// Delete markers in the next piece.
+    markers: usize,
 }
 
 impl<W: Write> Archive<W> {
     pub(super) fn new(output: W) -> Self {
-        Archive { builder: Builder::new(output), pieces: 0, lines: Vec::new(), files: Vec::new(), gathered: 0 }
+        Archive {
+            builder: Builder::new(output),
+            version: VERSION_PLAIN,
+            pieces: 0,
+            lines: Vec::new(),
+            files: Vec::new(),
+            gathered: 0,
+            markers: 0,
+        }
     }
 
     fn line(&mut self, line: &Line) {
         if self.lines.is_empty() {
-            self.lines = Line::first().encode();
+            self.lines = Line::first(self.version).encode();
         }
         self.lines.extend_from_slice(&line.encode());
     }
@@ -56,7 +69,14 @@ impl<W: Write> Archive<W> {
             self.file(&entry.file.to_string(), entry.modified_ms, entry.length, &bytes[..])?;
         }
         self.gathered = 0;
+        self.markers = 0;
         Ok(())
+    }
+
+    /// Writes the next piece if it is long enough.
+    fn flush_if_full(&mut self) -> Result<()> {
+        let is_full = self.files.len() + self.markers >= GATHERED_MAX || self.gathered >= GATHERED_BYTES_MAX;
+        if is_full { self.flush() } else { Ok(()) }
     }
 
     fn file(&mut self, path: &str, modified_ms: u64, len: u64, bytes: impl Read) -> Result<()> {
@@ -81,7 +101,8 @@ fn failed(error: io::Error) -> CommandError {
 }
 
 impl<W: Write> Sink for Archive<W> {
-    fn begin(&mut self, _store: &str) -> Result<()> {
+    fn begin(&mut self, _store: &str, version: u32) -> Result<()> {
+        self.version = version;
         Ok(())
     }
 
@@ -92,6 +113,12 @@ impl<W: Write> Sink for Archive<W> {
         }
         self.line(&Line::Bucket(bucket.clone()));
         Ok(())
+    }
+
+    fn marker(&mut self, marker: &MarkerEntry) -> Result<()> {
+        self.line(&Line::Marker(marker.clone()));
+        self.markers += 1;
+        self.flush_if_full()
     }
 
     fn has(&mut self, _entry: &ObjectEntry) -> Result<bool> {
@@ -133,9 +160,7 @@ impl<W: Write> Sink for Archive<W> {
         self.line(&Line::Object(Box::new(entry.clone())));
         self.gathered += content.len();
         self.files.push((entry, content));
-        if self.files.len() >= GATHERED_MAX || self.gathered >= GATHERED_BYTES_MAX {
-            self.flush()?;
-        }
+        self.flush_if_full()?;
         Ok(None)
     }
 

@@ -19,8 +19,9 @@ use super::sink::{FileBytes, FileFailure, Sink};
 use crate::commands::{CommandError, Result};
 use crate::control::Scope;
 use crate::transfer::entry::{BucketEntry, FileName, OBJECTS, ObjectEntry, Sha256};
-use crate::transfer::manifest::{End, Line, Lines, MANIFEST, ManifestItem, VERSION, piece};
+use crate::transfer::manifest::{End, Line, Lines, MANIFEST, ManifestItem, VERSION, VERSION_PLAIN, piece};
 use crate::transfer::tree::{Tree, is_journal, journal, manifests};
+use crate::transfer::versions::MarkerEntry;
 
 /// The name of the state file, which identifies the directory's export.
 const STATE: &str = "keyhole-export.json";
@@ -37,7 +38,8 @@ const BATCH_MAX: usize = 256;
 const BATCH_BYTES_MAX: u64 = 64 << 20;
 const BATCH_PERIOD: Duration = Duration::from_secs(1);
 
-/// The content of the state file. A directory holds one export.
+/// The content of the state file. A directory holds one export. The version is the highest that a run
+/// has written.
 #[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
 struct ExportState {
     version: u32,
@@ -50,8 +52,11 @@ pub(super) struct Directory {
     path: PathBuf,
     tree: Tree,
     scope: Scope,
-    /// Excludes other runs.
-    lock: Option<File>,
+    /// The version of this run.
+    version: u32,
+    /// The state files that exclude other runs: that of earlier runs, and this run's if it has
+    /// raised the version.
+    locks: Vec<File>,
     /// Files completed by earlier runs.
     known: HashMap<FileName, (Sha256, u64)>,
     /// Files of this run.
@@ -75,7 +80,7 @@ enum ClaimError {
     Io(#[from] io::Error),
     #[error("another export is writing to it")]
     InUse,
-    #[error("it has an export of version {0}, but this program writes {version}", version = VERSION)]
+    #[error("it has an export of version {0}, but this program writes versions 1 to {version}", version = VERSION)]
     Version(u32),
     #[error("it has an export of another store")]
     OtherStore,
@@ -102,7 +107,8 @@ impl Directory {
             path: path.to_owned(),
             tree,
             scope: scope.clone(),
-            lock: None,
+            version: VERSION_PLAIN,
+            locks: Vec::new(),
             known: HashMap::new(),
             named: HashSet::new(),
             made: HashSet::new(),
@@ -120,30 +126,45 @@ impl Directory {
 
     /// Claims the directory for this run: an existing export must have the same store and scope.
     fn claim(&mut self, store: &str) -> std::result::Result<(), ClaimError> {
-        let state = ExportState { version: VERSION, store: store.to_owned(), scope: self.scope.clone() };
+        let state = ExportState { version: self.version, store: store.to_owned(), scope: self.scope.clone() };
         if self.tree.file_len(STATE).is_none() {
-            let new = format!("{STATE}.{NEW}");
-            let mut file = self.tree.create_file(&new)?;
-            file.write_all(&serde_json::to_vec(&state).map_err(io::Error::from)?)?;
-            file.sync_all()?;
+            let (_, new) = self.write_state(&state)?;
             self.tree.rename(&new, STATE)?;
         }
         let file = self.tree.open_file(STATE)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(fs::TryLockError::WouldBlock) => return Err(ClaimError::InUse),
-            Err(fs::TryLockError::Error(error)) => return Err(error.into()),
-        }
+        lock(&file)?;
         let mut text = String::new();
         (&file).take(STATE_MAX).read_to_string(&mut text)?;
-        self.lock = Some(file);
-        match serde_json::from_str::<ExportState>(&text) {
-            Ok(found) if found == state => Ok(()),
-            Ok(found) if found.version != VERSION => Err(ClaimError::Version(found.version)),
-            Ok(found) if found.store != state.store => Err(ClaimError::OtherStore),
-            Ok(_) => Err(ClaimError::OtherScope),
-            Err(_) => Err(ClaimError::Unreadable),
+        self.locks.push(file);
+        let Ok(found) = serde_json::from_str::<ExportState>(&text) else { return Err(ClaimError::Unreadable) };
+        if !(VERSION_PLAIN..=VERSION).contains(&found.version) {
+            return Err(ClaimError::Version(found.version));
         }
+        if found.store != state.store {
+            return Err(ClaimError::OtherStore);
+        }
+        if found.scope != state.scope {
+            return Err(ClaimError::OtherScope);
+        }
+        if found.version < state.version {
+            // Older programs must not write to it from now on. The new file is locked before it has
+            // its name, so that it never admits another run.
+            let (file, new) = self.write_state(&state)?;
+            lock(&file)?;
+            self.tree.rename(&new, STATE)?;
+            self.sync()?;
+            self.locks.push(file);
+        }
+        Ok(())
+    }
+
+    /// Writes a state file under a temporary name, and returns it and the name.
+    fn write_state(&self, state: &ExportState) -> io::Result<(File, String)> {
+        let new = format!("{STATE}.{NEW}");
+        let mut file = self.tree.create_file(&new)?;
+        file.write_all(&serde_json::to_vec(state).map_err(io::Error::from)?)?;
+        file.sync_all()?;
+        Ok((file, new))
     }
 
     /// Loads the results of earlier runs. Files with unreadable lines are exported again.
@@ -168,7 +189,7 @@ impl Directory {
         self.tree.make_directory(OBJECTS)?;
         let name = journal(number);
         let mut file = BufWriter::new(self.tree.create_file(&name)?);
-        file.write_all(&Line::first().encode())?;
+        file.write_all(&Line::first(self.version).encode())?;
         self.journal = Some((name, file));
         Ok(())
     }
@@ -233,6 +254,12 @@ impl Directory {
         Ok(digest)
     }
 
+    /// Flushes lines that have no files in the batch.
+    fn flush_if_long(&mut self) -> Result<()> {
+        let is_long = self.lines.len() > 1 << 20;
+        if is_long { self.flush().map_err(|error| self.failed(error)) } else { Ok(()) }
+    }
+
     /// Replaces the manifest with the journal, and removes unlisted files.
     fn conclude(&mut self) -> io::Result<()> {
         self.flush()?;
@@ -270,8 +297,18 @@ impl Directory {
     }
 }
 
+/// Locks a state file.
+fn lock(file: &File) -> std::result::Result<(), ClaimError> {
+    match file.try_lock() {
+        Ok(()) => Ok(()),
+        Err(fs::TryLockError::WouldBlock) => Err(ClaimError::InUse),
+        Err(fs::TryLockError::Error(error)) => Err(error.into()),
+    }
+}
+
 impl Sink for Directory {
-    fn begin(&mut self, store: &str) -> Result<()> {
+    fn begin(&mut self, store: &str, version: u32) -> Result<()> {
+        self.version = version;
         self.claim(store).map_err(|error| match error {
             ClaimError::Io(error) => self.failed(error),
             why => {
@@ -286,6 +323,11 @@ impl Sink for Directory {
         Ok(())
     }
 
+    fn marker(&mut self, marker: &MarkerEntry) -> Result<()> {
+        self.line(&Line::Marker(marker.clone()));
+        self.flush_if_long()
+    }
+
     fn has(&mut self, entry: &ObjectEntry) -> Result<bool> {
         let Some((sha256, length)) = self.known.get(&entry.file) else { return Ok(false) };
         if *length != entry.length || self.tree.file_len(&entry.file.to_string()) != Some(*length) {
@@ -293,9 +335,7 @@ impl Sink for Directory {
         }
         self.named.insert(entry.file);
         self.line(&Line::Object(Box::new(ObjectEntry { sha256: Some(*sha256), ..entry.clone() })));
-        if self.lines.len() > 1 << 20 {
-            self.flush().map_err(|error| self.failed(error))?;
-        }
+        self.flush_if_long()?;
         Ok(true)
     }
 

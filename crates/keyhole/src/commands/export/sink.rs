@@ -9,13 +9,15 @@ use crate::transfer::channel::Piece;
 use crate::transfer::entry::{BucketEntry, ObjectEntry, Sha256, finish};
 use crate::transfer::manifest::End;
 use crate::transfer::protocol::FileEnd;
+use crate::transfer::versions::MarkerEntry;
 use crate::transfer::{Channel, TransferError};
 
 /// The destination of an export.
 pub(super) trait Sink {
-    /// Begins an export from this store. Called first.
-    fn begin(&mut self, store: &str) -> Result<()>;
+    /// Begins an export of this version from this store. Called first.
+    fn begin(&mut self, store: &str, version: u32) -> Result<()>;
     fn bucket(&mut self, bucket: &BucketEntry) -> Result<()>;
+    fn marker(&mut self, marker: &MarkerEntry) -> Result<()>;
     /// Returns whether the file of this object already exists.
     fn has(&mut self, entry: &ObjectEntry) -> Result<bool>;
     /// Writes an object, reading `bytes` to their end. Returns the error of the bytes, if any; the

@@ -15,6 +15,8 @@ use serde_json::Value;
 
 use crate::operate::{exits_with, json};
 
+mod versions;
+
 const ALL: &str = "ETag,Checksum,ObjectParts,StorageClass,ObjectSize";
 
 fn text(path: &Path) -> &str {
@@ -1005,8 +1007,18 @@ fn invalid_import_frames_are_refused() {
         format!(r#"{{"offers":"object","entry":{entry},"number":1,"existing":"fail"}}"#)
     };
     a.make_bucket("bucket");
+    let marker = |bucket: &str, key: &str, time: &str| {
+        let entry = format!(r#""bucket":"{bucket}","key":"{key}","version":"null","modified_ms":{time}"#);
+        format!(r#"{{"offers":"marker","entry":{{{entry}}},"number":1,"existing":"fail"}}"#)
+    };
     let refused = [
         bucket.to_owned(),
+        bucket.replace("\"created_ms\"", "\"object_lock\":{},\"created_ms\"").replace("../up", "bucket2"),
+        object("lock", "{\"hold\":true}"),
+        marker("..", "k", "1"),
+        marker("bucket", "", "1"),
+        marker("bucket", "k", "253402300800000"),
+        marker("missing", "k", "1"),
         object("key", "\"\""),
         object("bucket", "\"../x\""),
         object("size", "2"),

@@ -294,18 +294,20 @@ mod tests {
     use crate::transfer::entry::BucketEntry;
 
     #[derive(Default)]
-    struct Damages(Vec<String>);
+    struct Damages(Vec<String>, Vec<String>);
 
     impl Handler for Damages {
         fn bucket(&mut self, _: BucketEntry) -> Result<()> {
             Ok(())
         }
 
-        fn marker(&mut self, _: MarkerEntry) -> Result<()> {
+        fn marker(&mut self, entry: MarkerEntry) -> Result<()> {
+            self.1.push(entry.key);
             Ok(())
         }
 
-        fn wants(&mut self, _: &ObjectEntry) -> Result<bool> {
+        fn wants(&mut self, entry: &ObjectEntry) -> Result<bool> {
+            self.1.push(entry.key.clone());
             Ok(false)
         }
 
@@ -363,6 +365,79 @@ mod tests {
         for (kind, name) in [(EntryType::Directory, "objects/"), (EntryType::Regular, "./objects//ab/./x")] {
             assert!(damages(kind, name, b"").is_empty(), "{name}");
         }
+    }
+
+    fn object(key: &str, number: u8, sha256: Option<Sha256>) -> ObjectEntry {
+        let id = [number; 32];
+        let etag = "0".repeat(32);
+        let text = format!(
+            r#"{{"bucket":"b","key":"{key}","file":"{}","length":1,"sealed":false,"size":1,"modified_ms":1,"etag":"{etag}","plain":{{}}}}"#,
+            FileName { id, sealed: false }
+        );
+        ObjectEntry { sha256, ..serde_json::from_str(&text).unwrap() }
+    }
+
+    fn marker(key: &str) -> Line {
+        let text = format!(r#"{{"bucket":"b","key":"{key}","version":"null","modified_ms":1}}"#);
+        Line::Marker(serde_json::from_str(&text).unwrap())
+    }
+
+    /// Reads a stream of these files: pieces of the manifest, and objects.
+    fn read(files: &[(String, Vec<u8>)]) -> (Result<()>, Damages) {
+        let mut archive = tar::Builder::new(Vec::new());
+        for (path, content) in files {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(content.len() as u64);
+            header.set_path(path).unwrap();
+            header.set_cksum();
+            archive.append(&header, &content[..]).unwrap();
+        }
+        let stream = archive.into_inner().unwrap();
+        let mut handler = Damages::default();
+        let result = Stream::new(&mut handler).read(Box::new(io::Cursor::new(stream)));
+        (result, handler)
+    }
+
+    fn piece(number: u64, lines: &[Line]) -> (String, Vec<u8>) {
+        let lines = std::iter::once(&Line::first(2)).chain(lines).flat_map(Line::encode).collect();
+        (crate::transfer::manifest::piece(number), lines)
+    }
+
+    #[test]
+    fn markers_follow_the_files_described_before_them() {
+        let sha256 = Sha256([0; 32]);
+        let entries = [object("a", 1, Some(sha256)), object("c", 2, None), object("e", 3, Some(sha256))];
+        let line = |at: usize| Line::Object(Box::new(entries[at].clone()));
+        let file = |at: usize| (entries[at].file.to_string(), vec![1]);
+        let digest = Line::Digest(FileDigest { file: entries[1].file, sha256 });
+        let (result, handler) = read(&[
+            piece(1, &[marker("_"), line(0), marker("b"), line(1)]),
+            file(0),
+            file(1),
+            piece(2, &[digest, marker("d"), line(2), marker("f")]),
+            file(2),
+            piece(3, &[marker("g")]),
+        ]);
+        result.unwrap();
+        assert_eq!((handler.1.concat(), &handler.0[..]), ("_abcdefg".to_owned(), &[][..]));
+        // Without its file, an object is reported, and the markers are delivered.
+        let (result, handler) = read(&[piece(1, &[line(0), marker("b"), line(2), marker("f")])]);
+        result.unwrap();
+        assert_eq!((handler.1.concat(), handler.0.len()), ("bf".to_owned(), 2));
+    }
+
+    #[test]
+    fn items_ahead_of_their_data_are_bounded() {
+        let ahead = |markers: usize| {
+            let lines = [vec![Line::Object(Box::new(object("a", 1, None)))], vec![marker("b"); markers]].concat();
+            read(&[piece(1, &lines)])
+        };
+        let (result, handler) = ahead(AHEAD_MAX - 1);
+        assert!(result.is_ok() && handler.1.len() == AHEAD_MAX - 1);
+        let (result, _) = ahead(AHEAD_MAX);
+        assert!(result.unwrap_err().to_string().contains("unpack the stream"));
+        let (result, handler) = read(&[piece(1, &vec![marker("b"); 2 * AHEAD_MAX])]);
+        assert!(result.is_ok() && handler.1.len() == 2 * AHEAD_MAX, "markers alone wait for nothing");
     }
 
     #[test]

@@ -179,3 +179,75 @@ impl<'h> TreeReader<'h> {
         self.handler.done(entry, verdict)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::transfer::entry::BucketEntry;
+    use crate::transfer::manifest::MANIFEST;
+    use crate::transfer::tree::journal;
+    use crate::transfer::versions::MarkerEntry;
+
+    #[derive(Default)]
+    struct Markers(Vec<String>, Vec<String>);
+
+    impl Handler for Markers {
+        fn bucket(&mut self, _: BucketEntry) -> Result<()> {
+            Ok(())
+        }
+
+        fn marker(&mut self, entry: MarkerEntry) -> Result<()> {
+            self.0.push(format!("{}{}", entry.key, &String::from(entry.version)[..1]));
+            Ok(())
+        }
+
+        fn wants(&mut self, _: &ObjectEntry) -> Result<bool> {
+            Ok(false)
+        }
+
+        fn data(&mut self, _: &[u8]) -> Result<()> {
+            Ok(())
+        }
+
+        fn done(&mut self, _: &ObjectEntry, _: Verdict) -> Result<()> {
+            Ok(())
+        }
+
+        fn damaged(&mut self, what: &str) {
+            self.1.push(what.to_owned());
+        }
+
+        fn is_in_scope(&self, _: &ObjectEntry) -> bool {
+            true
+        }
+
+        fn end(&mut self, _: &End) {}
+    }
+
+    /// The versions of a key are of one run, the latest that has the key.
+    #[test]
+    fn versions_of_a_key_are_read_from_one_journal() {
+        let top = tempfile::tempdir().unwrap();
+        fs::create_dir(top.path().join(MANIFEST)).unwrap();
+        let write = |run: u64, version: u32, names: &str| {
+            let bucket = r#"{"bucket":"b","created_ms":1,"versioning":"Enabled"}"#;
+            let mut lines = vec![Line::first(version), Line::Bucket(serde_json::from_str(bucket).unwrap())];
+            for name in names.split_terminator(' ') {
+                let (key, number) = name.split_at(1);
+                let version = number.repeat(32);
+                let entry = format!(r#"{{"bucket":"b","key":"{key}","version":"{version}","modified_ms":1}}"#);
+                lines.push(Line::Marker(serde_json::from_str(&entry).unwrap()));
+            }
+            fs::write(top.path().join(journal(run)), lines.iter().flat_map(Line::encode).collect::<Vec<_>>()).unwrap();
+        };
+        write(1, 2, "a1 a2 a3 k1 k2 z1 z2");
+        write(2, 2, "a1 a3 k1");
+        let tree = Tree::open(top.path()).unwrap();
+        let mut handler = Markers::default();
+        TreeReader::new(top.path().to_owned(), tree, &mut handler).read().unwrap();
+        assert_eq!(handler.0.join(" "), "a1 a3 k1 z1 z2");
+        assert!(handler.1.is_empty(), "{:?}", handler.1);
+    }
+}

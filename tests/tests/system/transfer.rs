@@ -311,8 +311,12 @@ fn import_stream(data: &Path, stream: &[u8], more: &[&str]) -> (Option<i32>, Str
     (output.status.code(), text(&output.stdout), text(&output.stderr))
 }
 
+fn launch() -> Launch {
+    Launch::default().with_credential().arg("--threads=2")
+}
+
 fn node() -> Node {
-    Launch::default().with_credential().arg("--threads=2").start()
+    launch().start()
 }
 
 /// Creates an empty store without a running node.

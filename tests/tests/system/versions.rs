@@ -81,7 +81,7 @@ fn vault() -> Node {
 }
 
 /// Compiles the library that sets the wall clock ahead of nodes.
-fn clock_library(directory: &std::path::Path) -> std::path::PathBuf {
+pub(crate) fn clock_library(directory: &std::path::Path) -> std::path::PathBuf {
     let library = directory.join("clock.so");
     let mut compile = Command::new("cc");
     compile.args(["-shared", "-fPIC", "-o"]).arg(&library).arg(top().join("tests/tools/clock.c"));

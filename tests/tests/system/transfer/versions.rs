@@ -14,10 +14,11 @@ use keyhole_tests::{CustomerKey, Node, Request, Response};
 use serde_json::Value;
 
 use super::{
-    Object, PART, assert_same, assert_same_stream, import_stream, kill_after, node, spawn, stopped_node, stream, text,
-    upload_in_parts,
+    Object, PART, assert_same, assert_same_stream, import_stream, kill_after, launch, node, spawn, stopped_node,
+    stream, text, upload_in_parts,
 };
 use crate::operate::exits_with;
+use crate::versions::clock_library;
 
 /// The stream that the release before versions wrote, of a store with three objects.
 const VERSION_1: &[u8] = include_bytes!("version-1.tar");
@@ -443,15 +444,15 @@ fn damaged_versions_are_left_out_by_name() {
 #[test]
 fn versioning_enabled_during_export_fails_it() {
     let a = node();
-    for bucket in ["a", "b"] {
+    for bucket in ["first", "second"] {
         a.make_bucket(bucket);
         a.send(&Request::new("PUT", &format!("/{bucket}/1")).body(bytes(1, 10 << 20))).expect(200);
     }
     let locking = "<ObjectLockConfiguration><ObjectLockEnabled>Enabled</ObjectLockEnabled></ObjectLockConfiguration>";
     let changes: [(&str, &dyn Fn()); 3] = [
-        ("b", &|| set_versioning(&a, "b", "Enabled")),
-        ("a", &|| set_versioning(&a, "a", "Enabled")),
-        ("a", &|| drop(a.send(&document("PUT", "/a", locking).query("object-lock", "")).expect(200))),
+        ("second", &|| set_versioning(&a, "second", "Enabled")),
+        ("first", &|| set_versioning(&a, "first", "Enabled")),
+        ("first", &|| drop(a.send(&document("PUT", "/first", locking).query("object-lock", "")).expect(200))),
     ];
     for (bucket, change) in changes {
         let mut export = Command::new(binary());
@@ -492,6 +493,71 @@ fn filtered_export_has_the_versions_of_one_prefix() {
     assert_same_stream(&b, &c);
     let list = b.send(&Request::new("GET", "/history").query("versions", "")).expect(200).text();
     assert!(!list.contains("gone") && list.contains("only a marker"), "{list}");
+}
+
+/// A `null` version that is locked stays; one that is not locked is replaced if the operator says so.
+#[test]
+fn locked_null_version_is_not_replaced() {
+    let fill = |body: &str| {
+        let node = node();
+        node.make_bucket("late");
+        let version = put(&node, "late", "o", None, body.into(), &[]);
+        set_versioning(&node, "late", "Enabled");
+        let lock = "<ObjectLockConfiguration><ObjectLockEnabled>Enabled</ObjectLockEnabled></ObjectLockConfiguration>";
+        node.send(&document("PUT", "/late", lock).query("object-lock", "")).expect(200);
+        (node, version)
+    };
+    let (a, _) = fill("theirs");
+    let (b, own) = fill("own");
+    b.send(&hold(&own, "ON")).expect(200);
+    let piped = stream(a.data(), &[]);
+    for (existing, line) in [
+        ("fail", "kept: late/o (version null) exists with different contents"),
+        ("replace", "not stored: late/o (version null): the version is locked"),
+    ] {
+        let (code, _, stderr) = import_stream(b.data(), &piped, &["--existing", existing]);
+        assert!(code == Some(1) && stderr.contains(line), "{stderr}");
+        assert_eq!(b.send(&own.request("GET")).expect(200).body, b"own");
+    }
+    b.send(&hold(&own, "OFF")).expect(200);
+    let (code, _, stderr) = import_stream(b.data(), &piped, &["--existing", "skip"]);
+    assert_eq!((code, b.send(&own.request("GET")).expect(200).body), (Some(0), b"own".to_vec()), "{stderr}");
+    let (code, _, stderr) = import_stream(b.data(), &piped, &["--existing", "replace"]);
+    assert_eq!((code, b.send(&own.request("GET")).expect(200).body), (Some(0), b"theirs".to_vec()), "{stderr}");
+    // Below a newer version it cannot be replaced, since the new one would be on top.
+    let (c, own) = fill("own");
+    put(&c, "late", "o", None, b"newer".to_vec(), &[]);
+    let (code, _, stderr) = import_stream(c.data(), &piped, &["--existing", "replace"]);
+    let line = "not stored: late/o (version null): the store has newer versions of the key";
+    assert!(code == Some(1) && stderr.contains(line), "{stderr}");
+    assert_eq!(c.send(&own.request("GET")).expect(200).body, b"own");
+}
+
+/// A restart after an import cannot end a retention with a wall clock that is ahead.
+#[test]
+fn import_of_locks_starts_the_lock_clock() {
+    let a = node();
+    a.send(&Request::new("PUT", "/vault").header("x-amz-bucket-object-lock-enabled", "true")).expect(200);
+    let version = put(&a, "vault", "o", None, bytes(1, 100), &[]);
+    a.send(&retention(&version, "COMPLIANCE", &in_days(30))).expect(200);
+    let mut b = stopped_node();
+    let (code, _, stderr) = import_stream(b.data(), &stream(a.data(), &[]), &[]);
+    assert_eq!(code, Some(0), "{stderr}");
+    let directory = tempfile::tempdir().unwrap();
+    let library = clock_library(directory.path());
+    let ahead = (3650 * 24 * 60 * 60).to_string();
+    b.set_launch(launch().env("LD_PRELOAD", &library).env("CLOCK_AHEAD_S", ahead));
+    b.start();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !b.log().contains("the wall clock leapt ahead") {
+        assert!(Instant::now() < deadline, "{}", b.log());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    b.kill();
+    b.set_launch(launch());
+    b.start();
+    let refused = b.send(&version.request("DELETE"));
+    assert!(refused.status == 403 && refused.text().contains("object lock"), "{}", refused.text());
 }
 
 /// Writes a line with its check value.
@@ -615,6 +681,10 @@ fn version_1_stream_is_read_and_written_as_before() {
     exits_with(0, &["verify", text(&export)]);
     let state = fs::read_to_string(export.join("keyhole-export.json")).unwrap();
     assert!(state.contains("\"version\":2"), "{state}");
+    fs::write(export.join("keyhole-export.json"), state.replace("\"version\":2", "\"version\":3")).unwrap();
+    let (_, stderr) = exits_with(1, &["export", text(a.data()), text(&export)]);
+    assert!(stderr.contains("has an export of version 3, but this program writes versions 1 to 2"), "{stderr}");
+    fs::write(export.join("keyhole-export.json"), state).unwrap();
     assert!(stream(a.data(), &["--bucket", "second"]).starts_with(&VERSION_1[..100]));
     let second = stream(a.data(), &["--bucket", "second"]);
     assert!(String::from_utf8_lossy(&second).contains(r#"{"line":"export","version":1,"#));

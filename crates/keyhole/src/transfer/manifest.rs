@@ -403,7 +403,8 @@ mod tests {
         for seed in [1, 2, 3, u64::from_le_bytes(seed)] {
             println!("seed {seed}");
             let mut random = fastrand::Rng::with_seed(seed);
-            let written = lines();
+            let mut written = [lines(), versioned_lines()].concat();
+            written[0] = Line::first(VERSION);
             let whole: Vec<u8> = written.iter().flat_map(Line::encode).collect();
             for _ in 0..2000 {
                 let mut bytes = whole.clone();

@@ -110,7 +110,8 @@ struct SettingsStep {
 }
 
 /// Restores a bucket: first everything but its quota, which the objects may exceed, and the quota
-/// once they exist. Rules of expiry could add delete markers between versions, so they come last, too. Adds the bucket to `made` if it did not exist.
+/// once they exist. Rules of expiry could add delete markers between versions, so they come last,
+/// too. Adds the bucket to `made` if it did not exist.
 async fn receive_bucket<D: Disk>(
     log: &Log<D>,
     bucket: &BucketEntry,

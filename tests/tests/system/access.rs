@@ -22,7 +22,8 @@ fn signer(shown: &[u8]) -> Signer {
     Signer { access_key: text("access_key"), secret_key: text("secret_key"), region: "us-east-1".to_owned() }
 }
 
-fn with_grants(node: &Node, grants: &[&str]) -> Signer {
+/// Adds an access key with these grants.
+pub(crate) fn with_grants(node: &Node, grants: &[&str]) -> Signer {
     add(node, &grants.iter().flat_map(|grant| ["--grant", grant]).collect::<Vec<_>>())
 }
 

@@ -134,11 +134,6 @@ fn versions_survive_restarts_and_are_deleted_one_by_one() {
     check(&node);
     let shown = String::from_utf8(expect_success(&["bucket", "get", &data, "bucket"], b"")).unwrap();
     assert!(shown.contains("versioning: enabled\nobject-lock: none\n"), "{shown}");
-    // An export says what it leaves out: three noncurrent versions and the marker.
-    let to = tempfile::tempdir().unwrap();
-    let exported = expect_success(&["export", &data, to.path().join("e").to_str().unwrap()], b"");
-    let exported = String::from_utf8(exported).unwrap();
-    assert!(exported.contains("4 noncurrent versions and markers left out"), "{exported}");
     assert_error(&node.send(&request("DELETE", "/bucket")), 409, "BucketNotEmpty");
     for id in [&marker, &ids[1], &ids[0], "null"] {
         node.send(&request("DELETE", "/bucket/o").query("versionId", id)).expect(204);
@@ -295,6 +290,14 @@ fn ransomware_destroys_no_locked_version() {
         assert_eq!(reply.status, status, "{attack}: {}", reply.text());
         assert_readable(&node, attack);
     }
+    // An upload over it.
+    let upload = node.send(&request("POST", "/vault/o").query("uploads", "")).expect(200).element("UploadId").unwrap();
+    let part = put("/vault/o", "ransom").query("uploadId", &upload).query("partNumber", "1");
+    let etag = node.send(&part).expect(200).header("etag").unwrap().to_owned();
+    let part = format!("<Part><PartNumber>1</PartNumber><ETag>{etag}</ETag></Part>");
+    let document = format!("<CompleteMultipartUpload>{part}</CompleteMultipartUpload>");
+    node.send(&request("POST", "/vault/o").query("uploadId", &upload).body(document)).expect(200);
+    assert_readable(&node, "an upload in parts");
     node.kill();
     node.start();
     assert_readable(&node, "a restart");
@@ -304,7 +307,7 @@ fn ransomware_destroys_no_locked_version() {
     node.set_launch(launch().env("LD_PRELOAD", &library).env("CLOCK_AHEAD_S", ahead));
     node.start();
     wait_for_log(&node, "the wall clock leapt ahead");
-    wait_for_log(&node, "deleted expired objects and uploads objects=1");
+    wait_for_log(&node, "deleted expired objects and uploads objects=2");
     let data = node.data().to_str().unwrap().to_owned();
     let status = keyhole_tests::command::run(&["status", &data, "--json"], b"");
     assert!(String::from_utf8_lossy(&status.stdout).contains("lock-clock"), "{status:?}");
@@ -320,4 +323,90 @@ fn ransomware_destroys_no_locked_version() {
     let accepted = String::from_utf8(expect_success(&["clock", "accept", &data], b"")).unwrap();
     assert!(accepted.starts_with("the lock clock is at "), "{accepted}");
     assert_error(&node.send(&delete(&ids[0])), 403, "AccessDenied");
+}
+
+/// An attacker fills the store. Without `--ring` it refuses writes, with it unlocked objects go.
+#[test]
+fn full_store_keeps_locked_versions() {
+    const KEPT: usize = 8;
+    const LEN: usize = 1 << 20;
+    for is_ring in [false, true] {
+        let launch = launch().capacity(Some("64MiB"));
+        let node = if is_ring { launch.arg("--ring") } else { launch }.start();
+        node.make_bucket("bucket");
+        node.send(&request("PUT", "/vault").header("x-amz-bucket-object-lock-enabled", "true")).expect(200);
+        node.send(&default_retention("COMPLIANCE", 30)).expect(200);
+        let body = |n: usize| keyhole_tests::data::bytes(n as u64, LEN);
+        let key = CustomerKey::random();
+        let stored: Vec<String> = (0..KEPT)
+            .map(|n| {
+                let body = body(n);
+                let put = request("PUT", "/vault/o").header("content-md5", base64(&md5(&body))).headers(key.headers());
+                id_of(&node.send(&put.body(body)).expect(200))
+            })
+            .collect();
+        let is_accepted = |n: usize| match node.send(&request("PUT", &format!("/bucket/{n}")).body(body(n))).status {
+            200 => true,
+            507 => false,
+            other => panic!("PUT {n}: {other}"),
+        };
+        // More than twice the capacity.
+        let accepted = (0..150).take_while(|n| is_accepted(*n)).count();
+        if is_ring {
+            assert_eq!(accepted, 150, "the ring makes room");
+            assert_eq!(node.send(&request("HEAD", "/bucket/0")).status, 404, "the oldest object has gone");
+        } else {
+            assert!((20..64).contains(&accepted), "{accepted}");
+            for id in &stored {
+                let delete = request("DELETE", "/vault/o").query("versionId", id);
+                assert_error(&node.send(&delete), 403, "AccessDenied");
+            }
+        }
+        for (n, id) in stored.iter().enumerate() {
+            let get = node.send(&request("GET", "/vault/o").query("versionId", id).headers(key.headers())).expect(200);
+            assert!(get.body == body(n), "version {n}, ring {is_ring}");
+        }
+    }
+}
+
+/// In a bucket with versions and without locks, only the right `delete-version` destroys anything.
+#[test]
+fn credentials_without_delete_version_destroy_nothing() {
+    let node = launch().start();
+    node.make_bucket("bucket");
+    node.send(&versioning("Enabled")).expect(200);
+    let keys = [CustomerKey::random(), CustomerKey::random()];
+    let stored =
+        |n: usize| id_of(&node.send(&put("/bucket/o", &format!("version {n}")).headers(keys[n].headers())).expect(200));
+    let ids = [stored(0), stored(1)];
+    let thief = crate::access::with_grants(&node, &["bucket:read,write,list,delete,read-sealed,write-sealed"]);
+    let entries: String =
+        ids.iter().map(|id| format!("<Object><Key>o</Key><VersionId>{id}</VersionId></Object>")).collect();
+    let lifecycle = "<LifecycleConfiguration><Rule><Filter/><Status>Enabled</Status><NoncurrentVersionExpiration>\
+        <NoncurrentDays>1</NoncurrentDays></NoncurrentVersionExpiration></Rule></LifecycleConfiguration>";
+    let attacks = [
+        ("overwrite", put("/bucket/o", "ransom"), 200),
+        ("delete", request("DELETE", "/bucket/o"), 204),
+        ("delete of the first version", request("DELETE", "/bucket/o").query("versionId", &ids[0]), 403),
+        ("delete of the second version", request("DELETE", "/bucket/o").query("versionId", &ids[1]), 403),
+        (
+            "DeleteObjects",
+            with_document(request("POST", "/bucket").query("delete", ""), &format!("<Delete>{entries}</Delete>")),
+            200,
+        ),
+        ("suspension", versioning("Suspended"), 403),
+        ("rule of a day", with_document(request("PUT", "/bucket").query("lifecycle", ""), lifecycle), 403),
+        ("deletion of the bucket", request("DELETE", "/bucket"), 403),
+    ];
+    for (attack, attempt, status) in attacks {
+        let reply = attempt.send(node.address(), &thief);
+        assert_eq!(reply.status, status, "{attack}: {}", reply.text());
+        for (n, id) in ids.iter().enumerate() {
+            let get = request("GET", "/bucket/o").query("versionId", id).headers(keys[n].headers());
+            assert_eq!(node.send(&get).expect(200).text(), format!("version {n}"), "{attack}");
+        }
+    }
+    let cleaner = crate::access::with_grants(&node, &["bucket:delete-version"]);
+    request("DELETE", "/bucket/o").query("versionId", &ids[0]).send(node.address(), &cleaner).expect(204);
+    assert_error(&node.send(&request("GET", "/bucket/o").query("versionId", &ids[0])), 404, "NoSuchVersion");
 }

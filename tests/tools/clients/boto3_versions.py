@@ -46,6 +46,12 @@ def versions_of_object():
         Bucket=BUCKET, Key="object", CopySource={"Bucket": BUCKET, "Key": "object", "VersionId": ids[0]}
     )
     assert s3.get_object(Bucket=BUCKET, Key="object")["Body"].read() == b"one"
+    s3.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Suspended"})
+    assert s3.put_object(Bucket=BUCKET, Key="object", Body=b"suspended")["VersionId"] == "null"
+    assert len(versions(BUCKET, "object")) == 4
+    assert s3.delete_object(Bucket=BUCKET, Key="object")["VersionId"] == "null"
+    assert len(versions(BUCKET, "object")) == 3
+    s3.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Enabled"})
 
 
 @feature("SSE-C versions")

@@ -58,15 +58,20 @@ impl Index {
         let Some(home) = self.buckets.get(&bucket) else { return };
         let seq = entry.seq;
         let null = if entry.is_null() { home.null_version(key).map(|null| null.seq) } else { None };
-        self.live.add(entry.at);
-        self.newest_ms = self.newest_ms.max(entry.time_ms());
         // New references first: both may have the same body.
         self.add_refs(entry.bodies.as_slice());
         self.take_version(bucket, key, seq, true);
         if let Some(null) = null.filter(|&null| null != seq) {
             self.take_version(bucket, key, null, false);
         }
+        self.add_new_version(bucket, key, entry);
+    }
+
+    /// Adds a version that the name does not have. Its bodies are referred to already.
+    fn add_new_version(&mut self, bucket: u64, key: &str, entry: ObjectEntry) {
         let Some(home) = self.buckets.get_mut(&bucket) else { return };
+        self.live.add(entry.at);
+        self.newest_ms = self.newest_ms.max(entry.time_ms());
         home.bytes = home.bytes.wrapping_add(entry.size);
         home.charged = home.charged.wrapping_add(quota_charge(entry.size, entry.at));
         let before = home.counts();
@@ -89,6 +94,12 @@ impl Index {
                 let bodies = entry.bodies.clone();
                 home.objects.insert_at(place, key, entry);
                 self.add_refs(bodies.as_slice());
+            }
+            // Newer than all versions of its name, so none is replaced. A `null` version may have replaced
+            // another one while the checkpoint was being written, and both are in it.
+            Ok(place) if home.objects.at(place).seq < entry.seq && !entry.is_null() => {
+                self.add_refs(entry.bodies.as_slice());
+                self.add_new_version(bucket, key, entry);
             }
             _ => self.add_version(bucket, key, entry),
         }

@@ -89,10 +89,11 @@ pub(crate) fn clock_library(directory: &std::path::Path) -> std::path::PathBuf {
     library
 }
 
+/// Waits until all starts of a node have logged these words so many times.
 #[track_caller]
-fn wait_for_log(node: &Node, words: &str) {
+fn wait_for_log(node: &Node, words: &str, count: usize) {
     let deadline = Instant::now() + Duration::from_secs(60);
-    while !node.log().contains(words) {
+    while node.log().matches(words).count() < count {
         assert!(Instant::now() < deadline, "{words}: {}", node.log());
         std::thread::sleep(Duration::from_millis(20));
     }
@@ -227,7 +228,7 @@ fn noncurrent_versions_and_lone_markers_expire() {
     let ahead = (2 * DAY_S).to_string();
     node.set_launch(audited(launch().env("LD_PRELOAD", &library).env("CLOCK_AHEAD_S", ahead)));
     node.start();
-    wait_for_log(&node, "deleted expired objects and uploads objects=0 uploads=0 noncurrent=2 markers=1");
+    wait_for_log(&node, "deleted expired objects and uploads objects=0 uploads=0 noncurrent=2 markers=1", 1);
     node.kill();
     node.set_launch(launch());
     node.start();
@@ -299,15 +300,26 @@ fn ransomware_destroys_no_locked_version() {
     node.send(&request("POST", "/vault/o").query("uploadId", &upload).body(document)).expect(200);
     assert_readable(&node, "an upload in parts");
     node.kill();
+    let ahead = (3650 * DAY_S).to_string();
+    let clock = directory.path().join("ahead");
+    std::fs::write(&clock, "0").unwrap();
+    node.set_launch(launch().env("LD_PRELOAD", &library).env("CLOCK_AHEAD_FILE", &clock));
     node.start();
     assert_readable(&node, "a restart");
+    // The clock is set ten years ahead while the node runs.
+    std::fs::write(&clock, &ahead).unwrap();
+    wait_for_log(&node, "the wall clock leapt ahead", 1);
+    std::fs::write(&clock, "0").unwrap();
+    assert_readable(&node, "a leap of the clock");
+    for id in &ids {
+        assert_error(&node.send(&delete(id)), 403, "AccessDenied");
+    }
     node.kill();
-    // The clock is ten years ahead after a restart. Expiry believes it, and retention does not.
-    let ahead = (3650 * DAY_S).to_string();
+    // It is ten years ahead after a restart. Expiry believes it, and retention does not.
     node.set_launch(launch().env("LD_PRELOAD", &library).env("CLOCK_AHEAD_S", ahead));
     node.start();
-    wait_for_log(&node, "the wall clock leapt ahead");
-    wait_for_log(&node, "deleted expired objects and uploads objects=2");
+    wait_for_log(&node, "the wall clock leapt ahead", 2);
+    wait_for_log(&node, "deleted expired objects and uploads objects=2", 1);
     let data = node.data().to_str().unwrap().to_owned();
     let status = keyhole_tests::command::run(&["status", &data, "--json"], b"");
     assert!(String::from_utf8_lossy(&status.stdout).contains("lock-clock"), "{status:?}");

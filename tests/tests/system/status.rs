@@ -274,10 +274,13 @@ fn status_outputs_match_known_load() {
         let stored = (0..25u64).map(|n| 1000 * n * n + n).sum::<u64>() + 4 * 10_000 + DEFAULT_PART as u64 + 1234;
         // Each object counts 1 KiB for its record.
         let charged = stored + (25 + 4 + 1) * 1024;
-        let buckets = json!([
-            {"bucket": "another", "objects": 0, "uploads": 0, "bytes": 0, "charged": 0, "quota": null},
-            {"bucket": "bucket", "objects": 25 + 4 + 1, "uploads": 0, "bytes": stored, "charged": charged, "quota": null},
-        ]);
+        let bucket = |name: &str, objects: u64, bytes: u64, charged: u64| {
+            json!({
+                "bucket": name, "objects": objects, "noncurrent": 0, "markers": 0, "uploads": 0, "bytes": bytes,
+                "charged": charged, "quota": null,
+            })
+        };
+        let buckets = json!([bucket("another", 0, 0, 0), bucket("bucket", 25 + 4 + 1, stored, charged)]);
         assert_eq!(status["buckets"], buckets);
         assert_eq!(status["connections"]["http_accepted"], expected.total());
         let written = &status["store"]["written"];

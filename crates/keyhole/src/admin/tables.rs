@@ -137,10 +137,9 @@ fn buckets(status: &Status) -> Table {
         let quota = bucket.quota.map_or_else(Datum::dash, Datum::size);
         let used =
             bucket.quota.map_or_else(Datum::dash, |quota| Datum::new(share(bucket.charged, quota), bucket.charged));
-        let counts = [bucket.objects, bucket.noncurrent, bucket.markers].map(Datum::count);
-        Row::new(&bucket.bucket, counts.into_iter().chain([Datum::size(bucket.bytes), quota, used]))
+        Row::new(&bucket.bucket, [Datum::count(bucket.objects), Datum::size(bucket.bytes), quota, used])
     });
-    let head = ["Bucket", "Objects", "Noncurrent", "Markers", "Bytes", "Quota", "Used"];
+    let head = ["Bucket", "Objects", "Bytes", "Quota", "Used"];
     let mut table = table("Buckets", &head, rows.collect(), "No buckets yet.");
     table.wide = true;
     if status.buckets_left_out > 0 {

@@ -45,10 +45,13 @@ impl Client {
     async fn create_versioned(&mut self, bucket: &'static str) {
         let since = self.since();
         let log = self.log.clone();
+        // No two records have the same time. With the same numbers, too, after power failures that left no
+        // trace of the first ones, they would be equal.
+        let time_ms = self.world.model.borrow_mut().number();
         let answer = if bucket == VERSIONED[0] {
-            self.patiently(log.create_locked_bucket(bucket, 1, &[])).await
+            self.patiently(log.create_locked_bucket(bucket, time_ms, &[])).await
         } else {
-            self.patiently(log.create_bucket(bucket, 1)).await
+            self.patiently(log.create_bucket(bucket, time_ms)).await
         };
         self.say(|| format!("create bucket {bucket}: {answer:?}"));
         if let Some(Err(error)) = answer {
@@ -66,7 +69,8 @@ impl Client {
             settings.versioning = versioning;
             Ok::<_, Error>(())
         };
-        let answer = self.patiently(log.change_bucket(bucket, 1, change)).await;
+        let time_ms = self.world.model.borrow_mut().number();
+        let answer = self.patiently(log.change_bucket(bucket, time_ms, change)).await;
         self.say(|| format!("versioning of {bucket} = {versioning:?}: {answer:?}"));
         if let Some(Err(error)) = answer {
             let legal = matches!(error, Error::Conflict | Error::NoSuchBucket);

@@ -82,7 +82,7 @@ pub use index::IndexLimits;
 pub use index::LiveMismatch;
 pub use log::{Body, BodyWriter, ChunkTags, Expired, LastBlock, Log, OpenBlock, ScrubCursor, ScrubStep, worker};
 pub use maintain::{Maintenance, maintenance};
-pub use object::{Content, FoundVersion, Lookup, Object, PutObject, PutPart};
+pub use object::{Content, FoundVersion, Object, PutObject, PutPart};
 pub use recover::{Format, Identity, OpenOptions, Recovery, create, estimate_index, identity, open};
 #[cfg(feature = "sabotage")]
 pub use sabotage::{Sabotage, sabotage};

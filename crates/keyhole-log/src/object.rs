@@ -74,22 +74,6 @@ pub struct Object {
     pub(crate) pin: Pin,
 }
 
-/// The result of looking up an object whose record must not exceed a length.
-#[derive(Debug)]
-pub enum Lookup<T> {
-    /// There is no object of this name.
-    Absent,
-    /// The object, or what was looked up of it.
-    Found(T),
-    /// The object's record is longer than the limit.
-    Long {
-        /// Length of the record.
-        len: usize,
-        /// Plaintext bytes of the object.
-        size: u64,
-    },
-}
-
 /// The result of looking up a version.
 // An object is as large as its fields, and is moved once.
 #[allow(clippy::large_enum_variant)]

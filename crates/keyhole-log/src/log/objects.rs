@@ -1,12 +1,12 @@
 //! Object operations.
 
 use super::versions::{Decision, NewVersion};
-use super::{Body, CommitRequest, Log, body_draft, draft, within};
+use super::{CommitRequest, Log, body_draft, draft, within};
 use crate::disk::Disk;
 use crate::error::{Damage, Error, LOST_OBJECT};
 use crate::index::{Location, ObjectEntry, ObjectFacts, Outcome, Properties};
 use crate::limits::{HEAD_MAX, KEY_MAX, OBJECT_TAGS_MAX};
-use crate::object::{Content, FoundVersion, Lookup, Object, PutObject};
+use crate::object::{Content, FoundVersion, Object, PutObject};
 use crate::pin::Pin;
 use crate::read::Located;
 use crate::sabotage::{self, Sabotage};
@@ -166,43 +166,6 @@ impl<D: Disk> Log<D> {
         Ok(self.version(bucket, key, None).await?.into_object().map(|(object, _)| object))
     }
 
-    /// Returns the object of this name if its record has at most `len_max` bytes. The memory that
-    /// the object takes is proportional to them.
-    ///
-    /// # Errors
-    /// Those of [`object`](Self::object).
-    pub async fn object_within(&self, bucket: &str, key: &str, len_max: usize) -> Result<Lookup<Object>, Error> {
-        Ok(match self.find_version(bucket, key, Wanted::Current, false, len_max).await? {
-            FoundVersion::Object(object, _) => Lookup::Found(object),
-            FoundVersion::Absent | FoundVersion::Marker(_) => Lookup::Absent,
-            FoundVersion::Long { len, size } => Lookup::Long { len, size },
-        })
-    }
-
-    /// Returns the object of this name like [`object_within`](Self::object_within), with its only
-    /// body if one read returned both, as is usual for short bodies.
-    ///
-    /// # Errors
-    /// Those of [`object`](Self::object).
-    pub async fn object_with_body(
-        &self,
-        bucket: &str,
-        key: &str,
-        len_max: usize,
-    ) -> Result<Lookup<(Object, Option<Body>)>, Error> {
-        Ok(match self.find_version(bucket, key, Wanted::Current, true, len_max).await? {
-            FoundVersion::Object(object, body) => Lookup::Found((object, body)),
-            FoundVersion::Absent | FoundVersion::Marker(_) => Lookup::Absent,
-            FoundVersion::Long { len, size } => Lookup::Long { len, size },
-        })
-    }
-
-    /// Returns the length of an object's record in bytes, with that of its tags; 0 if there is no
-    /// object of this name. Answers from the index.
-    pub fn object_record_len(&self, bucket: &str, key: &str) -> usize {
-        self.version_record_len(bucket, key, None)
-    }
-
     /// Returns the length of the record of a version that is an object, of the current one if none is
     /// named, with that of its tags; 0 if there is none. Answers from the index.
     pub fn version_record_len(&self, bucket: &str, key: &str, version: Option<VersionId>) -> usize {
@@ -220,11 +183,11 @@ impl<D: Disk> Log<D> {
     /// # Errors
     /// Those of [`object`](Self::object).
     pub async fn version(&self, bucket: &str, key: &str, version: Option<VersionId>) -> Result<FoundVersion, Error> {
-        self.find_version(bucket, key, version.map_or(Wanted::Current, Wanted::Id), false, usize::MAX).await
+        self.version_within(bucket, key, version, usize::MAX).await
     }
 
     /// Returns a version like [`version`](Self::version), if its record and that of its tags have at
-    /// most `len_max` bytes.
+    /// most `len_max` bytes. The memory that an object takes is proportional to them.
     ///
     /// # Errors
     /// Those of [`object`](Self::object).
@@ -235,10 +198,11 @@ impl<D: Disk> Log<D> {
         version: Option<VersionId>,
         len_max: usize,
     ) -> Result<FoundVersion, Error> {
-        self.find_version(bucket, key, version.map_or(Wanted::Current, Wanted::Id), false, len_max).await
+        self.find_version(bucket, key, Wanted::version(version), false, len_max).await
     }
 
-    /// Returns a version like [`version_within`](Self::version_within), with the only body of an object if one read returned both.
+    /// Returns a version like [`version_within`](Self::version_within), with the only body of an object if
+    /// one read returned both, as is usual for short bodies.
     ///
     /// # Errors
     /// Those of [`object`](Self::object).
@@ -249,7 +213,7 @@ impl<D: Disk> Log<D> {
         version: Option<VersionId>,
         len_max: usize,
     ) -> Result<FoundVersion, Error> {
-        self.find_version(bucket, key, version.map_or(Wanted::Current, Wanted::Id), true, len_max).await
+        self.find_version(bucket, key, Wanted::version(version), true, len_max).await
     }
 
     pub(super) async fn find_version(
@@ -369,6 +333,13 @@ pub(super) enum Wanted {
     Current,
     Id(VersionId),
     Number(u64),
+}
+
+impl Wanted {
+    /// The version of this id, or the current one.
+    fn version(id: Option<VersionId>) -> Self {
+        id.map_or(Wanted::Current, Wanted::Id)
+    }
 }
 
 /// The result of looking up a version.

@@ -22,13 +22,6 @@ pub struct Expired<'a> {
     pub sealed: bool,
 }
 
-/// An upload that is due.
-struct DueUpload {
-    key: String,
-    id: [u8; 16],
-    sealed: bool,
-}
-
 impl<D: Disk> Log<D> {
     /// Deletes expired objects, stored longer ago than
     /// [`expire_ms`](crate::BucketSettings::expire_ms) of their bucket, and returns their number.
@@ -76,7 +69,7 @@ impl<D: Disk> Log<D> {
         for bucket in self.buckets() {
             let mut from = String::new();
             while let Some((due, next)) = self.due(&bucket.name, &from, &rules) {
-                expired += self.drop_all(due, now_ms, &mut gone).await?;
+                expired += self.drop_objects(&due, now_ms, &mut gone).await?;
                 from = next;
                 yield_once().await;
             }
@@ -114,8 +107,7 @@ impl<D: Disk> Log<D> {
         for BucketInfo { name, .. } in self.buckets() {
             let mut from = 0;
             while let Some((due, next)) = self.due_uploads(&name, from, &rules) {
-                let uploads = due.iter().map(|upload| (&*name, &*upload.key, &upload.id, upload.sealed));
-                aborted += self.abort_all(uploads, now_ms, &mut gone).await?;
+                aborted += self.drop_uploads(&due, now_ms, &mut gone).await?;
                 from = next;
                 yield_once().await;
             }
@@ -182,13 +174,13 @@ impl<D: Disk> Log<D> {
         (seen > 0).then(|| (due, format!("{}\0", home.last_key().unwrap_or_default())))
     }
 
-    /// Returns the due uploads (key and identity), like [`due`](Self::due).
+    /// Returns the due uploads, like [`due`](Self::due).
     fn due_uploads<R: Fn(&str, u64) -> bool>(
         &self,
         bucket: &str,
         from: u64,
         rules: &impl Fn(&BucketSettings) -> Option<R>,
-    ) -> Option<(Vec<DueUpload>, u64)> {
+    ) -> Option<(Vec<Due>, u64)> {
         let state = self.store().lock();
         let (_, home) = state.index.bucket(bucket)?;
         let is_due = rules(&home.settings())?;
@@ -197,94 +189,47 @@ impl<D: Disk> Log<D> {
         for (seq, upload) in home.uploads_from(from).take(EXPIRE_BATCH) {
             last = Some(seq);
             if is_due(upload.key(), upload.time_ms()) {
-                due.push(DueUpload { key: upload.key().to_owned(), id: upload.id(), sealed: upload.is_sealed() });
+                let (bucket, key) = (bucket.to_owned(), upload.key().to_owned());
+                due.push(Due { seq, bucket, key, upload: Some(upload.id()), sealed: upload.is_sealed() });
             }
         }
         last.map(|last| (due, last + 1))
     }
 
-    /// Deletes objects concurrently, so that they share batches, and returns the number deleted.
-    async fn drop_all(&self, due: Vec<Due>, now_ms: u64, gone: &mut impl FnMut(&Expired<'_>)) -> Result<u64, Error> {
-        let deletions = due.iter().map(|Due { seq, bucket, key, .. }| {
-            self.delete_current_of(bucket, key, now_ms, Condition::None, Some(*seq))
-        });
-        let mut dropped = 0;
-        let mut failed = None;
-        for (Due { bucket, key, sealed, .. }, outcome) in
-            due.iter().zip(futures_util::future::join_all(deletions).await)
-        {
-            match outcome {
-                Ok(Deletion::Removed(false)) => {}
-                Ok(Deletion::Removed(true) | Deletion::Marker(_)) => {
-                    dropped += 1;
-                    gone(&Expired { bucket, key, sealed: *sealed });
-                }
-                // The bucket is gone, or another write of the name is in flight: the
-                // object is no longer due. Or it would replace a locked version.
-                Err(Error::NoSuchBucket | Error::Conflict | Error::Locked) => {}
-                Err(error) => failed = failed.or(Some(error)),
-            }
-        }
-        failed.map_or(Ok(dropped), Err)
+    /// Deletes current objects. In a bucket with versioning, delete markers become current.
+    async fn drop_objects(&self, due: &[Due], now_ms: u64, gone: &mut impl FnMut(&Expired<'_>)) -> Result<u64, Error> {
+        drop_each(due, gone, async |due| self.drop_object(due, now_ms).await).await
     }
 
-    /// Deletes versions for good, concurrently, so that they share batches, and returns the number
-    /// deleted. Locked ones stay.
+    async fn drop_object(&self, Due { seq, bucket, key, .. }: &Due, now_ms: u64) -> Result<bool, Error> {
+        let deletion = self.delete_current_of(bucket, key, now_ms, Condition::None, Some(*seq)).await?;
+        Ok(deletion != Deletion::Removed(false))
+    }
+
+    /// Deletes versions for good. Locked ones stay.
     pub(super) async fn drop_versions(
         &self,
-        due: Vec<Due>,
+        due: &[Due],
         now_ms: u64,
         gone: &mut impl FnMut(&Expired<'_>),
     ) -> Result<u64, Error> {
-        let deletions = due.iter().map(async |Due { seq, bucket, key, .. }| {
-            let is_plain = self.bucket_versioning(bucket).is_some_and(|(state, _)| state == Versioning::Off);
+        let delete = async |due: &Due| {
+            let is_plain = self.bucket_versioning(&due.bucket).is_some_and(|(state, _)| state == Versioning::Off);
             if is_plain {
-                let deletion = self.delete_current_of(bucket, key, now_ms, Condition::None, Some(*seq)).await?;
-                return Ok(deletion != Deletion::Removed(false));
+                return self.drop_object(due, now_ms).await;
             }
-            self.delete_number(bucket, key, *seq, now_ms).await
-        });
-        let mut dropped = 0;
-        let mut failed = None;
-        for (Due { bucket, key, sealed, .. }, outcome) in
-            due.iter().zip(futures_util::future::join_all(deletions).await)
-        {
-            match outcome {
-                Ok(false) => {}
-                Ok(true) => {
-                    dropped += 1;
-                    gone(&Expired { bucket, key, sealed: *sealed });
-                }
-                // The bucket is gone, a change of the version is in flight, or it has been locked.
-                Err(Error::NoSuchBucket | Error::Conflict | Error::Locked) => {}
-                Err(error) => failed = failed.or(Some(error)),
-            }
-        }
-        failed.map_or(Ok(dropped), Err)
+            self.delete_number(&due.bucket, &due.key, due.seq, now_ms).await
+        };
+        drop_each(due, gone, delete).await
     }
 
-    /// Aborts uploads concurrently, so that they share batches, and returns the number aborted.
-    async fn abort_all<'a>(
-        &self,
-        due: impl Iterator<Item = (&'a str, &'a str, &'a [u8; 16], bool)> + Clone,
-        now_ms: u64,
-        gone: &mut impl FnMut(&Expired<'_>),
-    ) -> Result<u64, Error> {
-        let abortions = due.clone().map(|(bucket, key, id, _)| self.abort_upload(bucket, key, id, now_ms));
-        let mut aborted = 0;
-        let mut failed = None;
-        for ((bucket, key, _, sealed), outcome) in due.zip(futures_util::future::join_all(abortions).await) {
-            match outcome {
-                Ok(()) => {
-                    aborted += 1;
-                    gone(&Expired { bucket, key, sealed });
-                }
-                // The upload is gone, or its completion is in flight.
-                Err(Error::NoSuchBucket | Error::NoSuchUpload | Error::Conflict) => {}
-                Err(error) => failed = failed.or(Some(error)),
-            }
-        }
-        failed.map_or(Ok(aborted), Err)
+    /// Aborts uploads.
+    async fn drop_uploads(&self, due: &[Due], now_ms: u64, gone: &mut impl FnMut(&Expired<'_>)) -> Result<u64, Error> {
+        let abort = async |due: &Due| {
+            let Some(id) = &due.upload else { return Ok(false) };
+            self.abort_upload(&due.bucket, &due.key, id, now_ms).await.map(|()| true)
+        };
+        drop_each(due, gone, abort).await
     }
 
     /// Deletes the oldest versions and open uploads until their sizes add up to `bytes`, and returns
@@ -300,14 +245,37 @@ impl<D: Disk> Log<D> {
         let due = oldest.heap.into_iter().map(|(_, _, due)| due);
         let (uploads, objects): (Vec<Due>, Vec<Due>) = due.partition(|due| due.upload.is_some());
         for batch in uploads.chunks(EXPIRE_BATCH) {
-            let uploads =
-                batch.iter().filter_map(|due| Some((&*due.bucket, &*due.key, due.upload.as_ref()?, due.sealed)));
-            dropped += self.abort_all(uploads, 0, &mut |_| {}).await?;
+            dropped += self.drop_uploads(batch, 0, &mut |_| {}).await?;
         }
-        let mut objects = objects.into_iter().peekable();
-        while objects.peek().is_some() {
-            dropped += self.drop_versions(objects.by_ref().take(EXPIRE_BATCH).collect(), 0, &mut |_| {}).await?;
+        for batch in objects.chunks(EXPIRE_BATCH) {
+            dropped += self.drop_versions(batch, 0, &mut |_| {}).await?;
         }
         Ok(dropped)
     }
+}
+
+/// Deletes or aborts what is due, concurrently, so that the records share batches. `delete` returns
+/// whether there was anything. Returns the number of those dropped.
+async fn drop_each(
+    due: &[Due],
+    gone: &mut impl FnMut(&Expired<'_>),
+    delete: impl AsyncFn(&Due) -> Result<bool, Error>,
+) -> Result<u64, Error> {
+    let outcomes = futures_util::future::join_all(due.iter().map(|due| delete(due))).await;
+    let mut dropped = 0;
+    let mut failed = None;
+    for (Due { bucket, key, sealed, .. }, outcome) in due.iter().zip(outcomes) {
+        match outcome {
+            Ok(false) => {}
+            Ok(true) => {
+                dropped += 1;
+                gone(&Expired { bucket, key, sealed: *sealed });
+            }
+            // It or its bucket is gone, or another write that concerns it is in flight: it is no longer
+            // due. Or it has been locked, or would replace a locked version.
+            Err(Error::NoSuchBucket | Error::NoSuchUpload | Error::Conflict | Error::Locked) => {}
+            Err(error) => failed = failed.or(Some(error)),
+        }
+    }
+    failed.map_or(Ok(dropped), Err)
 }

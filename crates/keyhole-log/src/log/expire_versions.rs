@@ -120,7 +120,7 @@ impl<D: Disk> Log<D> {
             let mut from = Some(String::new());
             while let Some(key) = from {
                 let (due, next) = self.due_versions(&bucket.name, &key, &rules, &find);
-                expired += self.drop_versions(due, now_ms, &mut gone).await?;
+                expired += self.drop_versions(&due, now_ms, &mut gone).await?;
                 from = next;
                 yield_once().await;
             }

@@ -22,7 +22,7 @@ impl<P: Platform> Node<P> {
         let tags = tags.to_bytes();
         let now_ms = self.host.now_ms();
         if has_lock && self.log.bucket_versioning(bucket).is_none() {
-            self.start_lock_clock().await?;
+            self.log.start_lock_clock(now_ms).await?;
         }
         let is_new = match has_lock {
             true => self.log.create_locked_bucket(bucket, now_ms, &tags).await?,

@@ -5,14 +5,14 @@
 //!
 //! Unlike S3, GetObjectLegalHold reports `OFF` also for a version whose hold was never set.
 
-use keyhole_log::{BucketLock, BucketSettings, Lock, UploadRef, Versioning};
+use keyhole_log::{BucketLock, BucketSettings, Lock, UploadRef, VersionId, Versioning};
 use keyhole_s3::ops::{self, DigestedBody, RequestedLock};
 use keyhole_s3::{Error, ErrorCode, xml};
 
 use crate::access::Right;
 use crate::failure::Result;
 use crate::http::{Connection, Response};
-use crate::node::Node;
+use crate::node::{Document, Node};
 use crate::object_memory::FoundObject;
 use crate::platform::Platform;
 use crate::request::{ObjectName, Request};
@@ -123,17 +123,6 @@ impl<P: Platform> Node<P> {
         Ok(asks == Some(true) && request.caller.may(Right::BypassGovernance, bucket, key))
     }
 
-    /// Starts the lock clock at the wall clock, durably, before the first bucket gets object lock. So no
-    /// version is locked while a restart could start the clock at another time.
-    pub(crate) async fn start_lock_clock(&self) -> Result<()> {
-        let store = self.log.store();
-        if store.lock_clock_ms() == 0 {
-            store.advance_lock_clock(self.host.now_ms());
-            self.log.save_lock_clock().await?;
-        }
-        Ok(())
-    }
-
     /// Handles PutObjectLockConfiguration: enables object lock, for good, and sets the default
     /// retention.
     pub(crate) async fn put_object_lock(
@@ -146,7 +135,7 @@ impl<P: Platform> Node<P> {
         let (bucket, document) = self.bucket_document(connection, request).await?;
         let default = xml::parse_object_lock(&document)?.map(log_default);
         if self.versioning(bucket)? == Versioning::Enabled {
-            self.start_lock_clock().await?;
+            self.log.start_lock_clock(self.host.now_ms()).await?;
         }
         self.change_bucket(bucket, |settings: &mut BucketSettings| {
             if settings.versioning != Versioning::Enabled {
@@ -167,16 +156,38 @@ impl<P: Platform> Node<P> {
         Ok(Response::xml(200, xml::object_lock(lock.default.map(s3_default))))
     }
 
+    /// Receives the document of a request that changes the lock of a version.
+    async fn lock_document(
+        &self,
+        connection: &mut Connection<P::Stream>,
+        request: &Request<'_>,
+    ) -> Result<Document<'_>> {
+        ops::require_digest(request.head, DigestedBody::Document)?;
+        let document = self.document(connection, request).await?;
+        self.require_bucket_lock(request.bucket()?)?;
+        Ok(document)
+    }
+
+    /// Answers a request that changes the lock of a version.
+    async fn lock_changed(
+        &self,
+        request: &Request<'_>,
+        changed: std::result::Result<VersionId, keyhole_log::Error>,
+    ) -> Result<Response<'_, P>> {
+        match changed {
+            Ok(_) => Ok(Response::new(200)),
+            Err(error) => Err(self.explain_version(request, error).await),
+        }
+    }
+
     /// Handles PutObjectRetention.
     pub(crate) async fn put_retention(
         &self,
         connection: &mut Connection<P::Stream>,
         request: &Request<'_>,
     ) -> Result<Response<'_, P>> {
-        ops::require_digest(request.head, DigestedBody::Document)?;
         let (bucket, key) = request.object()?;
-        let document = self.document(connection, request).await?;
-        self.require_bucket_lock(bucket)?;
+        let document = self.lock_document(connection, request).await?;
         let retention = xml::parse_retention(&document)?;
         if let Some(retention) = &retention {
             retention.check(self.log.store().lock_clock_ms())?;
@@ -195,10 +206,8 @@ impl<P: Platform> Node<P> {
             }
             _ => {}
         }
-        match self.log.set_retention(bucket, key, version, retention, bypass, now_ms).await {
-            Ok(_) => Ok(Response::new(200)),
-            Err(error) => Err(self.explain_version(request, error).await),
-        }
+        let changed = self.log.set_retention(bucket, key, version, retention, bypass, now_ms).await;
+        self.lock_changed(request, changed).await
     }
 
     /// Handles GetObjectRetention.
@@ -216,16 +225,12 @@ impl<P: Platform> Node<P> {
         connection: &mut Connection<P::Stream>,
         request: &Request<'_>,
     ) -> Result<Response<'_, P>> {
-        ops::require_digest(request.head, DigestedBody::Document)?;
         let (bucket, key) = request.object()?;
-        let document = self.document(connection, request).await?;
-        self.require_bucket_lock(bucket)?;
+        let document = self.lock_document(connection, request).await?;
         let is_on = xml::parse_legal_hold(&document)?;
         let version = request.version().map(log_version);
-        match self.log.set_hold(bucket, key, version, is_on, self.host.now_ms()).await {
-            Ok(_) => Ok(Response::new(200)),
-            Err(error) => Err(self.explain_version(request, error).await),
-        }
+        let changed = self.log.set_hold(bucket, key, version, is_on, self.host.now_ms()).await;
+        self.lock_changed(request, changed).await
     }
 
     /// Handles GetObjectLegalHold.

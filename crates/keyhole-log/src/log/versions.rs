@@ -539,6 +539,20 @@ impl<D: Disk> Log<D> {
         self.store().lock().index.bucket(bucket).map(|(_, home)| home.versioning())
     }
 
+    /// Starts the lock clock at this time, durably, unless it has a time already. Must precede the object
+    /// lock of the first bucket: otherwise a restart could start the clock at another time.
+    ///
+    /// # Errors
+    /// Those of every write.
+    pub async fn start_lock_clock(&self, now_ms: u64) -> Result<(), Error> {
+        let store = self.store();
+        if store.lock_clock_ms() == 0 {
+            store.advance_lock_clock(now_ms);
+            self.save_lock_clock().await?;
+        }
+        Ok(())
+    }
+
     /// Makes the lock clock durable, as it is at the moment.
     ///
     /// # Errors

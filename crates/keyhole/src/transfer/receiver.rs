@@ -130,7 +130,7 @@ async fn receive_bucket<D: Disk>(
     loop {
         let result = async {
             if full.lock.is_some() {
-                start_lock_clock(log).await?;
+                log.start_lock_clock(System.now_ms()).await?;
             }
             if log.create_bucket(&bucket.bucket, bucket.created_ms).await? {
                 made.insert(bucket.bucket.clone());
@@ -159,17 +159,6 @@ async fn receive_bucket<D: Disk>(
             Err(Unchanged::Log(error)) => return refused(error.to_string()),
         }
     }
-}
-
-/// Starts the lock clock at the wall clock, durably, as a node does before the first bucket gets
-/// object lock: otherwise the next start could start it at another time.
-async fn start_lock_clock<D: Disk>(log: &Log<D>) -> Result<(), Error> {
-    let store = log.store();
-    if store.lock_clock_ms() == 0 {
-        store.advance_lock_clock(System.now_ms());
-        log.save_lock_clock().await?;
-    }
-    Ok(())
 }
 
 fn is_empty<D: Disk>(log: &Log<D>, bucket: &str) -> bool {

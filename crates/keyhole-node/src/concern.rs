@@ -22,19 +22,11 @@ impl<P: Platform> Node<P> {
     pub(crate) fn record_concern(&self, account: &Account, target: &Target, operation: &Operation) {
         use Operation as Op;
         let (Some(bucket), Some(key)) = (&target.bucket, &target.key) else { return };
-        match target.version {
-            None => self.record_if_sealed(account, bucket, key),
-            Some(version) => self.record_version_if_sealed(account, ObjectName { bucket, key }, version),
-        }
+        self.record_if_sealed(account, ObjectName { bucket, key }, target.version);
         if let Op::CopyObject(source) | Op::UploadPartCopy { source, .. } = operation {
             account.record_source(&source.bucket, &source.key);
-            match source.version {
-                None => self.record_if_sealed(account, &source.bucket, &source.key),
-                Some(version) => {
-                    let name = ObjectName { bucket: &source.bucket, key: &source.key };
-                    self.record_version_if_sealed(account, name, version);
-                }
-            }
+            let name = ObjectName { bucket: &source.bucket, key: &source.key };
+            self.record_if_sealed(account, name, source.version);
         }
         if let Op::UploadPart { upload_id, .. }
         | Op::UploadPartCopy { upload_id, .. }
@@ -47,23 +39,18 @@ impl<P: Platform> Node<P> {
         }
     }
 
-    /// Records that the request concerns sealed data if the object of this name is sealed.
-    pub(crate) fn record_if_sealed(&self, account: &Account, bucket: &str, key: &str) {
-        if !account.concerns_sealed() && self.log.is_sealed(bucket, key) {
+    /// Records that the request concerns sealed data if this version of an object, or the current one, is
+    /// sealed.
+    pub(crate) fn record_if_sealed(&self, account: &Account, name: ObjectName<'_>, version: Option<VersionId>) {
+        if !account.concerns_sealed() && self.is_sealed(name, version) {
             account.record_sealed();
         }
     }
 
-    /// Records that the request concerns sealed data if this version of an object is sealed.
-    pub(crate) fn record_version_if_sealed(&self, account: &Account, name: ObjectName<'_>, version: VersionId) {
-        if !account.concerns_sealed() && self.is_version_sealed(name, version) {
-            account.record_sealed();
-        }
-    }
-
-    /// Returns whether there is this version of an object and its head is sealed.
-    pub(crate) fn is_version_sealed(&self, name: ObjectName<'_>, version: VersionId) -> bool {
-        let info = self.log.version_info(name.bucket, name.key, Some(log_version(version)));
+    /// Returns whether there is this version of an object, or a current one, and its head is sealed.
+    pub(crate) fn is_sealed(&self, ObjectName { bucket, key }: ObjectName<'_>, version: Option<VersionId>) -> bool {
+        let Some(version) = version else { return self.log.is_sealed(bucket, key) };
+        let info = self.log.version_info(bucket, key, Some(log_version(version)));
         info.is_ok_and(|info| info.is_some_and(|info| info.sealed))
     }
 

@@ -33,7 +33,7 @@ impl<P: Platform> Node<P> {
         let bypass = self.bypasses_governance(request, name.bucket, name.key)?;
         let deleted = match request.version().filter(|version| !self.is_only_version(name.bucket, *version)) {
             None => {
-                self.record_if_sealed(request.account, name.bucket, name.key);
+                self.record_if_sealed(request.account, name, None);
                 self.delete_current(request, name, log_condition(&condition)).await?
             }
             Some(_) if condition != WriteCondition::None => return Err(condition_on_version().into()),
@@ -73,7 +73,7 @@ impl<P: Platform> Node<P> {
         bypass: bool,
     ) -> Result<Deleted> {
         let ObjectName { bucket, key } = name;
-        self.record_version_if_sealed(request.account, name, version);
+        self.record_if_sealed(request.account, name, Some(version));
         let is_versioned = self.versioning(bucket)? != Versioning::Off;
         let deleted = self.log.delete_version(bucket, key, log_version(version), self.host.now_ms(), bypass).await?;
         Ok(Deleted { version: is_versioned.then(|| version.to_string()), is_marker: deleted.was_marker })
@@ -98,9 +98,9 @@ impl<P: Platform> Node<P> {
         let deletions = delete.objects.iter().map(async |object| {
             let name = ObjectName { bucket, key: &object.key };
             let is_sealed = match named_version(object) {
-                None => self.log.is_sealed(bucket, name.key),
+                None => self.is_sealed(name, None),
                 Some(None) => false,
-                Some(Some(version)) => self.is_version_sealed(name, version),
+                Some(version) => self.is_sealed(name, version),
             };
             (is_sealed, self.delete_named(request, object).await)
         });

@@ -50,7 +50,7 @@ impl<P: Platform> Node<P> {
         let named = form.key();
         if let (Some(bucket), Ok(key)) = (target.bucket.as_deref(), &named) {
             account.record_form_key(key);
-            self.record_if_sealed(account, bucket, key);
+            self.record_if_sealed(account, ObjectName { bucket, key }, None);
         }
         let caller = self.authenticate_form(&form).inspect_err(|_| {
             if form.fields().get("x-amz-signature").is_some() {
@@ -82,7 +82,7 @@ impl<P: Platform> Node<P> {
         let stored = self.ingest(&mut file, &mut memory, plan.sealing()).await?;
         let admitted = memory.written();
         let digests = file.finish().await?;
-        self.record_if_sealed(account, bucket, &key);
+        self.record_if_sealed(account, name, None);
         let committed = self.commit(&mut plan, Ingested { stored, digests, admitted }).await?;
         let response = self.form_response(&success, &head.path, name, &committed.etag);
         let response = self.with_expiration(response, bucket, &key, committed.size, committed.time_ms);

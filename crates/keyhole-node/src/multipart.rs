@@ -260,7 +260,7 @@ impl<P: Platform> Node<P> {
             time_ms,
             condition: guarded.condition,
         };
-        self.record_if_sealed(request.account, name.bucket, name.key);
+        self.record_if_sealed(request.account, name, None);
         let stored = self.log.complete_version(complete, lock).await.map_err(|error| guarded.explain(error))?;
         let checksums = ObjectChecksums { checksums: &assembled.checksums, kind: assembled.kind, parts: etag.parts };
         let document = xml::complete_result(name.bucket, name.key, &etag.to_string(), &checksums);

@@ -47,7 +47,7 @@ impl<P: Platform> Node<P> {
         let mut plan = self.plan_write(request, name, WriteKind::Put).await?;
         let decoder = request.decoder(plan.wanted(), PUT_MAX)?;
         let body = self.receive(connection, decoder, plan.sealing()).await?;
-        self.record_if_sealed(request.account, name.bucket, name.key);
+        self.record_if_sealed(request.account, name, None);
         let committed = self.commit(&mut plan, body).await?;
         let response = committed.describe(Response::new(200), plan.customer_key.as_deref());
         Ok(self.with_expiration(response, name.bucket, name.key, committed.size, committed.time_ms))

@@ -82,6 +82,26 @@ impl<P: Platform> Node<P> {
         version: Option<VersionId>,
         object_use: ObjectUse,
     ) -> Result<FoundObject<'_>> {
+        let marked = |marker: &Marker| request.delete_marker(name, version, marker);
+        self.find_object_version(request, name, version, object_use, marked).await
+    }
+
+    /// Reads the version that a request about the properties of a version names. A delete marker has
+    /// none, also if it is the current version.
+    pub(crate) async fn find_described(&self, request: &Request<'_>) -> Result<FoundObject<'_>> {
+        let marked = |marker: &Marker| is_marker(request, marker);
+        self.find_object_version(request, request.name()?, request.version(), ObjectUse::Describe, marked).await
+    }
+
+    /// Reads a version that must be an object. `marked` returns the error for a delete marker.
+    async fn find_object_version(
+        &self,
+        request: &Request<'_>,
+        name: ObjectName<'_>,
+        version: Option<VersionId>,
+        object_use: ObjectUse,
+        marked: impl FnOnce(&Marker) -> Error,
+    ) -> Result<FoundObject<'_>> {
         match self.find_any(request, name, version.map(log_version), object_use).await? {
             Ok(found) => {
                 if found.object.sealed {
@@ -89,24 +109,8 @@ impl<P: Platform> Node<P> {
                 }
                 Ok(found)
             }
-            Err(NoObject::Marker(marker)) => Err(request.delete_marker(name, version, &marker).into()),
+            Err(NoObject::Marker(marker)) => Err(marked(&marker).into()),
             Err(NoObject::Absent) => Err(request.no_such_version(name, version).into()),
-        }
-    }
-
-    /// Reads the version that a request about the properties of a version names. A delete marker has
-    /// none, also if it is the current version.
-    pub(crate) async fn find_described(&self, request: &Request<'_>) -> Result<FoundObject<'_>> {
-        let name = request.name()?;
-        match self.find_any(request, name, request.version().map(log_version), ObjectUse::Describe).await? {
-            Ok(found) => {
-                if found.object.sealed {
-                    request.account.record_sealed();
-                }
-                Ok(found)
-            }
-            Err(NoObject::Marker(marker)) => Err(is_marker(request, &marker).into()),
-            Err(NoObject::Absent) => Err(request.no_such_version(name, request.version()).into()),
         }
     }
 

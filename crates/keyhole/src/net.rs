@@ -11,5 +11,5 @@ pub(crate) mod tls;
 pub(crate) use connection::Connection;
 pub(crate) use error::ListenError;
 pub(crate) use listener::{Accept, Listener, SharedListener, listen};
-pub(crate) use socket::{LINGER, LINGER_BYTES, Socket, discard_pending_bytes, has_pending_bytes, unsent};
+pub(crate) use socket::{LINGER, Socket, discard_rest, has_pending_bytes, unsent};
 pub(crate) use timeouts::{CONNECTIONS_MAX, ConnectionState, Connections, Supervised, in_time};

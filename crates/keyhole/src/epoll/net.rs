@@ -11,8 +11,8 @@ use tokio::net::TcpStream;
 
 use crate::buffer::Buffer;
 use crate::net::{
-    Accept, ConnectionState, Connections, LINGER, LINGER_BYTES, Listener, SharedListener, Socket, Supervised,
-    discard_pending_bytes, has_pending_bytes, in_time, unsent,
+    Accept, ConnectionState, Connections, LINGER, Listener, SharedListener, Socket, Supervised, discard_rest,
+    has_pending_bytes, in_time, unsent,
 };
 
 pub(super) struct EpollListener(SharedListener);
@@ -164,16 +164,7 @@ impl Stream for EpollStream {
 
     async fn close(&self) {
         self.0.shut_down(Shutdown::Write);
-        let discarding = async {
-            let mut left = LINGER_BYTES;
-            while left > 0 {
-                // Waits for more.
-                if !matches!(self.0.read(&mut [0]).await, Ok(1)) {
-                    return;
-                }
-                left = left.saturating_sub(1 + discard_pending_bytes(&self.0.tcp).unwrap_or(0));
-            }
-        };
+        let discarding = discard_rest(&self.0.tcp, async || self.0.read(&mut [0]).await);
         in_time(LINGER, discarding, || self.0.cut_off()).await;
     }
 

@@ -16,7 +16,7 @@ use crate::buffer::Buffer;
 /// Limits in time and bytes for draining a peer that still sends after its reply.
 pub(crate) const LINGER: Duration = Duration::from_secs(2);
 
-pub(crate) const LINGER_BYTES: usize = 64 << 20;
+const LINGER_BYTES: usize = 64 << 20;
 
 /// Bytes that are discarded at a time.
 const DISCARD_LEN: usize = 1 << 20;
@@ -57,10 +57,19 @@ pub(crate) fn has_pending_bytes(socket: &SockRef<'_>) -> bool {
     matches!(socket.recv_with_flags(&mut byte, libc::MSG_PEEK | libc::MSG_DONTWAIT), Ok(len) if len > 0)
 }
 
+/// Discards what a peer still sends, until it ends, or until `LINGER_BYTES` are reached. `receive`
+/// waits for one byte.
+pub(crate) async fn discard_rest(socket: &impl AsRawFd, mut receive: impl AsyncFnMut() -> io::Result<usize>) {
+    let mut left = LINGER_BYTES;
+    while left > 0 && matches!(receive().await, Ok(1)) {
+        left = left.saturating_sub(1 + discard_pending_bytes(socket).unwrap_or(0));
+    }
+}
+
 /// Discards the bytes that have arrived, at most `DISCARD_LEN`, and returns their count. They are
 /// not copied into memory, because the body of a refused request may be plaintext of an object that
 /// was to be encrypted.
-pub(crate) fn discard_pending_bytes(socket: &impl AsRawFd) -> io::Result<usize> {
+fn discard_pending_bytes(socket: &impl AsRawFd) -> io::Result<usize> {
     // SAFETY: with `MSG_TRUNC`, a TCP socket copies nothing, so the pointer is not used.
     let len = unsafe {
         libc::recv(socket.as_raw_fd(), std::ptr::null_mut(), DISCARD_LEN, libc::MSG_TRUNC | libc::MSG_DONTWAIT)

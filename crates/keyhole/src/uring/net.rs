@@ -13,8 +13,8 @@ use tokio_uring::net::{TcpListener, TcpStream};
 
 use crate::buffer::Buffer;
 use crate::net::{
-    Accept, ConnectionState, Connections, LINGER, LINGER_BYTES, Listener, SharedListener, Socket, Supervised,
-    discard_pending_bytes, has_pending_bytes, in_time, unsent,
+    Accept, ConnectionState, Connections, LINGER, Listener, SharedListener, Socket, Supervised, discard_rest,
+    has_pending_bytes, in_time, unsent,
 };
 
 pub(super) enum UringListener {
@@ -192,16 +192,9 @@ impl Stream for UringStream {
         if self.0.tcp.shutdown(Shutdown::Write).is_err() {
             return;
         }
-        let discarding = async {
-            let mut left = LINGER_BYTES;
-            while left > 0 {
-                // Waits for more. Timed, so that the place can be taken by another connection.
-                if !matches!(self.0.read(Vec::with_capacity(1)).await, (Ok(1), _)) {
-                    return;
-                }
-                left = left.saturating_sub(1 + discard_pending_bytes(&self.0.tcp).unwrap_or(0));
-            }
-        };
+        // Timed, so that the place can be taken by another connection.
+        let receive = async || self.0.read(Vec::with_capacity(1)).await.0;
+        let discarding = discard_rest(&self.0.tcp, receive);
         in_time(LINGER, discarding, || self.0.cut_off()).await;
     }
 

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::error::Error;
 use crate::limits::{RETENTION_DAYS_MAX, RETENTION_YEARS_MAX};
 
 /// The id of a version within its name.
@@ -145,6 +146,26 @@ impl Lock {
         self.hold || self.retention.is_some_and(retains)
     }
 
+    /// Returns this lock with another retention, if the present one admits it at this time of the lock
+    /// clock. `bypass`: a retention of mode governance admits any.
+    ///
+    /// # Errors
+    /// `InvalidRetention` if the new one ends no later than the clock; `Locked` if the present one is in
+    /// force and the new one is weaker in any respect.
+    pub fn with_retention(self, new: Option<Retention>, bypass: bool, clock_ms: u64) -> Result<Lock, Error> {
+        if new.is_some_and(|new| new.until_ms <= clock_ms) {
+            return Err(Error::InvalidRetention);
+        }
+        let admits = |old: Retention| {
+            let is_longer = new.is_some_and(|new| {
+                new.until_ms >= old.until_ms && (old.mode == RetentionMode::Governance || new.mode == old.mode)
+            });
+            is_longer || (old.mode == RetentionMode::Governance && bypass)
+        };
+        let active = self.retention.filter(|old| old.until_ms > clock_ms);
+        if active.is_none_or(admits) { Ok(Lock { retention: new, ..self }) } else { Err(Error::Locked) }
+    }
+
     /// Returns whether there is neither a retention nor a hold.
     pub fn is_none(&self) -> bool {
         *self == Lock::default()
@@ -236,6 +257,7 @@ pub struct Marker {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use RetentionMode::{Compliance, Governance};
 
     #[test]
     fn version_id_names_store_and_sequence_number() {
@@ -264,5 +286,34 @@ mod tests {
             assert_eq!([0, 1, most, most + 1].map(|n| period(n).is_valid()), [false, true, true, false]);
         }
         assert_eq!(RetentionPeriod::Years(1).ms(), RetentionPeriod::Days(366).ms());
+    }
+
+    fn retention(mode: RetentionMode, until_ms: u64) -> Option<Retention> {
+        Some(Retention { mode, until_ms })
+    }
+
+    #[test]
+    fn retention_is_only_weakened_with_bypass_and_never_in_compliance() {
+        let clock = 100;
+        let check = |old, new, bypass, admitted: bool| {
+            let old = Lock { retention: old, hold: true };
+            let result = old.with_retention(new, bypass, clock);
+            assert_eq!(result.is_ok(), admitted, "{old:?} {new:?} {bypass}");
+            if let Ok(lock) = result {
+                assert_eq!(lock, Lock { retention: new, hold: true });
+            }
+        };
+        for bypass in [false, true] {
+            check(None, retention(Governance, 101), bypass, true);
+            check(None, retention(Governance, 100), bypass, false);
+            check(retention(Compliance, 100), None, bypass, true);
+            check(retention(Compliance, 101), None, bypass, false);
+            check(retention(Compliance, 110), retention(Compliance, 110), bypass, true);
+            check(retention(Compliance, 110), retention(Compliance, 109), bypass, false);
+            check(retention(Compliance, 110), retention(Governance, 200), bypass, false);
+            check(retention(Governance, 110), retention(Compliance, 110), bypass, true);
+            check(retention(Governance, 110), retention(Governance, 109), bypass, bypass);
+            check(retention(Governance, 110), None, bypass, bypass);
+        }
     }
 }

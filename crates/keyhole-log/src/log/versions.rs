@@ -8,8 +8,7 @@ use crate::limits::{KEY_MAX, OBJECT_TAGS_MAX};
 use crate::sabotage::{self, Sabotage};
 use crate::types::Condition;
 use crate::version::{
-    BucketLock, DeletedVersion, Deletion, Lock, Retention, RetentionMode, StoredVersion, VersionId, VersionIds,
-    Versioning,
+    BucketLock, DeletedVersion, Deletion, Lock, Retention, StoredVersion, VersionId, VersionIds, Versioning,
 };
 use crate::version_list::{ListVersions, VersionInfo, VersionListing};
 use crate::wire::payload::{MarkerPut, NamedVersion, RecordPayload, RecordedId};
@@ -134,21 +133,6 @@ fn object_version<'a>(
         },
     };
     if entry.is_marker() { Err(Error::IsMarker) } else { Ok(entry) }
-}
-
-/// Returns the lock with another retention, if the old one admits it.
-fn with_retention(old: Lock, new: Option<Retention>, bypass: bool, clock_ms: u64) -> Result<Lock, Error> {
-    if new.is_some_and(|new| new.until_ms <= clock_ms) {
-        return Err(Error::InvalidRetention);
-    }
-    let admits = |old: Retention| {
-        let is_longer = new.is_some_and(|new| {
-            new.until_ms >= old.until_ms && (old.mode == RetentionMode::Governance || new.mode == old.mode)
-        });
-        is_longer || (old.mode == RetentionMode::Governance && bypass)
-    };
-    let active = old.retention.filter(|old| old.until_ms > clock_ms);
-    if active.is_none_or(admits) { Ok(Lock { retention: new, ..old }) } else { Err(Error::Locked) }
 }
 
 /// A deletion whose name is reserved.
@@ -343,7 +327,7 @@ impl<D: Disk> Log<D> {
         bypass: bool,
         time_ms: u64,
     ) -> Result<VersionId, Error> {
-        let change = |old, clock_ms| with_retention(old, retention, bypass, clock_ms);
+        let change = |old: Lock, clock_ms| old.with_retention(retention, bypass, clock_ms);
         self.change_lock(bucket, key, version, time_ms, change).await
     }
 
@@ -565,40 +549,5 @@ impl<D: Disk> Log<D> {
             (state.numbers.record(), state.index.lock_clock_ms)
         };
         self.write(CommitRequest::new(vec![draft(seq, &RecordPayload::LockClock { time_ms })])).await
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use RetentionMode::{Compliance, Governance};
-
-    fn retention(mode: RetentionMode, until_ms: u64) -> Option<Retention> {
-        Some(Retention { mode, until_ms })
-    }
-
-    #[test]
-    fn retention_is_only_weakened_with_bypass_and_never_in_compliance() {
-        let clock = 100;
-        let check = |old, new, bypass, admitted: bool| {
-            let old = Lock { retention: old, hold: true };
-            let result = with_retention(old, new, bypass, clock);
-            assert_eq!(result.is_ok(), admitted, "{old:?} {new:?} {bypass}");
-            if let Ok(lock) = result {
-                assert_eq!(lock, Lock { retention: new, hold: true });
-            }
-        };
-        for bypass in [false, true] {
-            check(None, retention(Governance, 101), bypass, true);
-            check(None, retention(Governance, 100), bypass, false);
-            check(retention(Compliance, 100), None, bypass, true);
-            check(retention(Compliance, 101), None, bypass, false);
-            check(retention(Compliance, 110), retention(Compliance, 110), bypass, true);
-            check(retention(Compliance, 110), retention(Compliance, 109), bypass, false);
-            check(retention(Compliance, 110), retention(Governance, 200), bypass, false);
-            check(retention(Governance, 110), retention(Compliance, 110), bypass, true);
-            check(retention(Governance, 110), retention(Governance, 109), bypass, bypass);
-            check(retention(Governance, 110), None, bypass, bypass);
-        }
     }
 }

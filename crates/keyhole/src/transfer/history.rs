@@ -3,9 +3,7 @@
 //! An import stores versions as the newest ones of their name, so it can only continue a history: the
 //! newest version in the store must be the one that precedes the imported one in the export.
 
-use keyhole_log::{
-    Condition, Disk, Error, FoundVersion, Lock, Log, Object, Retention, RetentionMode, VersionId, VersionInfo,
-};
+use keyhole_log::{Condition, Disk, Error, FoundVersion, Lock, Log, Object, Retention, VersionId, VersionInfo};
 use keyhole_node::Services;
 use keyhole_node::transfer::Description;
 use keyhole_s3::ops::Tags;
@@ -220,20 +218,15 @@ async fn strengthen<D: Disk>(
     }
 }
 
-/// Returns the retention of `wanted`, if it is in force and in no respect weaker than that of `old`.
+/// Returns the retention of `wanted`, if it is in force and `old` admits it in its place.
 fn longer_retention(old: Lock, wanted: Lock, clock_ms: u64) -> Option<Retention> {
-    let wanted = wanted.retention.filter(|wanted| wanted.until_ms > clock_ms)?;
-    let is_longer = |old: Retention| {
-        let is_weaker = old.mode == RetentionMode::Compliance && wanted.mode == RetentionMode::Governance;
-        wanted != old && wanted.until_ms >= old.until_ms && !is_weaker
-    };
-    let active = old.retention.filter(|old| old.until_ms > clock_ms);
-    active.is_none_or(is_longer).then_some(wanted)
+    let wanted = wanted.retention.filter(|wanted| wanted.until_ms > clock_ms && old.retention != Some(*wanted))?;
+    old.with_retention(Some(wanted), false, clock_ms).is_ok().then_some(wanted)
 }
 
 #[cfg(test)]
 mod tests {
-    use keyhole_log::Etag;
+    use keyhole_log::{Etag, RetentionMode};
 
     use super::*;
     use RetentionMode::{Compliance, Governance};

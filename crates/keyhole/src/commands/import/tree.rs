@@ -134,7 +134,8 @@ impl<'h> TreeReader<'h> {
     fn is_new_object(&mut self, bucket: &str, key: &str, is_versioned: bool) -> bool {
         if let Some((last_bucket, last_key, is_new)) = &self.name
             && is_versioned
-            && (last_bucket, last_key) == (&bucket.to_owned(), &key.to_owned())
+            && last_bucket == bucket
+            && last_key == key
         {
             return *is_new;
         }

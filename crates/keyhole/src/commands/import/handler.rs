@@ -84,3 +84,51 @@ pub(super) fn copy(
         handler.data(&buf[..read])?;
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// A consumer that wants no bytes, and records what it is given.
+    #[derive(Default)]
+    pub(crate) struct Recorder {
+        /// Keys of objects and delete markers, in order; markers with the start of their version.
+        pub(crate) names: Vec<String>,
+        /// Reported damage.
+        pub(crate) damages: Vec<String>,
+    }
+
+    impl Handler for Recorder {
+        fn bucket(&mut self, _: BucketEntry) -> Result<()> {
+            Ok(())
+        }
+
+        fn marker(&mut self, entry: MarkerEntry) -> Result<()> {
+            self.names.push(format!("{}{}", entry.key, &String::from(entry.version)[..1]));
+            Ok(())
+        }
+
+        fn wants(&mut self, entry: &ObjectEntry) -> Result<bool> {
+            self.names.push(entry.key.clone());
+            Ok(false)
+        }
+
+        fn data(&mut self, _: &[u8]) -> Result<()> {
+            Ok(())
+        }
+
+        fn done(&mut self, _: &ObjectEntry, _: Verdict) -> Result<()> {
+            Ok(())
+        }
+
+        fn damaged(&mut self, what: &str) {
+            self.damages.push(what.to_owned());
+        }
+
+        fn is_in_scope(&self, _: &ObjectEntry) -> bool {
+            true
+        }
+
+        fn end(&mut self, _: &End) {}
+    }
+}

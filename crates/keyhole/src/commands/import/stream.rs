@@ -290,45 +290,8 @@ impl<'h> Stream<'h> {
 mod tests {
     use std::io;
 
+    use super::super::handler::tests::Recorder;
     use super::*;
-    use crate::transfer::entry::BucketEntry;
-
-    #[derive(Default)]
-    struct Damages(Vec<String>, Vec<String>);
-
-    impl Handler for Damages {
-        fn bucket(&mut self, _: BucketEntry) -> Result<()> {
-            Ok(())
-        }
-
-        fn marker(&mut self, entry: MarkerEntry) -> Result<()> {
-            self.1.push(entry.key);
-            Ok(())
-        }
-
-        fn wants(&mut self, entry: &ObjectEntry) -> Result<bool> {
-            self.1.push(entry.key.clone());
-            Ok(false)
-        }
-
-        fn data(&mut self, _: &[u8]) -> Result<()> {
-            Ok(())
-        }
-
-        fn done(&mut self, _: &ObjectEntry, _: Verdict) -> Result<()> {
-            Ok(())
-        }
-
-        fn damaged(&mut self, what: &str) {
-            self.0.push(what.to_owned());
-        }
-
-        fn is_in_scope(&self, _: &ObjectEntry) -> bool {
-            true
-        }
-
-        fn end(&mut self, _: &End) {}
-    }
 
     /// Returns the damages of a stream with one entry of this kind and name.
     fn damages(kind: EntryType, name: &str, content: &[u8]) -> Vec<String> {
@@ -340,9 +303,9 @@ mod tests {
         let mut archive = tar::Builder::new(Vec::new());
         archive.append(&header, content).unwrap();
         let stream = archive.into_inner().unwrap();
-        let mut handler = Damages::default();
+        let mut handler = Recorder::default();
         Stream::new(&mut handler).read(Box::new(io::Cursor::new(stream))).unwrap();
-        handler.0
+        handler.damages
     }
 
     #[test]
@@ -383,7 +346,7 @@ mod tests {
     }
 
     /// Reads a stream of these files: pieces of the manifest, and objects.
-    fn read(files: &[(String, Vec<u8>)]) -> (Result<()>, Damages) {
+    fn read(files: &[(String, Vec<u8>)]) -> (Result<()>, Recorder) {
         let mut archive = tar::Builder::new(Vec::new());
         for (path, content) in files {
             let mut header = tar::Header::new_gnu();
@@ -393,7 +356,7 @@ mod tests {
             archive.append(&header, &content[..]).unwrap();
         }
         let stream = archive.into_inner().unwrap();
-        let mut handler = Damages::default();
+        let mut handler = Recorder::default();
         let result = Stream::new(&mut handler).read(Box::new(io::Cursor::new(stream)));
         (result, handler)
     }
@@ -419,11 +382,11 @@ mod tests {
             piece(3, &[marker("g")]),
         ]);
         result.unwrap();
-        assert_eq!((handler.1.concat(), &handler.0[..]), ("_abcdefg".to_owned(), &[][..]));
+        assert_eq!((handler.names.join(" "), &handler.damages[..]), ("_n a bn c dn e fn gn".to_owned(), &[][..]));
         // Without its file, an object is reported, and the markers are delivered.
         let (result, handler) = read(&[piece(1, &[line(0), marker("b"), line(2), marker("f")])]);
         result.unwrap();
-        assert_eq!((handler.1.concat(), handler.0.len()), ("bf".to_owned(), 2));
+        assert_eq!((handler.names.join(" "), handler.damages.len()), ("bn fn".to_owned(), 2));
     }
 
     #[test]
@@ -433,11 +396,11 @@ mod tests {
             read(&[piece(1, &lines)])
         };
         let (result, handler) = ahead(AHEAD_MAX - 1);
-        assert!(result.is_ok() && handler.1.len() == AHEAD_MAX - 1);
+        assert!(result.is_ok() && handler.names.len() == AHEAD_MAX - 1);
         let (result, _) = ahead(AHEAD_MAX);
         assert!(result.unwrap_err().to_string().contains("unpack the stream"));
         let (result, handler) = read(&[piece(1, &vec![marker("b"); 2 * AHEAD_MAX])]);
-        assert!(result.is_ok() && handler.1.len() == 2 * AHEAD_MAX, "markers alone wait for nothing");
+        assert!(result.is_ok() && handler.names.len() == 2 * AHEAD_MAX, "markers alone wait for nothing");
     }
 
     #[test]

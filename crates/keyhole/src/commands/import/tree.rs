@@ -185,47 +185,10 @@ impl<'h> TreeReader<'h> {
 mod tests {
     use std::fs;
 
+    use super::super::handler::tests::Recorder;
     use super::*;
-    use crate::transfer::entry::BucketEntry;
     use crate::transfer::manifest::MANIFEST;
     use crate::transfer::tree::journal;
-    use crate::transfer::versions::MarkerEntry;
-
-    #[derive(Default)]
-    struct Markers(Vec<String>, Vec<String>);
-
-    impl Handler for Markers {
-        fn bucket(&mut self, _: BucketEntry) -> Result<()> {
-            Ok(())
-        }
-
-        fn marker(&mut self, entry: MarkerEntry) -> Result<()> {
-            self.0.push(format!("{}{}", entry.key, &String::from(entry.version)[..1]));
-            Ok(())
-        }
-
-        fn wants(&mut self, _: &ObjectEntry) -> Result<bool> {
-            Ok(false)
-        }
-
-        fn data(&mut self, _: &[u8]) -> Result<()> {
-            Ok(())
-        }
-
-        fn done(&mut self, _: &ObjectEntry, _: Verdict) -> Result<()> {
-            Ok(())
-        }
-
-        fn damaged(&mut self, what: &str) {
-            self.1.push(what.to_owned());
-        }
-
-        fn is_in_scope(&self, _: &ObjectEntry) -> bool {
-            true
-        }
-
-        fn end(&mut self, _: &End) {}
-    }
 
     /// The versions of a key are of one run, the latest that has the key.
     #[test]
@@ -246,9 +209,9 @@ mod tests {
         write(1, 2, "a1 a2 a3 k1 k2 z1 z2");
         write(2, 2, "a1 a3 k1");
         let tree = Tree::open(top.path()).unwrap();
-        let mut handler = Markers::default();
+        let mut handler = Recorder::default();
         TreeReader::new(top.path().to_owned(), tree, &mut handler).read().unwrap();
-        assert_eq!(handler.0.join(" "), "a1 a3 k1 z1 z2");
-        assert!(handler.1.is_empty(), "{:?}", handler.1);
+        assert_eq!(handler.names.join(" "), "a1 a3 k1 z1 z2");
+        assert!(handler.damages.is_empty(), "{:?}", handler.damages);
     }
 }

@@ -184,18 +184,23 @@ fn default_retention_counts_from_the_later_clock() {
     });
 }
 
+/// Enables versioning and object lock.
+async fn enable_lock(log: &Log<SimDisk>) {
+    let change = |settings: &mut BucketSettings| {
+        settings.versioning = Versioning::Enabled;
+        settings.lock = Some(BucketLock::default());
+        Ok::<_, Error>(())
+    };
+    log.change_bucket("bucket", 1, change).await.unwrap();
+}
+
 #[test]
 fn locked_null_version_is_not_replaced() {
     let (medium, mut store) = Store::fresh_maintained();
     let log = store.log();
     store.run(async {
         put(&log, "k", 1, 100).await.unwrap();
-        let lockable = |settings: &mut BucketSettings| {
-            settings.versioning = Versioning::Enabled;
-            settings.lock = Some(BucketLock::default());
-            Ok::<_, Error>(())
-        };
-        log.change_bucket("bucket", 1, lockable).await.unwrap();
+        enable_lock(&log).await;
         assert_eq!(log.set_hold("bucket", "k", None, true, 1).await.unwrap(), VersionId::Null);
         let put = object_of(&log, "k", 2, 100).await.unwrap();
         let imported = log.import_version(put, VersionId::Null, Lock::default()).await;
@@ -298,12 +303,7 @@ fn replacement_of_null_version_is_refused_after_a_hold_in_flight() {
     let log = store.log();
     store.run(async {
         put(&log, "k", 1, 100).await.unwrap();
-        let lockable = |settings: &mut BucketSettings| {
-            settings.versioning = Versioning::Enabled;
-            settings.lock = Some(BucketLock::default());
-            Ok::<_, Error>(())
-        };
-        log.change_bucket("bucket", 1, lockable).await.unwrap();
+        enable_lock(&log).await;
         let replacing = object_of(&log, "k", 2, 100).await.unwrap();
         let (held, imported) = futures_util::join!(
             log.set_hold("bucket", "k", Some(VersionId::Null), true, 1),

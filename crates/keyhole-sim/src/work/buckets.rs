@@ -3,8 +3,8 @@
 use keyhole_log::limits::{CHECKPOINTS_KEPT, SEGMENTS_START};
 use keyhole_log::{Condition, Error};
 
+use super::Client;
 use super::settings::created_tags;
-use super::{Answer, Client};
 use crate::model::{BUCKETS, KEYS, upload_id};
 use crate::plan::Bodies;
 
@@ -16,11 +16,7 @@ impl Client {
         let log = self.log.clone();
         let answer = self.patiently(log.create_tagged_bucket(bucket, id, &created_tags(id))).await;
         self.say(|| format!("create bucket {bucket} = {id}: {answer:?}"));
-        let Some(answer) = answer else { return };
-        let judged = answer.as_ref().err().and_then(|error| self.judge(error, &since));
-        if judged == Some(Answer::Unknown) {
-            return;
-        }
+        let Some((answer, judged)) = self.known(answer, &since) else { return };
         let now = self.now();
         let mut model = self.world.model.borrow_mut();
         let durable = model.durable;
@@ -59,11 +55,7 @@ impl Client {
         let log = self.log.clone();
         let answer = self.patiently(log.delete_bucket(bucket, id)).await;
         self.say(|| format!("delete bucket {bucket} = {id}: {answer:?}"));
-        let Some(answer) = answer else { return };
-        let judged = answer.as_ref().err().and_then(|error| self.judge(error, &since));
-        if judged == Some(Answer::Unknown) {
-            return;
-        }
+        let Some((answer, judged)) = self.known(answer, &since) else { return };
         let now = self.now();
         let mut model = self.world.model.borrow_mut();
         let durable = model.durable;

@@ -322,6 +322,14 @@ impl Client {
         assert!(failed.is_none_or(|at| at > since.tick), "acknowledged after a write or a sync had failed");
     }
 
+    /// Returns the answer to a write, and the judgement of its error, unless there is no answer, or the
+    /// outcome is unknown.
+    fn known<T>(&self, answer: Option<Result<T, Error>>, since: &Since) -> Option<(Result<T, Error>, Option<Answer>)> {
+        let answer = answer?;
+        let judged = answer.as_ref().err().and_then(|error| self.judge(error, since));
+        (judged != Some(Answer::Unknown)).then_some((answer, judged))
+    }
+
     /// Judges an error that any write may have; returns `None` for all others.
     fn judge(&self, error: &Error, since: &Since) -> Option<Answer> {
         match error {

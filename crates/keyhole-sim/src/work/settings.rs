@@ -40,11 +40,7 @@ impl Client {
         let log = self.log.clone();
         let answer = self.patiently(log.set_bucket(bucket, settings.clone(), time)).await;
         self.say(|| format!("set bucket {bucket} = {settings:?}: {answer:?}"));
-        let Some(answer) = answer else { return };
-        let judged = answer.as_ref().err().and_then(|error| self.judge(error, &since));
-        if judged == Some(Answer::Unknown) {
-            return;
-        }
+        let Some((answer, judged)) = self.known(answer, &since) else { return };
         let now = self.now();
         let mut model = self.world.model.borrow_mut();
         let durable = model.durable;

@@ -29,11 +29,7 @@ impl Client {
         let log = self.log.clone();
         let answer = self.patiently(log.create_upload(create)).await;
         self.say(|| format!("create upload {id} of {bucket}/{key}: {answer:?}"));
-        let Some(answer) = answer else { return };
-        let judged = answer.as_ref().err().and_then(|error| self.judge(error, &since));
-        if judged == Some(Answer::Unknown) {
-            return;
-        }
+        let Some((answer, judged)) = self.known(answer, &since) else { return };
         let now = self.now();
         let mut model = self.world.model.borrow_mut();
         let durable = model.durable;
@@ -130,11 +126,7 @@ impl Client {
         let log = self.log.clone();
         let answer = self.patiently(log.put_part(put)).await;
         self.say(|| format!("part {number} of upload {upload} = {id}: {answer:?}"));
-        let Some(answer) = answer else { return };
-        let judged = answer.as_ref().err().and_then(|error| self.judge(error, &since));
-        if judged == Some(Answer::Unknown) {
-            return;
-        }
+        let Some((answer, judged)) = self.known(answer, &since) else { return };
         if let Err(error) = &answer {
             let legal = match error {
                 // `NoSuchBucket` if the bucket was deleted while the part was in flight.
@@ -319,11 +311,7 @@ impl Client {
         let log = self.log.clone();
         let answer = self.patiently(log.abort_upload(bucket, key, &upload_id(upload), self.time(id))).await;
         self.say(|| format!("abort upload {upload}: {answer:?}"));
-        let Some(answer) = answer else { return };
-        let judged = answer.as_ref().err().and_then(|error| self.judge(error, &since));
-        if judged == Some(Answer::Unknown) {
-            return;
-        }
+        let Some((answer, judged)) = self.known(answer, &since) else { return };
         if let Err(error) = &answer {
             let legal = match error {
                 Error::NoSuchUpload | Error::NoSuchBucket => self.may_lack_upload(upload, &since, id),

@@ -221,11 +221,7 @@ impl Client {
         let log = self.log.clone();
         let answer = self.patiently(log.delete_version(name.0, name.1, id, time_ms, bypass)).await;
         self.say(|| format!("delete version {version} of {name:?}: {answer:?}"));
-        let Some(answer) = answer else { return };
-        let judged = answer.as_ref().err().and_then(|error| self.judge(error, &since));
-        if judged == Some(Answer::Unknown) {
-            return;
-        }
+        let Some((answer, judged)) = self.known(answer, &since) else { return };
         let now = self.now();
         let mut model = self.world.model.borrow_mut();
         let durable = model.durable;
@@ -271,11 +267,7 @@ impl Client {
         let log = self.log.clone();
         let answer = self.patiently(log.set_hold(name.0, name.1, Some(id), hold, op)).await;
         self.say(|| format!("hold of version {version} = {hold}: {answer:?}"));
-        let Some(answer) = answer else { return };
-        let judged = answer.as_ref().err().and_then(|error| self.judge(error, &since));
-        if judged == Some(Answer::Unknown) {
-            return;
-        }
+        let Some((answer, judged)) = self.known(answer, &since) else { return };
         let now = self.now();
         let mut model = self.world.model.borrow_mut();
         let durable = model.durable;
@@ -307,11 +299,7 @@ impl Client {
         let log = self.log.clone();
         let answer = self.patiently(log.set_retention(name.0, name.1, Some(id), new, bypass, op)).await;
         self.say(|| format!("retention of version {version} = {new:?}: {answer:?}"));
-        let Some(answer) = answer else { return };
-        let judged = answer.as_ref().err().and_then(|error| self.judge(error, &since));
-        if judged == Some(Answer::Unknown) {
-            return;
-        }
+        let Some((answer, judged)) = self.known(answer, &since) else { return };
         let now = self.now();
         let mut model = self.world.model.borrow_mut();
         let durable = model.durable;

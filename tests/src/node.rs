@@ -333,6 +333,16 @@ impl Node {
         (1..=self.starts).map(|n| read(n, "out") + &read(n, "err")).collect()
     }
 
+    /// Waits until its starts have logged these words `count` times in all.
+    #[track_caller]
+    pub fn wait_for_log(&self, words: &str, count: usize) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while self.log().matches(words).count() < count {
+            assert!(Instant::now() < deadline, "{words}: {}", self.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     /// Returns its peak resident memory in KiB.
     pub fn peak_resident_kib(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("the node runs");

@@ -68,11 +68,38 @@ struct ClientProgram {
     is_over_tls: bool,
 }
 
-/// Returns the clients with flows of versions.
+/// Returns a client whose flows are a Python program.
+fn script(name: &'static str, file: &str) -> ClientProgram {
+    ClientProgram { name, line: vec![venv("python3"), flows_dir().join(file)], program: None, is_over_tls: true }
+}
+
+/// Returns a program that is driven by flows in Python.
+fn program(name: &'static str, file: &str, program: PathBuf) -> ClientProgram {
+    ClientProgram { program: Some(program), ..script(name, file) }
+}
+
+/// Returns the clients with flows of [`FEATURES`].
+fn clients() -> Vec<ClientProgram> {
+    let client = |name, line, is_over_tls| ClientProgram { name, line, program: None, is_over_tls };
+    // Built without TLS.
+    let rust = |name, file| client(name, vec![target_dir().join("clients-rust/debug").join(file)], false);
+    vec![
+        program("AWS CLI 1", "awscli_flows.py", aws::program("KEYHOLE_AWSCLI_1")),
+        program("AWS CLI 2", "awscli_flows.py", aws::program("KEYHOLE_AWSCLI_2")),
+        client("aws-sdk-js", vec![node_js(), flows_dir().join("js/aws_sdk_js.js")], true),
+        rust("aws-sdk-rust", "aws_sdk_s3"),
+        ClientProgram { is_over_tls: false, ..script("boto3", "boto3_flows.py") },
+        script("boto3", "boto3_flows.py"),
+        script("minio-py", "minio_flows.py"),
+        rust("object_store", "object_store"),
+        program("rclone", "rclone_flows.py", "/usr/bin/rclone".into()),
+        program("s3cmd", "s3cmd_flows.py", venv("s3cmd")),
+        program(S3FS, "s3fs_flows.py", "/usr/bin/s3fs".into()),
+    ]
+}
+
+/// Returns the clients with flows of [`VERSION_FEATURES`].
 fn version_clients() -> Vec<ClientProgram> {
-    let python = |file| vec![venv("python3"), flows_dir().join(file)];
-    let script = |name, file| ClientProgram { name, line: python(file), program: None, is_over_tls: true };
-    let program = |name, file, program| ClientProgram { program: Some(program), ..script(name, file) };
     vec![
         program("AWS CLI 2", "awscli_versions.py", aws::program("KEYHOLE_AWSCLI_2")),
         script("boto3", "boto3_versions.py"),
@@ -81,28 +108,6 @@ fn version_clients() -> Vec<ClientProgram> {
         program("restic", "restic_versions.py", "/usr/bin/restic".into()),
         // It does not trust other certificates.
         ClientProgram { is_over_tls: false, ..program("s5cmd", "s5cmd_versions.py", venv("s5cmd")) },
-    ]
-}
-
-fn clients() -> Vec<ClientProgram> {
-    let client = |name, line, is_over_tls| ClientProgram { name, line, program: None, is_over_tls };
-    let python = |file| vec![venv("python3"), flows_dir().join(file)];
-    let script = |name, file| client(name, python(file), true);
-    let program = |name, file, program| ClientProgram { program: Some(program), ..script(name, file) };
-    // Built without TLS.
-    let rust = |name, file| client(name, vec![target_dir().join("clients-rust/debug").join(file)], false);
-    vec![
-        program("AWS CLI 1", "awscli_flows.py", aws::program("KEYHOLE_AWSCLI_1")),
-        program("AWS CLI 2", "awscli_flows.py", aws::program("KEYHOLE_AWSCLI_2")),
-        client("aws-sdk-js", vec![node_js(), flows_dir().join("js/aws_sdk_js.js")], true),
-        rust("aws-sdk-rust", "aws_sdk_s3"),
-        client("boto3", python("boto3_flows.py"), false),
-        script("boto3", "boto3_flows.py"),
-        script("minio-py", "minio_flows.py"),
-        rust("object_store", "object_store"),
-        program("rclone", "rclone_flows.py", "/usr/bin/rclone".into()),
-        program("s3cmd", "s3cmd_flows.py", venv("s3cmd")),
-        program(S3FS, "s3fs_flows.py", "/usr/bin/s3fs".into()),
     ]
 }
 
@@ -251,27 +256,22 @@ impl Page {
     }
 }
 
-#[test]
-fn client_results_match_table_in_docs() {
+/// Runs the flows of these clients against one node, and returns their results. `has_many`: the flows
+/// need a bucket with many objects.
+fn run(clients: &[ClientProgram], features: &[(&str, &str)], has_many: bool) -> BTreeMap<&'static str, FeatureResults> {
     let certificate = Certificate::new();
     let node = certificate.launch("127.0.0.1:0").arg("--log=warn").start();
     let trusted = certificate.authority_path();
     let mut results: BTreeMap<&str, FeatureResults> = BTreeMap::new();
-    let mut clients = clients();
-    let fuse_error = without_fuse();
-    if let Some(reason) = &fuse_error {
-        skipped(S3FS, reason);
-        clients.retain(|client| client.name != S3FS);
-    }
     thread::scope(|scope| {
         let node = &node;
         let trusted = &trusted;
-        let run = |(id, client)| {
+        let start = |(id, client)| {
             let bucket = format!("flows-{id}");
-            let many = format!("many-{id}");
-            (client, scope.spawn(move || flows(client, &FEATURES, node, trusted, &bucket, Some(&many))))
+            let many = has_many.then(|| format!("many-{id}"));
+            (client, scope.spawn(move || flows(client, features, node, trusted, &bucket, many.as_deref())))
         };
-        let running: Vec<(&ClientProgram, _)> = clients.iter().enumerate().map(run).collect();
+        let running: Vec<(&ClientProgram, _)> = clients.iter().enumerate().map(start).collect();
         for (client, run) in running {
             let Ok(new) = run.join() else { panic!("{} failed", client.name) };
             // Results over HTTP and HTTPS must agree.
@@ -279,6 +279,18 @@ fn client_results_match_table_in_docs() {
             assert_eq!(*known, new, "{}", client.name);
         }
     });
+    results
+}
+
+#[test]
+fn client_results_match_table_in_docs() {
+    let mut clients = clients();
+    let fuse_error = without_fuse();
+    if let Some(reason) = &fuse_error {
+        skipped(S3FS, reason);
+        clients.retain(|client| client.name != S3FS);
+    }
+    let mut results = run(&clients, &FEATURES, true);
     let page = Page::read(RESULTS);
     if fuse_error.is_some() {
         results.insert(S3FS, column(&page.table, S3FS));
@@ -288,23 +300,6 @@ fn client_results_match_table_in_docs() {
 
 #[test]
 fn client_results_with_versions_match_table_in_docs() {
-    let certificate = Certificate::new();
-    let node = certificate.launch("127.0.0.1:0").arg("--log=warn").start();
-    let trusted = certificate.authority_path();
-    let mut results: BTreeMap<&str, FeatureResults> = BTreeMap::new();
-    let clients = version_clients();
-    thread::scope(|scope| {
-        let node = &node;
-        let trusted = &trusted;
-        let run = |(id, client)| {
-            let bucket = format!("versions-{id}");
-            (client, scope.spawn(move || flows(client, &VERSION_FEATURES, node, trusted, &bucket, None)))
-        };
-        let running: Vec<(&ClientProgram, _)> = clients.iter().enumerate().map(run).collect();
-        for (client, run) in running {
-            let Ok(new) = run.join() else { panic!("{} failed", client.name) };
-            results.insert(client.name, new);
-        }
-    });
+    let results = run(&version_clients(), &VERSION_FEATURES, false);
     Page::read(VERSION_RESULTS).check(&table(&VERSION_FEATURES, &results));
 }

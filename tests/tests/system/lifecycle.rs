@@ -63,16 +63,6 @@ fn uploads(node: &Node) -> Vec<String> {
     elements(&node.send(&Request::new("GET", "/bucket").query("uploads", "")).expect(200).text(), "Key")
 }
 
-/// Waits until the node's log contains these words.
-#[track_caller]
-fn wait_for_log(node: &Node, words: &str) {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while !node.log().contains(words) {
-        assert!(Instant::now() < deadline, "{words}: {}", node.log());
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
 #[track_caller]
 fn assert_error(reply: &Response, status: u16, code: &str, words: &str) {
     assert_eq!((reply.status, reply.element("Code").as_deref()), (status, Some(code)), "{}", reply.text());
@@ -285,14 +275,14 @@ fn objects_expire_by_days_unless_clock_is_behind() {
     // A clock behind a stored timestamp expires nothing, since one of the two is wrong.
     node.set_launch(ahead(-1));
     node.start();
-    wait_for_log(&node, "the clock is behind a stored timestamp");
+    node.wait_for_log("the clock is behind a stored timestamp", 1);
     assert!(node.log().contains("bucket=\"bucket\""), "{}", node.log());
     node.kill();
     assert!(!node.log().contains("deleted expired objects and uploads"), "{}", node.log());
     // Two days later a day and the following midnight have passed.
     node.set_launch(ahead(2));
     node.start();
-    wait_for_log(&node, "deleted expired objects and uploads objects=2 uploads=1");
+    node.wait_for_log("deleted expired objects and uploads objects=2 uploads=1", 1);
     node.kill();
     node.set_launch(launch());
     node.start();

@@ -2,7 +2,6 @@
 //! of all requests are in `crates/keyhole-node/tests/tables/versions`.
 
 use std::process::Command;
-use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use keyhole_tests::command::expect_success;
@@ -87,16 +86,6 @@ pub(crate) fn clock_library(directory: &std::path::Path) -> std::path::PathBuf {
     compile.args(["-shared", "-fPIC", "-o"]).arg(&library).arg(top().join("tests/tools/clock.c"));
     assert!(compile.status().unwrap().success());
     library
-}
-
-/// Waits until all starts of a node have logged these words so many times.
-#[track_caller]
-fn wait_for_log(node: &Node, words: &str, count: usize) {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while node.log().matches(words).count() < count {
-        assert!(Instant::now() < deadline, "{words}: {}", node.log());
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }
 
 #[test]
@@ -228,7 +217,7 @@ fn noncurrent_versions_and_lone_markers_expire() {
     let ahead = (2 * DAY_S).to_string();
     node.set_launch(audited(launch().env("LD_PRELOAD", &library).env("CLOCK_AHEAD_S", ahead)));
     node.start();
-    wait_for_log(&node, "deleted expired objects and uploads objects=0 uploads=0 noncurrent=2 markers=1", 1);
+    node.wait_for_log("deleted expired objects and uploads objects=0 uploads=0 noncurrent=2 markers=1", 1);
     node.kill();
     node.set_launch(launch());
     node.start();
@@ -308,7 +297,7 @@ fn ransomware_destroys_no_locked_version() {
     assert_readable(&node, "a restart");
     // The clock is set ten years ahead while the node runs.
     std::fs::write(&clock, &ahead).unwrap();
-    wait_for_log(&node, "the wall clock leapt ahead", 1);
+    node.wait_for_log("the wall clock leapt ahead", 1);
     std::fs::write(&clock, "0").unwrap();
     assert_readable(&node, "a leap of the clock");
     for id in &ids {
@@ -318,8 +307,8 @@ fn ransomware_destroys_no_locked_version() {
     // It is ten years ahead after a restart. Expiry believes it, and retention does not.
     node.set_launch(launch().env("LD_PRELOAD", &library).env("CLOCK_AHEAD_S", ahead));
     node.start();
-    wait_for_log(&node, "the wall clock leapt ahead", 2);
-    wait_for_log(&node, "deleted expired objects and uploads objects=2", 1);
+    node.wait_for_log("the wall clock leapt ahead", 2);
+    node.wait_for_log("deleted expired objects and uploads objects=2", 1);
     let data = node.data().to_str().unwrap().to_owned();
     let status = keyhole_tests::command::run(&["status", &data, "--json"], b"");
     assert!(String::from_utf8_lossy(&status.stdout).contains("lock-clock"), "{status:?}");

@@ -1,11 +1,10 @@
 """Flows of the AWS CLI with versions and object lock."""
 
-import datetime
 import json
 import os
 
 import flows
-from flows import BUCKET, DIRECTORY, KEY, OTHER_KEY, SMALL, CommandFailed, feature, refused
+from flows import BUCKET, DIRECTORY, KEY, OTHER_KEY, SMALL, CommandFailed, date, feature, in_days, refused
 
 LOCKED = f"{BUCKET}-locked"
 os.environ["AWS_CA_BUNDLE"] = flows.CA_BUNDLE
@@ -39,11 +38,6 @@ def code(act):
 
 def sse(key):
     return ["--sse-customer-algorithm=AES256", "--sse-customer-key", f"fileb://{KEYS[key]}"]
-
-
-def in_days(days):
-    moment = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(days=days)
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 @feature("versions")
@@ -86,12 +80,12 @@ def deletion():
 @feature("retention")
 def retention():
     s3api("create-bucket", "--bucket", LOCKED, "--object-lock-enabled-for-bucket")
-    lock = ["--object-lock-mode=COMPLIANCE", "--object-lock-retain-until-date", in_days(2)]
+    lock = ["--object-lock-mode=COMPLIANCE", "--object-lock-retain-until-date", date(in_days(2))]
     version = put(LOCKED, "kept", FILES["small"], *lock)
     assert code(lambda: delete(LOCKED, "kept", "--version-id", version)) == "AccessDenied"
     name = ["--bucket", LOCKED, "--key", "kept"]
     for days, is_later in [(1, False), (3, True)]:
-        change = ["--retention", f"Mode=COMPLIANCE,RetainUntilDate={in_days(days)}"]
+        change = ["--retention", f"Mode=COMPLIANCE,RetainUntilDate={date(in_days(days))}"]
         if is_later:
             s3api("put-object-retention", *name, *change)
         else:

@@ -1,13 +1,11 @@
 """Flows of boto3 with versions and object lock."""
 
-import datetime
-
 import boto3
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
 import flows
-from flows import BUCKET, KEY, LARGE, OTHER_KEY, SMALL, feature, refused
+from flows import BUCKET, KEY, LARGE, OTHER_KEY, SMALL, feature, in_days, refused
 
 LOCKED = f"{BUCKET}-locked"
 s3 = boto3.client("s3", endpoint_url=flows.ENDPOINT, verify=flows.CA_BUNDLE, config=Config(signature_version="s3v4"))
@@ -24,10 +22,6 @@ def code(act):
 def versions(bucket, key):
     found = s3.list_object_versions(Bucket=bucket, Prefix=key)
     return [version["VersionId"] for version in found.get("Versions", [])]
-
-
-def in_days(days):
-    return datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(days=days)
 
 
 @feature("versions")
@@ -97,7 +91,7 @@ def retention():
     sooner = {"Mode": "COMPLIANCE", "RetainUntilDate": in_days(1)}
     denied = code(lambda: s3.put_object_retention(Bucket=LOCKED, Key="kept", Retention=sooner))
     assert denied == "AccessDenied", denied
-    later = {"Mode": "COMPLIANCE", "RetainUntilDate": in_days(3).replace(microsecond=0)}
+    later = {"Mode": "COMPLIANCE", "RetainUntilDate": in_days(3)}
     s3.put_object_retention(Bucket=LOCKED, Key="kept", Retention=later)
     assert s3.get_object_retention(Bucket=LOCKED, Key="kept")["Retention"] == later
     head = s3.head_object(Bucket=LOCKED, Key="kept")
@@ -122,9 +116,7 @@ def legal_hold():
 
 @feature("default retention")
 def default_retention():
-    rule = {"DefaultRetention": {"Mode": "COMPLIANCE", "Days": 1}}
-    configuration = {"ObjectLockEnabled": "Enabled", "Rule": rule}
-    s3.put_object_lock_configuration(Bucket=LOCKED, ObjectLockConfiguration=configuration)
+    configuration = flows.lock_by_default(s3, LOCKED)
     assert s3.get_object_lock_configuration(Bucket=LOCKED)["ObjectLockConfiguration"] == configuration
     upload = s3.create_multipart_upload(Bucket=LOCKED, Key="parts")["UploadId"]
     part = s3.upload_part(Bucket=LOCKED, Key="parts", UploadId=upload, PartNumber=1, Body=LARGE)

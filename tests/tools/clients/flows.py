@@ -13,6 +13,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 ENDPOINT = os.environ["ENDPOINT"]
@@ -56,6 +57,23 @@ def run():
 def wait_for_next_second():
     """Waits until a new object has another time than the last one, for clients that count in seconds."""
     time.sleep(1.1)
+
+
+def in_days(days):
+    """Returns the moment after so many days, in whole seconds."""
+    return (datetime.now(timezone.utc) + timedelta(days=days)).replace(microsecond=0)
+
+
+def date(moment):
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def lock_by_default(s3, bucket):
+    """Sets a default COMPLIANCE retention of a day with a boto3 client, and returns the configuration."""
+    rule = {"DefaultRetention": {"Mode": "COMPLIANCE", "Days": 1}}
+    configuration = {"ObjectLockEnabled": "Enabled", "Rule": rule}
+    s3.put_object_lock_configuration(Bucket=bucket, ObjectLockConfiguration=configuration)
+    return configuration
 
 
 def text(key):

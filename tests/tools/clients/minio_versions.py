@@ -1,6 +1,5 @@
 """Flows of minio-py with versions and object lock."""
 
-import datetime
 import io
 
 import urllib3
@@ -14,7 +13,7 @@ from minio.sse import SseCustomerKey
 from minio.versioningconfig import VersioningConfig
 
 import flows
-from flows import BUCKET, LARGE, SMALL, feature, refused
+from flows import BUCKET, LARGE, SMALL, feature, in_days, refused
 
 client = Minio(
     flows.ENDPOINT.removeprefix("https://"),
@@ -41,11 +40,6 @@ def got(bucket, key, **more):
 
 def code(act):
     return refused(S3Error, act).code
-
-
-def in_days(days):
-    moment = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(days=days)
-    return moment.replace(microsecond=0)
 
 
 @feature("versions")

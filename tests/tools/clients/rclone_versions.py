@@ -104,14 +104,14 @@ def deletion():
 @feature("retention")
 def retention():
     rclone("mkdir", "--s3-bucket-object-lock-enabled", f"plain:{LOCKED}")
-    date = (datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(days=2)).strftime("%Y-%m-%dT%H:%M:%SZ")
-    lock = ["--s3-object-lock-mode=COMPLIANCE", f"--s3-object-lock-retain-until-date={date}"]
+    until = flows.in_days(2)
+    lock = ["--s3-object-lock-mode=COMPLIANCE", f"--s3-object-lock-retain-until-date={flows.date(until)}"]
     put(f"plain:{LOCKED}/kept", SMALL, *lock)
     put(f"plain:{LOCKED}/parts", LARGE, *lock, "--s3-upload-cutoff=5M", "--s3-chunk-size=5M")
     for key, contents in [("kept", SMALL), ("parts", LARGE)]:
         head = s3.head_object(Bucket=LOCKED, Key=key)
         assert head["ObjectLockMode"] == "COMPLIANCE", head
-        assert head["ObjectLockRetainUntilDate"].strftime("%Y-%m-%dT%H:%M:%SZ") == date
+        assert head["ObjectLockRetainUntilDate"] == until
     rclone("deletefile", f"plain:{LOCKED}/kept")
     assert rclone("lsf", f"plain:{LOCKED}") == b"parts\n"
     # The marker goes, and the version that is retained stays.
@@ -129,9 +129,7 @@ def legal_hold():
 
 @feature("default retention")
 def default_retention():
-    rule = {"DefaultRetention": {"Mode": "COMPLIANCE", "Days": 1}}
-    configuration = {"ObjectLockEnabled": "Enabled", "Rule": rule}
-    s3.put_object_lock_configuration(Bucket=LOCKED, ObjectLockConfiguration=configuration)
+    flows.lock_by_default(s3, LOCKED)
     for key, contents in [("default/small", SMALL), ("default/large", LARGE)]:
         put(f"plain:{LOCKED}/{key}", contents, "--s3-upload-cutoff=5M", "--s3-chunk-size=5M")
         assert s3.head_object(Bucket=LOCKED, Key=key)["ObjectLockMode"] == "COMPLIANCE"

@@ -23,9 +23,7 @@ for missing in ["versions", "SSE-C versions", "delete markers", "deletion of a v
 @feature("default retention")
 def default_retention():
     s3.create_bucket(Bucket=BUCKET, ObjectLockEnabledForBucket=True)
-    rule = {"DefaultRetention": {"Mode": "COMPLIANCE", "Days": 1}}
-    configuration = {"ObjectLockEnabled": "Enabled", "Rule": rule}
-    s3.put_object_lock_configuration(Bucket=BUCKET, ObjectLockConfiguration=configuration)
+    flows.lock_by_default(s3, BUCKET)
     restic("init")
     kept = s3.list_object_versions(Bucket=BUCKET)["Versions"]
     for version in kept:

@@ -62,9 +62,7 @@ def deletion():
 def retention():
     """Versions that another client has locked stay."""
     s3.create_bucket(Bucket=LOCKED, ObjectLockEnabledForBucket=True)
-    rule = {"DefaultRetention": {"Mode": "COMPLIANCE", "Days": 1}}
-    configuration = {"ObjectLockEnabled": "Enabled", "Rule": rule}
-    s3.put_object_lock_configuration(Bucket=LOCKED, ObjectLockConfiguration=configuration)
+    flows.lock_by_default(s3, LOCKED)
     version = s3.put_object(Bucket=LOCKED, Key="kept", Body=SMALL)["VersionId"]
     message = str(refused(CommandFailed, lambda: s5cmd("rm", "--all-versions", f"s3://{LOCKED}/*")))
     assert "object protected by object lock" in message, message

@@ -96,8 +96,12 @@ impl Directory {
         let failed = |error| CommandError::io(format_args!("cannot use {}", path.display()), error);
         DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;
         let tree = Tree::open(path).map_err(failed)?;
-        let is_empty = fs::read_dir(path).map_err(failed)?.next().is_none();
-        if !is_empty && tree.file_len(STATE).is_none() {
+        let mut has_others = false;
+        for entry in fs::read_dir(path).map_err(failed)? {
+            // A first run that was killed may have left its state file under the temporary name alone.
+            has_others |= entry.map_err(failed)?.file_name() != *new_state();
+        }
+        if has_others && tree.file_len(STATE).is_none() {
             return Err(CommandError::Other(format!(
                 "{} has files that are not from an export; give another directory",
                 path.display()
@@ -160,7 +164,7 @@ impl Directory {
 
     /// Writes a state file under a temporary name, and returns it and the name.
     fn write_state(&self, state: &ExportState) -> io::Result<(File, String)> {
-        let new = format!("{STATE}.{NEW}");
+        let new = new_state();
         let mut file = self.tree.create_file(&new)?;
         file.write_all(&serde_json::to_vec(state).map_err(io::Error::from)?)?;
         file.sync_all()?;
@@ -297,6 +301,11 @@ impl Directory {
     }
 }
 
+/// Returns the temporary name of the state file.
+fn new_state() -> String {
+    format!("{STATE}.{NEW}")
+}
+
 /// Locks a state file.
 fn lock(file: &File) -> std::result::Result<(), ClaimError> {
     match file.try_lock() {
@@ -356,5 +365,26 @@ impl Sink for Directory {
     fn end(&mut self, end: &End) -> Result<()> {
         self.line(&Line::End(*end));
         self.conclude().map_err(|error| self.failed(error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn directory_of_a_run_that_was_killed_at_its_start_is_accepted() {
+        let top = tempfile::tempdir().unwrap();
+        fs::write(top.path().join(new_state()), "{").unwrap();
+        let mut directory = Directory::open(top.path(), &Scope::default()).unwrap();
+        directory.claim("store").unwrap();
+        assert!(directory.tree.file_len(&new_state()).is_none() && directory.tree.file_len(STATE).is_some());
+        for other in ["file", "keyhole-export.json.new.new"] {
+            let top = tempfile::tempdir().unwrap();
+            for name in [&new_state(), other] {
+                fs::write(top.path().join(name), "").unwrap();
+            }
+            assert!(Directory::open(top.path(), &Scope::default()).is_err(), "{other}");
+        }
     }
 }

@@ -3,7 +3,7 @@
 use keyhole_log::BucketSettings;
 use keyhole_log::limits::{QUOTA_SHARE, RECORD_MAX};
 
-use super::{Model, Register, Version};
+use super::{Model, Register, Version, WrittenVersion};
 
 /// Returns the minimum and maximum size over the versions, which may be empty.
 fn bounds<'a>(versions: impl Iterator<Item = Option<u64>>, size: impl Fn(u64) -> u64 + 'a) -> (u64, u64) {
@@ -103,6 +103,20 @@ impl Model {
         if !upload.exists.may_be(since, |there| !there) {
             upload.exists.begin(op, false, since);
             upload.exists.acknowledge(op, now, durable);
+        }
+    }
+
+    /// Records that a missing version of a ring was dropped, which is possible unless it is locked.
+    pub fn vanish_version(&mut self, version: u64, since: u64, now: u64) {
+        let clock_ms = self.history.clock.now_ms;
+        let written = self.history.written.get(&version).filter(|_| self.ring);
+        let is_free = |written: &WrittenVersion| written.may_be_free(since, clock_ms, false);
+        if written.is_some_and(|written| !written.exists.may_be(since, |there| !there) && is_free(written)) {
+            let op = self.number();
+            let durable = self.durable;
+            let exists = &mut self.history.written.get_mut(&version).expect("it was written").exists;
+            exists.begin(op, false, since);
+            exists.acknowledge(op, now, durable);
         }
     }
 

@@ -65,6 +65,15 @@ impl WrittenVersion {
         self.hold.may_be(since, |hold| !hold) && self.retention.may_be(since, is_free)
     }
 
+    /// Returns whether it may be free of locks after a crash, by a clock; `power`: power has failed.
+    pub fn may_survive_free(&self, power: bool, clock_ms: u64) -> bool {
+        let is_free = |retention: &Option<Retention>| {
+            let lock = Lock { retention: *retention, hold: false };
+            !lock.keeps(clock_ms, false)
+        };
+        self.hold.may_survive(power, |hold| !hold) && self.retention.may_survive(power, is_free)
+    }
+
     /// Returns whether it may have been locked at some time since, by a clock.
     pub fn may_be_locked(&self, since: u64, clock_ms: u64, bypass: bool) -> bool {
         let keeps = |retention: &Option<Retention>| Lock { retention: *retention, hold: false }.keeps(clock_ms, bypass);

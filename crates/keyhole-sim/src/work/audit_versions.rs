@@ -59,9 +59,18 @@ pub(super) async fn audit_versions(
     let durable = model.durable;
     let is_ring = model.ring;
     let clock_ms = model.history.clock.now_ms;
-    for (version, written) in &mut model.history.written {
-        let info = all.get(version).map(|(_, info)| info);
-        if info.is_none() && is_ring && written.may_be_free(now, clock_ms, false) {
+    let versions: Vec<u64> = model.history.written.keys().copied().collect();
+    for version in versions {
+        let info = all.get(&version).map(|(_, info)| info);
+        if info.is_none() && how == Audit::Quiet {
+            model.vanish_version(version, now, now);
+        }
+        let written = model.history.written.get_mut(&version).expect("it was written");
+        if let Audit::Opened { power } = how
+            && info.is_none()
+            && is_ring
+            && written.may_survive_free(power, clock_ms)
+        {
             written.exists = Register::new(false);
         }
         take(how, now, durable, &mut written.exists, info.is_some(), || format!("version {version}"));

@@ -225,8 +225,11 @@ impl Client {
         let now = self.now();
         let mut model = self.world.model.borrow_mut();
         let durable = model.durable;
-        let is_ring = model.ring;
         let latest_ms = model.history.clock.now_ms;
+        if matches!(answer, Ok(DeletedVersion { existed: false, .. })) {
+            model.history.written.get_mut(&version).expect("it is known").exists.refuse(op, now);
+            model.vanish_version(version, since.tick, now);
+        }
         let written = model.history.written.get_mut(&version).expect("it is known");
         match answer {
             Ok(DeletedVersion { existed: true, was_marker }) => {
@@ -238,8 +241,7 @@ impl Client {
                 written.exists.acknowledge(op, now, durable);
             }
             Ok(DeletedVersion { existed: false, .. }) => {
-                written.exists.refuse(op, now);
-                let gone = is_ring || written.exists.observe(since.tick, now, durable, 0, |there| !there);
+                let gone = written.exists.observe(since.tick, now, durable, 0, |there| !there);
                 assert!(gone, "version {version} is lost: {written:?}");
             }
             Err(error) => {
@@ -388,7 +390,9 @@ impl Client {
         let now = self.now();
         let mut model = self.world.model.borrow_mut();
         let durable = model.durable;
-        let is_ring = model.ring;
+        if matches!(answer, Ok(FoundVersion::Absent) | Err(Error::NoSuchBucket)) {
+            model.vanish_version(version, since.tick, now);
+        }
         let written = model.history.written.get_mut(&version).expect("it is known");
         let (there, found) = match answer {
             Ok(FoundVersion::Long { .. }) => unreachable!("there is no limit"),
@@ -414,7 +418,7 @@ impl Client {
             }
         };
         let legal = written.exists.observe(since.tick, now, durable, 0, |other| *other == there);
-        assert!(legal || (is_ring && !there), "version {version}: {there}, may be {:?}", written.exists.legal(false));
+        assert!(legal, "version {version}: {there}, may be {:?}", written.exists.legal(false));
         found.zip(written.content)
     }
 
@@ -491,14 +495,18 @@ fn list_all(world: &World, log: &keyhole_log::Log<crate::disk::SimDisk>, bucket:
     let now = world.clock.tick();
     let mut model = world.model.borrow_mut();
     let durable = model.durable;
-    let is_ring = model.ring;
     let listed = list(log, bucket);
     check_order(&mut model, &listed);
-    let of_bucket = model.history.written.iter_mut().filter(|(_, written)| written.name.0 == bucket);
-    for (version, written) in of_bucket {
-        let there = listed.iter().any(|info| info.time_ms == *version);
+    let of_bucket = model.history.written.iter().filter(|(_, written)| written.name.0 == bucket);
+    let of_bucket: Vec<u64> = of_bucket.map(|(version, _)| *version).collect();
+    for version in of_bucket {
+        let there = listed.iter().any(|info| info.time_ms == version);
+        if !there {
+            model.vanish_version(version, now, now);
+        }
+        let written = model.history.written.get_mut(&version).expect("it was written");
         let legal = written.exists.observe(now, now, durable, 0, |other| *other == there);
-        assert!(legal || (is_ring && !there), "version {version} is listed: {there}: {written:?}");
+        assert!(legal, "version {version} is listed: {there}: {written:?}");
     }
 }
 

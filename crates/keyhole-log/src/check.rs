@@ -28,6 +28,8 @@ use crate::wire::record;
 pub struct CheckOptions {
     /// Repair what can be repaired. Otherwise nothing is written.
     pub repair: bool,
+    /// As [`OpenOptions::nonce`], of the repair.
+    pub nonce: u32,
 }
 
 /// Whether damage can be repaired.
@@ -87,7 +89,7 @@ pub async fn check<D: Disk>(disk: Rc<D>, options: CheckOptions) -> Result<CheckR
     let mut report = survey(disk.as_ref()).await?;
     if options.repair && !report.findings.is_empty() {
         let is_rebuilt = report.findings.iter().any(|finding| is_rebuilt(&finding.damage));
-        match mend(disk.clone()).await {
+        match mend(disk.clone(), options.nonce).await {
             // The superblocks have been rewritten. Their capacity leaves no room for checkpoints;
             // the operator can set another.
             Err(Error::Full) if is_rebuilt => {}
@@ -102,8 +104,8 @@ pub async fn check<D: Disk>(disk: Rc<D>, options: CheckOptions) -> Result<CheckR
 }
 
 /// Recovery rewrites what is known from elsewhere; two new checkpoints replace the existing ones.
-async fn mend<D: Disk>(disk: Rc<D>) -> Result<(), Error> {
-    let options = OpenOptions { rebuild: true, ..OpenOptions::default() };
+async fn mend<D: Disk>(disk: Rc<D>, nonce: u32) -> Result<(), Error> {
+    let options = OpenOptions { rebuild: true, nonce, ..OpenOptions::default() };
     let (store, _) = open(disk.as_ref(), options).await?;
     let (log, writer) = worker(Arc::clone(&store), Rc::clone(&disk));
     let (maintenance, its_writer) = crate::maintenance(store, disk);

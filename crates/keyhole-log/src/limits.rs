@@ -294,10 +294,14 @@ pub const CAPACITY_MAX: u64 = 1 << 50;
 /// Maximum number of workers that share one log.
 pub const WORKERS_MAX: usize = 256;
 
-/// Distance that recovery adds to the highest number it has seen before it allocates new ones. Only
-/// this many consecutive numbers without a trace (bodies dropped before their record) could cause a
-/// repetition. The counter lasts for 2^24 recoveries.
+/// Minimum distance that recovery adds to the highest number it has seen before it allocates new ones.
+/// Only this many consecutive numbers without a trace (bodies dropped before their record) could cause a
+/// repetition. With the nonce, the counter lasts for 2^23 recoveries.
 pub const NUMBER_JUMP: u64 = 1 << 40;
+
+/// The distance by which one more in [`OpenOptions::nonce`](crate::OpenOptions::nonce) moves the numbers of
+/// an opening: of all nonces, by up to [`NUMBER_JUMP`].
+pub const NUMBER_NONCE_STEP: u64 = 1 << 8;
 
 /// Attempts to read a range before it counts as unreadable. Drives retry internally before they
 /// report an error, so transient errors come from a bus or path. Two attempts would cover those;

@@ -267,7 +267,7 @@ pub struct Opening {
 
 impl Opening {
     /// Returns the options for the log.
-    pub fn options(&self, ring: bool) -> OpenOptions {
+    pub fn options(&self, ring: bool, nonce: u32) -> OpenOptions {
         let rebuild = false;
         let read_only = None;
         OpenOptions {
@@ -276,6 +276,7 @@ impl Opening {
             capacity: self.capacity,
             ring,
             index_limits: IndexLimits::default(),
+            nonce,
             rebuild,
             read_only,
         }

@@ -31,7 +31,9 @@ pub(crate) use window::Window;
 use crate::disk::{Disk, is_full};
 use crate::error::{Damage, Error};
 use crate::index::{Index, IndexLimits};
-use crate::limits::{CHECKPOINTS_KEPT, NUMBER_JUMP, PAGE, SEGMENTS_START, SUPERBLOCK_AT, WORKERS_MAX};
+use crate::limits::{
+    CHECKPOINTS_KEPT, NUMBER_JUMP, NUMBER_NONCE_STEP, PAGE, SEGMENTS_START, SUPERBLOCK_AT, WORKERS_MAX,
+};
 use crate::numbers::Numbers;
 use crate::open::Slot;
 use crate::segments::Segments;
@@ -72,6 +74,9 @@ pub struct OpenOptions {
     pub ring: bool,
     /// Limits of the index, beyond which new names are refused.
     pub index_limits: IndexLimits,
+    /// A random number, which differs at each opening: the numbers of two openings that find the same
+    /// records then differ. Only tests that need the same numbers each time use 0.
+    pub nonce: u32,
     /// Whether to recover without a checkpoint if none can be read: everything in the file is
     /// replayed, and objects deleted long ago may reappear. If both superblocks are lost, they are
     /// rebuilt as well. Used by `keyhole check --repair`.
@@ -82,7 +87,7 @@ pub struct OpenOptions {
 }
 
 impl Default for OpenOptions {
-    /// Durable writes of one worker, with the current capacity.
+    /// Durable writes of one worker, with the current capacity, and a nonce of 0.
     fn default() -> Self {
         OpenOptions {
             durability: Durability::Always,
@@ -90,6 +95,7 @@ impl Default for OpenOptions {
             capacity: None,
             ring: false,
             index_limits: IndexLimits::default(),
+            nonce: 0,
             rebuild: false,
             read_only: None,
         }
@@ -331,7 +337,8 @@ async fn go_on<D: Disk>(disk: &D, options: &OpenOptions, recovered: &mut Recover
         return Err(Error::Capacity(format!("invalid capacity of {capacity} bytes: {in_use} bytes are in use")));
     }
     take_space(disk, superblock, capacity, in_use, found.file_len).await?;
-    let first = found.highest.checked_add(NUMBER_JUMP);
+    let jump = NUMBER_JUMP + u64::from(options.nonce) * NUMBER_NONCE_STEP;
+    let first = found.highest.checked_add(jump);
     let first = first.ok_or_else(|| Damage::error("a store with exhausted sequence numbers", 0))?;
     let writers = options.workers + 1;
     let sound = recovery.damaged.is_empty();

@@ -182,7 +182,8 @@ fn places(image: &[u8]) -> BTreeMap<Name, Vec<Range<usize>>> {
 }
 
 fn check_with(medium: &Arc<Medium>, repair: bool) -> Result<CheckReport, Error> {
-    LocalPool::new().run_until(check(Rc::new(SimDisk::in_turns(medium)), CheckOptions { repair }))
+    LocalPool::new()
+        .run_until(check(Rc::new(SimDisk::in_turns(medium)), CheckOptions { repair, ..CheckOptions::default() }))
 }
 
 /// Reads every object. Returns the damaged ones with their damage.

@@ -16,7 +16,7 @@ use crate::support::{LOST, new_medium};
 
 fn check_with(medium: &Arc<Medium>, repair: bool) -> Result<CheckReport, Error> {
     let disk = Rc::new(SimDisk::in_turns(medium));
-    LocalPool::new().run_until(check(disk, CheckOptions { repair }))
+    LocalPool::new().run_until(check(disk, CheckOptions { repair, ..CheckOptions::default() }))
 }
 
 /// A file that contains everything: small and large objects, plain and sealed, overwritten and

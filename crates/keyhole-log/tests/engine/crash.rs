@@ -6,13 +6,14 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use keyhole_log::limits::{PAGE, SEGMENTS_START};
 use keyhole_log::{
     CompleteUpload, Condition, Content, CreateUpload, Durability, Error, Log, OpenOptions, PutObject, PutPart,
 };
 use keyhole_sim::disk::{Crash, Medium, SimDisk};
 use keyhole_sim::random::Random;
 
-use crate::support::store::{CAPACITY, Store, bytes, etag, format, get, keys, options, put, write_body};
+use crate::support::store::{CAPACITY, SEGMENT_LEN, Store, bytes, etag, format, get, keys, options, put, write_body};
 use crate::support::{CRASHES, LOST, TORN, new_medium};
 
 /// Value of a key: the seed of an object, or absent.
@@ -352,4 +353,36 @@ fn crash_under_deferred_durability_loses_whole_objects_only() {
             medium.crash(CRASHES[(seed + round) as usize % 4]);
         }
     }
+}
+
+/// A batch that a power failure has cut off from the one before stays lost, even if the same record is
+/// written again in the place of that one.
+#[test]
+fn repeated_first_record_is_not_followed_by_a_lost_one() {
+    let medium = new_medium(1);
+    format(&medium, CAPACITY).unwrap();
+    let create = |nonce: u32, names: &'static [&'static str]| {
+        let deferred = OpenOptions { durability: Durability::Deferred, nonce, ..options(1) };
+        let mut store = Store::open_with(&medium, deferred).unwrap();
+        let log = store.log();
+        let found: Vec<String> = log.buckets().into_iter().map(|bucket| bucket.name).collect();
+        store.run(async {
+            for name in names {
+                log.create_bucket(name, 1).await.unwrap();
+            }
+        });
+        found
+    };
+    // With its full length, each opening uses the same segments of an empty file.
+    medium.edit(|content| content.resize(CAPACITY as usize, 0));
+    assert!(create(1, &["first", "second"]).is_empty());
+    medium.edit(|content| {
+        // Of the header of the segment and the two batches, the second batch survives.
+        let is_second = |page: &[u8]| page.windows(6).any(|bytes| bytes == b"second");
+        let second = content.chunks(PAGE).position(is_second).expect("it was written") * PAGE;
+        assert_eq!((second as u64 - SEGMENTS_START) % SEGMENT_LEN, 2 * PAGE as u64, "behind header and first batch");
+        content[second - 2 * PAGE..second].fill(0);
+    });
+    assert!(create(2, &["first"]).is_empty());
+    assert_eq!(create(3, &[]), ["first"]);
 }

@@ -91,7 +91,8 @@ fn lay(medium: &Arc<Medium>, image: &[u8], fault: Fault) {
 }
 
 fn check_with(medium: &Arc<Medium>, repair: bool) -> Result<CheckReport, Error> {
-    LocalPool::new().run_until(check(Rc::new(SimDisk::in_turns(medium)), CheckOptions { repair }))
+    LocalPool::new()
+        .run_until(check(Rc::new(SimDisk::in_turns(medium)), CheckOptions { repair, ..CheckOptions::default() }))
 }
 
 /// Checks that every object is there, that deleted ones are not, and that
@@ -276,7 +277,7 @@ fn interrupted_repair_can_be_repeated() {
         let disk = Rc::new(SimDisk::in_turns(&medium));
         let flag = Rc::clone(&done);
         let repair = async move {
-            check(disk, CheckOptions { repair: true }).await.unwrap();
+            check(disk, CheckOptions { repair: true, ..CheckOptions::default() }).await.unwrap();
             *flag.borrow_mut() = true;
         };
         pool.spawner().spawn_local(repair).unwrap();

@@ -47,7 +47,7 @@ impl Life {
 
     fn open_damaged(&mut self, rebuild: bool) -> Result<(Executor, Option<Opened>), String> {
         let disk = self.world.disk();
-        let options = self.world.plan.opening().options(self.world.plan.ring);
+        let options = self.world.plan.opening().options(self.world.plan.ring, self.random.number() as u32);
         let options = OpenOptions { rebuild, ..options };
         let mut executor = self.executor();
         let opened = self.alone(&mut executor, "open", async move { open(&disk, options).await })?;

@@ -113,7 +113,7 @@ impl Life {
             self.world.medium.stop_after(stop);
             let before = self.world.medium.counters();
             let disk = self.world.disk();
-            let options = opening.options(self.world.plan.ring);
+            let options = opening.options(self.world.plan.ring, self.random.number() as u32);
             let mut executor = self.executor();
             let answer = self.alone(&mut executor, "open", async move { open(&disk, options).await });
             self.world.medium.stop_after(None);

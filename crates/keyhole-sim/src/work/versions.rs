@@ -12,6 +12,10 @@ use crate::model::{VERSION_KEYS, VERSIONED, admits, digest, etag, object_head, t
 /// Maximum time by which the lock clock advances at once. Operations count the wall clock.
 const CLOCK_STEP: u64 = 60;
 
+/// The time of all records of buckets: a record that a power failure undid is written again with the same
+/// time and payload, and only its number differs.
+const CREATED_MS: u64 = 1;
+
 /// A time of the wall clock that is far ahead.
 const FAR_AHEAD: u64 = 1 << 40;
 
@@ -45,13 +49,10 @@ impl Client {
     async fn create_versioned(&mut self, bucket: &'static str) {
         let since = self.since();
         let log = self.log.clone();
-        // No two records have the same time. With the same numbers, too, after power failures that left no
-        // trace of the first ones, they would be equal.
-        let time_ms = self.world.model.borrow_mut().number();
         let answer = if bucket == VERSIONED[0] {
-            self.patiently(log.create_locked_bucket(bucket, time_ms, &[])).await
+            self.patiently(log.create_locked_bucket(bucket, CREATED_MS, &[])).await
         } else {
-            self.patiently(log.create_bucket(bucket, time_ms)).await
+            self.patiently(log.create_bucket(bucket, CREATED_MS)).await
         };
         self.say(|| format!("create bucket {bucket}: {answer:?}"));
         if let Some(Err(error)) = answer {
@@ -69,8 +70,7 @@ impl Client {
             settings.versioning = versioning;
             Ok::<_, Error>(())
         };
-        let time_ms = self.world.model.borrow_mut().number();
-        let answer = self.patiently(log.change_bucket(bucket, time_ms, change)).await;
+        let answer = self.patiently(log.change_bucket(bucket, CREATED_MS, change)).await;
         self.say(|| format!("versioning of {bucket} = {versioning:?}: {answer:?}"));
         if let Some(Err(error)) = answer {
             let legal = matches!(error, Error::Conflict | Error::NoSuchBucket);

@@ -9,6 +9,7 @@ use super::operate::{describe, print, size};
 use super::{CommandError, Result};
 use crate::cli::store::CheckOptions;
 use crate::control::{self, DamageReply};
+use crate::env::System;
 use crate::store::{self, StoreError, StoreLocation, StoreOptions};
 
 /// The structure of `--json`. All lengths are in bytes.
@@ -48,7 +49,7 @@ pub(crate) fn run(options: &CheckOptions) -> Result<()> {
     let read_only = (!options.repair).then_some(store::ONLY_LOOKS);
     let held = store::hold(&location, &StoreOptions { read_only, ..StoreOptions::default() })?;
     let disk = store::plain_disk(&held.medium)?;
-    let log_options = LogOptions { repair: options.repair };
+    let log_options = LogOptions { repair: options.repair, nonce: u32::from_ne_bytes(System.random_array()) };
     let report = store::block_on(keyhole_log::check(std::rc::Rc::new(disk), log_options))?
         .map_err(|error| StoreError::Log { path: location.medium(), error })?;
     let found = report.findings.len() as u64;

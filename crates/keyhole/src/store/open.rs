@@ -12,6 +12,7 @@ use super::location::StoreLocation;
 use super::options::{ASKED_READ_ONLY, ONLY_LOOKS, StoreOptions};
 use super::plain::{block_on, plain_disk};
 use super::presence::Presence;
+use crate::env::System;
 use crate::error::FileError;
 use crate::medium::Medium;
 
@@ -44,6 +45,7 @@ pub(crate) fn open(location: &StoreLocation, options: &StoreOptions) -> Result<O
             bytes: options.budget.filter(|_| !options.ring).map(|budget| budget.index()),
             objects: options.max_objects,
         },
+        nonce: u32::from_ne_bytes(System.random_array()),
         rebuild: false,
         read_only: held.read_only.as_deref().map(Arc::from),
     };

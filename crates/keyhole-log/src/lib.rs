@@ -83,6 +83,7 @@ pub use index::LiveMismatch;
 pub use log::{Body, BodyWriter, ChunkTags, Expired, LastBlock, Log, OpenBlock, ScrubCursor, ScrubStep, worker};
 pub use maintain::{Maintenance, maintenance};
 pub use object::{Content, FoundVersion, Object, PutObject, PutPart};
+pub use pin::ObjectPin;
 pub use recover::{Format, Identity, OpenOptions, Recovery, create, estimate_index, identity, open};
 #[cfg(feature = "sabotage")]
 pub use sabotage::{Sabotage, sabotage};

@@ -2,7 +2,7 @@
 
 use crate::body::NewBody;
 use crate::log::Body;
-use crate::pin::Pin;
+use crate::pin::ObjectPin;
 use crate::types::{Condition, Etag, Part, UploadRef};
 use crate::version::{Lock, Marker, VersionId, Versioning};
 
@@ -71,7 +71,14 @@ pub struct Object {
     pub versioning: Versioning,
     /// Its retention and legal hold when it was looked up.
     pub lock: Lock,
-    pub(crate) pin: Pin,
+    pub(crate) pin: ObjectPin,
+}
+
+impl Object {
+    /// Returns a pin of the bodies, for those who read them without the object.
+    pub fn pin(&self) -> ObjectPin {
+        self.pin.clone()
+    }
 }
 
 /// The result of looking up a version.

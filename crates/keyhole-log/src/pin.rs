@@ -8,9 +8,9 @@ use crate::state::State;
 use crate::store::Store;
 use crate::types::BodyId;
 
-/// Keeps the bodies of an object readable while held.
+/// Keeps the bodies of an object readable while held, even after a delete or overwrite.
 #[derive(Clone)]
-pub(crate) struct Pin {
+pub struct ObjectPin {
     held: Arc<Held>,
 }
 
@@ -19,11 +19,11 @@ struct Held {
     bodies: Bodies,
 }
 
-impl Pin {
+impl ObjectPin {
     /// Pins `bodies`. `state` must be the locked state of `store`.
     pub(crate) fn new(store: &Arc<Store>, state: &mut State, bodies: Bodies) -> Self {
         state.index.pin(bodies.as_slice());
-        Pin { held: Arc::new(Held { store: Arc::clone(store), bodies }) }
+        ObjectPin { held: Arc::new(Held { store: Arc::clone(store), bodies }) }
     }
 
     /// Returns the pinned bodies.
@@ -32,9 +32,9 @@ impl Pin {
     }
 }
 
-impl fmt::Debug for Pin {
+impl fmt::Debug for ObjectPin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Pin")
+        f.write_str("ObjectPin")
     }
 }
 

@@ -147,7 +147,7 @@ impl<P: Platform> Node<P> {
             true => None,
             false => Some(self.admission.read(object.size, STRIDE, link).await?),
         };
-        let mut reader = Reader::new(self, &object.parts, head.data_key.take(), 0..object.size);
+        let mut reader = Reader::new(self, object, head.data_key.take(), 0..object.size);
         let mut hasher = Hasher::new(algorithm);
         loop {
             let buf = self.log.disk().buffer_with_len(reader.piece_len());
@@ -172,7 +172,7 @@ impl<P: Platform> Node<P> {
     ) -> Result<Copied> {
         let OpenedObject { object, mut head, memory: mut held, .. } = opened;
         let mut memory = BodyMemory::of_copy(&self.admission, link.clone(), held.take_spare());
-        let reader = Reader::new(self, &object.parts, head.data_key.take(), 0..object.size);
+        let reader = Reader::new(self, &object, head.data_key.take(), 0..object.size);
         let mut body = CopiedBody::new(reader, Digester::undeclared(plan.wanted(), algorithm));
         let stored = self.ingest(&mut body, &mut memory, plan.sealing()).await?;
         let mut digests = body.finish()?;

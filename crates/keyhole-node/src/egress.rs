@@ -9,7 +9,7 @@ use keyhole_core::chunked::Opener;
 use keyhole_core::limits::{CHUNK_LEN, PREFIX_LEN, SALT_LEN, TAG_LEN};
 use keyhole_core::{DataKey, body};
 use keyhole_log::limits::{BLOCK_DATA, BUFFER_LEN};
-use keyhole_log::{Access, Body, ChunkTags, Disk, Log, OpenBlock, Part};
+use keyhole_log::{Access, Body, ChunkTags, Disk, Log, Object, ObjectPin, OpenBlock, Part};
 use keyhole_s3::body::{Digester, Digests};
 
 use crate::failure::{Result, damaged};
@@ -28,6 +28,8 @@ pub(crate) struct Reader<'n, P: Platform> {
     /// The first body, if it has been read already.
     first: Option<Body>,
     remaining: u64,
+    /// The parts that follow are read while others delete or replace the object.
+    _pin: ObjectPin,
 }
 
 /// The open body of the reader.
@@ -56,9 +58,19 @@ struct OpenBody<P: Platform> {
 }
 
 impl<'n, P: Platform> Reader<'n, P> {
-    /// Creates a reader for `range` of the object with the bodies `parts`; a sealed object needs
-    /// its data key.
-    pub(crate) fn new(node: &'n Node<P>, parts: &[Part], data_key: Option<Box<DataKey>>, range: Range<u64>) -> Self {
+    /// Creates a reader for `range` of an object; a sealed object needs its data key.
+    pub(crate) fn new(node: &'n Node<P>, object: &Object, data_key: Option<Box<DataKey>>, range: Range<u64>) -> Self {
+        Self::of_parts(node, object, &object.parts, data_key, range)
+    }
+
+    /// Creates a reader for `range` of these parts of an object.
+    pub(crate) fn of_parts(
+        node: &'n Node<P>,
+        object: &Object,
+        parts: &[Part],
+        data_key: Option<Box<DataKey>>,
+        range: Range<u64>,
+    ) -> Self {
         let mut touched = Vec::with_capacity(parts.len());
         let mut start = 0;
         for part in parts {
@@ -72,7 +84,8 @@ impl<'n, P: Platform> Reader<'n, P> {
             start = end;
         }
         touched.reverse();
-        Reader { node, data_key, parts: touched, current: None, first: None, remaining: range.end - range.start }
+        let remaining = range.end - range.start;
+        Reader { node, data_key, parts: touched, current: None, first: None, remaining, _pin: object.pin() }
     }
 
     /// Sets the only body of the object, if it has been read already.

@@ -140,7 +140,7 @@ impl<P: Platform> Node<P> {
         let mut memory = BodyMemory::of_copy(&self.admission, request.account.link().clone(), kept);
         let binding = opened.binding;
         let source_version = source_version(&opened.object);
-        let reader = Reader::new(self, &opened.object.parts, opened.head.data_key, range);
+        let reader = Reader::new(self, &opened.object, opened.head.data_key, range);
         // A client cannot declare the checksum of a copied range.
         let algorithm = declared(&plan.target).map(|(algorithm, _)| algorithm);
         let mut body = CopiedBody::new(reader, Digester::undeclared(plan.wanted(), algorithm));

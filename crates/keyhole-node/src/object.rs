@@ -86,7 +86,7 @@ impl<P: Platform> Node<P> {
             Some(spare) => spare,
             None => self.admission.read(range.end - range.start, STRIDE, request.account.link()).await?,
         };
-        let reader = Reader::new(self, &object.parts, head.data_key, range).with_body(body);
+        let reader = Reader::new(self, &object, head.data_key, range).with_body(body);
         drop(object);
         memory.shrink_to_sending();
         Ok(response.object(reader, admitted, memory))

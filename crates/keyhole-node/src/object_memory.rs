@@ -76,9 +76,10 @@ pub(crate) const fn pages_of_object(record_len: usize) -> usize {
     if reading > using { reading } else { using }
 }
 
-/// Returns the pages of an object that has been read and is being sent.
+/// Returns the pages of an object that has been read and is being sent: its parts, and the pin of their
+/// bodies.
 const fn pages_of_sending(record_len: usize) -> usize {
-    (record_len + record_len * 3 / 4).div_ceil(PAGE)
+    (record_len + record_len * 7 / 8).div_ceil(PAGE)
 }
 
 /// Returns the pages of the buffer that a record is read into.

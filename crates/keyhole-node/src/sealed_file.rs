@@ -10,7 +10,7 @@ use keyhole_core::chunked;
 use keyhole_core::file::{BodyEntry, Decoded, ENTRY_LEN, FileError, Layout, Preface};
 use keyhole_core::limits::{CHUNK_LEN, PREFIX_LEN, SALT_LEN, TAG_LEN};
 use keyhole_log::limits::{BLOCK_DATA, CHUNK_TAGS_MAX, CHUNKS_MAX, buffer_len};
-use keyhole_log::{Body, ChunkTags, Disk, Log, Object, Part};
+use keyhole_log::{Body, ChunkTags, Disk, Log, Object, ObjectPin, Part};
 use keyhole_s3::{Error, ErrorCode};
 
 use crate::bodies::check_etag;
@@ -274,6 +274,8 @@ pub(crate) struct SealedFile<'l, D: Disk> {
     pub(crate) len: u64,
     /// The range of the file that is still to be sent.
     pub(crate) wanted: Range<u64>,
+    /// The bodies are read while others delete or replace the object.
+    _pin: ObjectPin,
 }
 
 impl<'l, D: Disk> SealedFile<'l, D> {
@@ -308,7 +310,7 @@ impl<'l, D: Disk> SealedFile<'l, D> {
             *at = end..end + at.end;
             end = at.end;
         }
-        Ok(SealedFile { log, front, bodies, current: None, len: end, wanted: 0..end })
+        Ok(SealedFile { log, front, bodies, current: None, len: end, wanted: 0..end, _pin: object.pin() })
     }
 
     /// Opens the body whose message covers `offset` of the file.

@@ -62,7 +62,7 @@ impl<P: Platform> Node<P> {
         for part in &object.parts {
             let data_key = Box::new(DataKey::new(*data_key.expose()));
             let last = part.size.saturating_sub(1)..part.size;
-            let mut reader = Reader::new(self, std::slice::from_ref(part), Some(data_key), last);
+            let mut reader = Reader::of_parts(self, object, std::slice::from_ref(part), Some(data_key), last);
             reader.next(self.log.disk().buffer_with_len(reader.piece_len())).await?;
         }
         manifest.into_iter().for_each(|manifest| self.checked_ends.insert(manifest));

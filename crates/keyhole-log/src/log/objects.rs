@@ -7,7 +7,7 @@ use crate::error::{Damage, Error, LOST_OBJECT};
 use crate::index::{Location, ObjectEntry, ObjectFacts, Outcome, Properties};
 use crate::limits::{HEAD_MAX, KEY_MAX, OBJECT_TAGS_MAX};
 use crate::object::{Content, FoundVersion, Object, PutObject};
-use crate::pin::Pin;
+use crate::pin::ObjectPin;
 use crate::read::Located;
 use crate::sabotage::{self, Sabotage};
 use crate::types::{BodyId, Condition, ListObjects, Listing, Part};
@@ -289,7 +289,7 @@ impl<D: Disk> Log<D> {
         };
         let at = Located::new(self.store(), &mut state, at);
         let tags = tags.map(|tags| (Located::new(self.store(), &mut state, tags.at), tags.seq));
-        let pin = Pin::new(self.store(), &mut state, bodies);
+        let pin = ObjectPin::new(self.store(), &mut state, bodies);
         Ok(LocatedVersion::Object(LocatedObject { at, pin, facts, ahead, known, tags }))
     }
 
@@ -364,7 +364,7 @@ struct LocatedObject {
     known: Known,
     /// Its tags, if they have a record of their own.
     tags: Option<(Located, u64)>,
-    pin: Pin,
+    pin: ObjectPin,
     /// What the index says of it, except for its bodies, which the pin holds.
     facts: ObjectFacts,
     /// Its only body, whose record directly precedes the object's.
@@ -375,7 +375,7 @@ struct LocatedObject {
 fn object_of(
     payload: RecordPayload<'_>,
     facts: &ObjectFacts,
-    pin: Pin,
+    pin: ObjectPin,
     known: Known,
 ) -> Option<Result<Object, &'static str>> {
     let RecordPayload::ObjectPut(put) = payload else { return None };

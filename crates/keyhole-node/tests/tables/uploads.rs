@@ -1,10 +1,14 @@
 //! CompleteMultipartUpload sent again, and parts sent again, for plain and for sealed uploads.
 
+use std::io::Write;
+
+use keyhole_log::limits::CHUNK_LEN;
+use keyhole_node::limits::PART_MIN;
 use keyhole_tests::data::bytes;
-use keyhole_tests::http::object;
+use keyhole_tests::http::{object, read_reply};
 use keyhole_tests::{CustomerKey, Request, Response};
 
-use crate::support::{MemoryNode, assert_error, completion, keyed};
+use crate::support::{MemoryNode, address, assert_error, completion, keyed};
 
 type Headers = Vec<(String, String)>;
 
@@ -166,5 +170,45 @@ fn checksums_belong_to_their_attempt() {
         part(&node, &headers, &id, 1, "another try");
         let done = node.send(&complete(&id, &[(1, &first)]).headers(headers)).expect(200);
         assert_eq!(done.element("ChecksumCRC32").as_deref(), Some("y/Q5Jg=="));
+    }
+}
+
+/// A response goes on with the parts of the object that it began with, also as a sealed object file.
+#[test]
+fn response_survives_the_deletion_of_its_object() {
+    let parts = [bytes(1, PART_MIN as usize), bytes(2, PART_MIN as usize), bytes(3, 7)];
+    let store = |node: &MemoryNode, headers: &Headers| {
+        let id = node.create_upload(object("POST", "o").headers(headers.clone()));
+        let mut stored = Vec::new();
+        for (part_body, number) in parts.iter().zip(1..) {
+            stored.push((number, part(node, headers, &id, number, part_body.clone())));
+        }
+        let chosen: Vec<(u16, &str)> = stored.iter().map(|(number, etag)| (*number, etag.as_str())).collect();
+        node.send(&complete(&id, &chosen)).expect(200);
+    };
+    for headers in kinds() {
+        let read = object("GET", "o").headers(headers.clone());
+        let file = object("GET", "o").header("x-keyhole-sealed", "1");
+        for get in if headers.is_empty() { vec![read] } else { vec![read, file] } {
+            for end in [object("DELETE", "o"), object("PUT", "o").body("another")] {
+                let node = MemoryNode::new();
+                store(&node, &headers);
+                let expected = node.send(&get).expect(200).body;
+                let mut connection = node.connect();
+                connection.limit(CHUNK_LEN);
+                let get = node.signed(&node.signer(), &get);
+                connection.write_all(get.head(address()).as_bytes()).unwrap();
+                let mut received = Vec::new();
+                let mut is_first = true;
+                let response = read_reply(&mut connection, "GET", |bytes| {
+                    received.extend_from_slice(bytes);
+                    if std::mem::take(&mut is_first) {
+                        node.send(&end);
+                    }
+                });
+                assert_eq!(response.expect("the whole response").status, 200);
+                assert!(received == expected, "{} of {} bytes", received.len(), expected.len());
+            }
+        }
     }
 }

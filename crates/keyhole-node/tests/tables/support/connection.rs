@@ -23,6 +23,11 @@ impl<'n> Connection<'n> {
         self.pipe.wake();
     }
 
+    /// Lets the node wait while the client has so many bytes to receive.
+    pub(crate) fn limit(&self, room: usize) {
+        self.pipe.room.set(room);
+    }
+
     /// Ends the client's direction and runs the node to the end of the connection. Returns how the
     /// node ended it.
     pub(crate) fn shut_down(&self) -> End {
@@ -35,7 +40,9 @@ impl<'n> Connection<'n> {
 impl Read for Connection<'_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         self.node.run_until(|| !self.pipe.from_node.borrow().is_empty() || self.pipe.end.get().is_some());
-        self.pipe.from_node.borrow_mut().read(buf)
+        let len = self.pipe.from_node.borrow_mut().read(buf)?;
+        self.pipe.wake_writer();
+        Ok(len)
     }
 }
 

@@ -16,11 +16,14 @@ use keyhole_sim::disk::Buffer;
 pub(crate) struct Pipe {
     pub(crate) to_node: RefCell<VecDeque<u8>>,
     pub(crate) from_node: RefCell<VecDeque<u8>>,
+    /// The node waits while the client has so many bytes to receive.
+    pub(crate) room: Cell<usize>,
     /// The client sends nothing more.
     pub(crate) is_shut: Cell<bool>,
     /// How the node ended the connection.
     pub(crate) end: Cell<Option<End>>,
     reader: RefCell<Option<Waker>>,
+    writer: RefCell<Option<Waker>>,
     is_secure: bool,
 }
 
@@ -36,9 +39,11 @@ impl Pipe {
         Pipe {
             to_node: RefCell::default(),
             from_node: RefCell::default(),
+            room: Cell::new(usize::MAX),
             is_shut: Cell::new(false),
             end: Cell::new(None),
             reader: RefCell::default(),
+            writer: RefCell::default(),
             is_secure,
         }
     }
@@ -48,6 +53,26 @@ impl Pipe {
         if let Some(reader) = self.reader.take() {
             reader.wake();
         }
+    }
+
+    /// Wakes the node, which waits until the client has received bytes.
+    pub(crate) fn wake_writer(&self) {
+        if let Some(writer) = self.writer.take() {
+            writer.wake();
+        }
+    }
+
+    /// Waits for room and adds bytes for the client.
+    async fn send(&self, bytes: &[u8]) {
+        poll_fn(|context| {
+            if self.from_node.borrow().len() >= self.room.get() {
+                *self.writer.borrow_mut() = Some(context.waker().clone());
+                return Poll::Pending;
+            }
+            self.from_node.borrow_mut().extend(bytes);
+            Poll::Ready(())
+        })
+        .await
     }
 
     /// Waits for bytes and moves them to `to`. Returns 0 at the end.
@@ -84,7 +109,7 @@ impl Stream for MemoryStream {
     }
 
     async fn write_block(&self, buf: Buffer, at: Range<usize>) -> (io::Result<()>, Buffer) {
-        self.0.from_node.borrow_mut().extend(&buf.as_ref()[at]);
+        self.0.send(&buf.as_ref()[at]).await;
         (Ok(()), buf)
     }
 
@@ -97,7 +122,7 @@ impl Stream for MemoryStream {
     }
 
     async fn write_bytes(&self, bytes: Vec<u8>) -> (io::Result<()>, Vec<u8>) {
-        self.0.from_node.borrow_mut().extend(&bytes);
+        self.0.send(&bytes).await;
         (Ok(()), bytes)
     }
 

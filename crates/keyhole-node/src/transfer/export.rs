@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use keyhole_log::limits::CHUNKS_MAX;
-use keyhole_log::{Body, Disk, Log, Object, Part};
+use keyhole_log::{Body, Disk, Log, Object, ObjectPin, Part};
 
 use super::ReadError;
 use crate::sealed_file::{SealedFile, is_damaged};
@@ -15,6 +15,7 @@ pub struct Export<'l, D: Disk> {
     log: &'l Log<D>,
     bytes: Bytes<'l, D>,
     len: u64,
+    _pin: ObjectPin,
 }
 
 enum Bytes<'l, D: Disk> {
@@ -37,7 +38,7 @@ impl<'l, D: Disk> Export<'l, D> {
             }
             false => (Bytes::Plain(object.parts.iter().rev().cloned().collect(), None), object.size),
         };
-        Ok(Export { log, bytes, len })
+        Ok(Export { log, bytes, len, _pin: object.pin() })
     }
 
     /// Returns the length of the file.

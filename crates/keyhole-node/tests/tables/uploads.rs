@@ -2,13 +2,15 @@
 
 use std::io::Write;
 
+use keyhole_log::Condition;
 use keyhole_log::limits::CHUNK_LEN;
 use keyhole_node::limits::PART_MIN;
+use keyhole_node::transfer::Export;
 use keyhole_tests::data::bytes;
 use keyhole_tests::http::{object, read_reply};
 use keyhole_tests::{CustomerKey, Request, Response};
 
-use crate::support::{MemoryNode, address, assert_error, completion, keyed};
+use crate::support::{BUCKET, MemoryNode, NOW_MS, address, assert_error, completion, keyed};
 
 type Headers = Vec<(String, String)>;
 
@@ -173,26 +175,26 @@ fn checksums_belong_to_their_attempt() {
     }
 }
 
+/// Uploads an object in three parts, two of them of several blocks.
+fn store_in_parts(node: &MemoryNode, headers: &Headers) {
+    let id = node.create_upload(object("POST", "o").headers(headers.clone()));
+    let etags = [PART_MIN as usize, PART_MIN as usize, 7].map(|len| bytes(len as u64, len));
+    let etags: Vec<String> =
+        etags.into_iter().zip(1..).map(|(body, number)| part(node, headers, &id, number, body)).collect();
+    let chosen: Vec<(u16, &str)> = (1..).zip(etags.iter().map(String::as_str)).collect();
+    node.send(&complete(&id, &chosen)).expect(200);
+}
+
 /// A response goes on with the parts of the object that it began with, also as a sealed object file.
 #[test]
 fn response_survives_the_deletion_of_its_object() {
-    let parts = [bytes(1, PART_MIN as usize), bytes(2, PART_MIN as usize), bytes(3, 7)];
-    let store = |node: &MemoryNode, headers: &Headers| {
-        let id = node.create_upload(object("POST", "o").headers(headers.clone()));
-        let mut stored = Vec::new();
-        for (part_body, number) in parts.iter().zip(1..) {
-            stored.push((number, part(node, headers, &id, number, part_body.clone())));
-        }
-        let chosen: Vec<(u16, &str)> = stored.iter().map(|(number, etag)| (*number, etag.as_str())).collect();
-        node.send(&complete(&id, &chosen)).expect(200);
-    };
     for headers in kinds() {
         let read = object("GET", "o").headers(headers.clone());
         let file = object("GET", "o").header("x-keyhole-sealed", "1");
         for get in if headers.is_empty() { vec![read] } else { vec![read, file] } {
             for end in [object("DELETE", "o"), object("PUT", "o").body("another")] {
                 let node = MemoryNode::new();
-                store(&node, &headers);
+                store_in_parts(&node, &headers);
                 let expected = node.send(&get).expect(200).body;
                 let mut connection = node.connect();
                 connection.limit(CHUNK_LEN);
@@ -210,5 +212,26 @@ fn response_survives_the_deletion_of_its_object() {
                 assert!(received == expected, "{} of {} bytes", received.len(), expected.len());
             }
         }
+    }
+}
+
+#[test]
+fn export_survives_the_deletion_of_its_object() {
+    for headers in kinds() {
+        let node = MemoryNode::new();
+        store_in_parts(&node, &headers);
+        let log = node.log.clone();
+        let (len, expected) = node.run(async move {
+            let object = log.object(BUCKET, "o").await.unwrap().unwrap();
+            let mut export = Export::new(&log, BUCKET, "o", &object).unwrap();
+            drop(object);
+            assert!(log.delete_object(BUCKET, "o", NOW_MS, Condition::None).await.unwrap());
+            let mut len = 0;
+            while let Some((_, at)) = export.next().await.unwrap() {
+                len += at.len() as u64;
+            }
+            (len, export.file_len())
+        });
+        assert_eq!(len, expected);
     }
 }

@@ -195,6 +195,9 @@ pub const CHECKPOINT_RECORDS_MAX: usize = 110_000;
 /// Checkpoints kept. If the newest cannot be read, recovery starts from the one before it.
 pub const CHECKPOINTS_KEPT: usize = 2;
 
+/// Locks of versions added up per lock acquisition for the statistics.
+pub const LOCKS_BATCH: usize = if SMALL { 3 } else { 10_000 };
+
 /// Objects or uploads checked for expiry per lock acquisition, and deleted together.
 pub const EXPIRE_BATCH: usize = if SMALL { 4 } else { 1000 };
 

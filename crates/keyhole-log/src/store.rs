@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 
 use crate::error::{Damage, Error, FailedWrite};
 use crate::index::LiveMismatch;
+use crate::limits::LOCKS_BATCH;
 use crate::locks::{AtomicBool, AtomicU32, Mutex, MutexGuard};
 use crate::state::State;
 use crate::stats::{Stats, Usage};
@@ -78,7 +79,8 @@ impl Store {
 
     /// Returns the space usage of the file.
     pub fn usage(&self) -> Usage {
-        self.lock().usage()
+        let locked_bytes = self.locked_bytes();
+        self.lock().usage(locked_bytes)
     }
 
     /// Returns the number of workers the log is open for: as requested, or as
@@ -94,14 +96,28 @@ impl Store {
 
     /// Returns all statistics. Slow with many segments: not for every request.
     pub fn stats(&self) -> Stats {
+        let locked_bytes = self.locked_bytes();
         let state = self.lock();
         let segments = state.segment_stats();
-        Stats { segments, ..state.summary(self.poisoned(), self.read_only.clone()) }
+        Stats { segments, ..state.summary(locked_bytes, self.poisoned(), self.read_only.clone()) }
     }
 
     /// Returns the statistics without the list of segments.
     pub fn summary(&self) -> Stats {
-        self.lock().summary(self.poisoned(), self.read_only.clone())
+        let locked_bytes = self.locked_bytes();
+        self.lock().summary(locked_bytes, self.poisoned(), self.read_only.clone())
+    }
+
+    /// Returns the plaintext bytes of the versions that are locked now.
+    fn locked_bytes(&self) -> u64 {
+        let mut sum = 0;
+        let mut next = Some((0, 0));
+        while let Some(from) = next {
+            let (bytes, rest) = self.lock().index.locked_bytes(from, LOCKS_BATCH);
+            sum += bytes;
+            next = rest;
+        }
+        sum
     }
 
     /// Returns the damage found by the maintenance since the last call, each object once. At most

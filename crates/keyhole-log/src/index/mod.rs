@@ -267,9 +267,15 @@ impl Index {
         self.buckets.values().map(|bucket| bucket.history.bytes).sum()
     }
 
-    /// Returns the plaintext bytes of the versions that are locked now.
-    pub(crate) fn locked_bytes(&self) -> u64 {
-        self.buckets.values().map(|bucket| bucket.locked_bytes(self.lock_clock_ms)).sum()
+    /// Adds up the plaintext bytes of the versions that are locked now, for at most `limit` locks from this
+    /// bucket and version on. Returns the sum, and the bucket and version to continue with.
+    pub(crate) fn locked_bytes(&self, from: (u64, u64), limit: usize) -> (u64, Option<(u64, u64)>) {
+        let mut locks = self.buckets.range(from.0..).flat_map(|(&id, bucket)| {
+            let first = if id == from.0 { from.1 } else { 0 };
+            bucket.locked_bytes(first, self.lock_clock_ms).map(move |(version, bytes)| ((id, version), bytes))
+        });
+        let sum = locks.by_ref().take(limit).map(|(_, bytes)| bytes).sum();
+        (sum, locks.next().map(|(at, _)| at))
     }
 
     /// Returns the memory used by the index in bytes, including keys.

@@ -261,10 +261,11 @@ impl Bucket {
         }
     }
 
-    /// Returns the plaintext bytes of the versions that are locked at this time of the lock clock.
-    pub(crate) fn locked_bytes(&self, clock_ms: u64) -> u64 {
-        let locks = self.attributes.locks.iter().filter(|(_, entry)| entry.lock.keeps(clock_ms, false));
-        locks.map(|(_, entry)| entry.size).sum()
+    /// Iterates over the versions with locks from `first` on, with their plaintext bytes; 0 of those that
+    /// are not locked at this time of the lock clock.
+    pub(super) fn locked_bytes(&self, first: u64, clock_ms: u64) -> impl Iterator<Item = (u64, u64)> {
+        let locks = self.attributes.locks.from(&first);
+        locks.map(move |(&version, entry)| (version, if entry.lock.keeps(clock_ms, false) { entry.size } else { 0 }))
     }
 }
 
@@ -273,7 +274,11 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+    use crate::index::Index;
+    use crate::index::attributes::LockEntry;
     use crate::index::entry::{Bodies, Stamp};
+    use crate::version::RetentionMode::Compliance;
+    use crate::version::{Lock, Retention};
 
     fn entry(seq: u64, is_marker: bool) -> ObjectEntry {
         let bodies = if is_marker { Bodies::Marker } else { Bodies::from_vec(Vec::new()) };
@@ -337,5 +342,31 @@ mod tests {
         bucket.attributes.forget(5);
         let found = |id| bucket.version_by_id("k", VersionId::Id(id), ids).map(|entry| entry.seq);
         assert_eq!((found(old), found(ids.id(5))), (Some(3), Some(5)));
+    }
+
+    #[test]
+    fn locked_bytes_are_added_up_in_batches() {
+        let mut index = Index { lock_clock_ms: 1000, ..Index::default() };
+        let retained = |until_ms| Lock { retention: Some(Retention { mode: Compliance, until_ms }), hold: false };
+        let locks = [Lock { retention: None, hold: true }, retained(1001), retained(1000)];
+        for (id, count) in [(1, 7), (2, 0), (5, 3), (6, 6)] {
+            let mut bucket = Bucket::new("b".into(), 0, Location::LOST);
+            for version in 10..10 + count {
+                let lock = locks[version as usize % 3];
+                let entry = LockEntry { at: Location::LOST, seq: version, size: 1 << (version - 10), lock };
+                bucket.attributes.locks.insert(version, entry);
+            }
+            index.buckets.insert(id, bucket);
+        }
+        // The versions 10, 12, 13, 15 and 16; 10 and 12; 10, 12, 13 and 15.
+        let expected = 0b110_1101 + 0b101 + 0b10_1101;
+        for limit in 1..20 {
+            let (mut sum, mut next, mut batches) = (0, Some((0, 0)), 0);
+            while let Some(from) = next {
+                let (bytes, rest) = index.locked_bytes(from, limit);
+                (sum, next, batches) = (sum + bytes, rest, batches + 1);
+            }
+            assert_eq!((sum, batches), (expected, 16_usize.div_ceil(limit)), "in batches of {limit}");
+        }
     }
 }

@@ -8,7 +8,8 @@ use crate::segments::Use;
 use crate::stats::{SegmentCounts, SegmentKind, SegmentStat, SegmentState, Stats, Usage};
 
 impl State {
-    pub(crate) fn usage(&self) -> Usage {
+    /// Returns the space usage; the locked bytes are added up in batches, without the lock in between.
+    pub(crate) fn usage(&self, locked_bytes: u64) -> Usage {
         let totals = self.index.totals;
         let live = self.index.live.total();
         let in_use = self.segments.table.iter().filter(|segment| segment.in_use());
@@ -22,7 +23,7 @@ impl State {
             noncurrent: totals.noncurrent,
             markers: totals.markers,
             noncurrent_bytes: self.index.noncurrent_bytes(),
-            locked_bytes: self.index.locked_bytes(),
+            locked_bytes,
             uploads: totals.uploads,
             bodies: self.index.body_count(),
             live,
@@ -47,7 +48,7 @@ impl State {
         segments.collect()
     }
 
-    pub(crate) fn summary(&self, poisoned: bool, read_only: Option<Arc<str>>) -> Stats {
+    pub(crate) fn summary(&self, locked_bytes: u64, poisoned: bool, read_only: Option<Arc<str>>) -> Stats {
         let mut counts = SegmentCounts::default();
         for segment in &self.segments.table {
             *match segment.used {
@@ -59,7 +60,7 @@ impl State {
             } += 1;
         }
         Stats {
-            usage: self.usage(),
+            usage: self.usage(locked_bytes),
             index_bytes: self.index.allocated(),
             written: self.counters.written,
             batches: self.counters.batches,

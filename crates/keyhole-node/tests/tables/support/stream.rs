@@ -72,7 +72,7 @@ impl Pipe {
             self.from_node.borrow_mut().extend(bytes);
             Poll::Ready(())
         })
-        .await
+        .await;
     }
 
     /// Waits for bytes and moves them to `to`. Returns 0 at the end.

@@ -1,8 +1,9 @@
 //! Open segments, and how far each writer's META segment is written and durable.
 
 use crate::limits::PAGE;
+use crate::wire::record::DurableHint;
 
-/// Written and durable offsets within a writer's open META segment.
+/// Written and durable offsets within a writer's last META segment, which may have been ended since.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct WriterEnd {
     pub(crate) segment: u32,
@@ -10,11 +11,22 @@ pub(crate) struct WriterEnd {
     pub(crate) durable: u32,
     /// Watermark of the batch that is not yet applied; `u64::MAX` if there is none.
     pub(crate) in_flight: u64,
+    /// The segment that the writer ended last. The next batch has the durable hint for it.
+    pub(crate) ended: Option<DurableHint>,
 }
 
 impl WriterEnd {
     /// The value for a writer without a META segment.
-    pub(crate) const NONE: WriterEnd = WriterEnd { segment: 0, written: 0, durable: 0, in_flight: u64::MAX };
+    pub(crate) const NONE: WriterEnd =
+        WriterEnd { segment: u32::MAX, written: 0, durable: 0, in_flight: u64::MAX, ended: None };
+
+    /// Forgets a segment that can be freed and used again: no durable hint may name it any more.
+    pub(crate) fn forget(&mut self, segment: u32) {
+        if self.segment == segment {
+            *self = WriterEnd { in_flight: self.in_flight, ended: self.ended, ..WriterEnd::NONE };
+        }
+        self.ended.take_if(|ended| ended.segment == segment);
+    }
 
     /// Returns the durable offset if this is `segment`, else 0.
     pub(crate) fn durable_in(&self, segment: u32) -> u32 {
@@ -35,7 +47,7 @@ impl Slot {
         match &self.meta {
             Some(meta) => {
                 let durable = (meta.at - meta.start) as u32;
-                WriterEnd { segment: meta.number, written: durable, durable, in_flight: u64::MAX }
+                WriterEnd { segment: meta.number, written: durable, durable, ..WriterEnd::NONE }
             }
             None => WriterEnd::NONE,
         }

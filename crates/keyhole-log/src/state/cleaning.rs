@@ -44,6 +44,7 @@ impl State {
             let closed = matches!(segment.used, Use::Closed(_));
             if closed && segment.pins == 0 && self.index.live.of(number) == 0 {
                 self.segments.condemn(number);
+                self.ends.iter_mut().for_each(|end| end.forget(number));
             }
         }
         if sabotage::is(Sabotage::DropTombstoneEarly) {

@@ -35,3 +35,31 @@ impl State {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::segments::{Segment, Use};
+    use crate::wire::segment::Kind;
+
+    /// A writer that began a segment and waits for its first batch to be written still has the end of
+    /// the segment before. Once that one is condemned, it can be used again before the batch is there.
+    #[test]
+    fn condemned_segment_is_named_by_no_hint() {
+        let mut state = State::empty();
+        let ended = DurableHint { segment: 0, until: 8192 };
+        let busy = WriterEnd { segment: 0, written: 8192, durable: 8192, in_flight: 7, ended: Some(ended) };
+        state.ends = vec![busy, WriterEnd { segment: 1, written: 4096, durable: 4096, ..WriterEnd::NONE }];
+        state.segments.table = vec![Segment { used: Use::Closed(Kind::Meta), ..Segment::BLANK }; 2];
+        state.segments.table[1].used = Use::Open(Kind::Meta);
+        assert_eq!(state.durable_hint(1, 0), ended);
+        let syncing = state.begin_sync();
+        state.condemn_dead();
+        assert_eq!(state.segments.condemned(), 1);
+        // A sync that began before does not bring it back.
+        state.end_sync(&syncing);
+        assert_eq!(state.durable_hint(1, 0), DurableHint::default());
+        assert_eq!(state.ends[0], WriterEnd { in_flight: 7, ..WriterEnd::NONE });
+        assert_eq!(state.durable_hint(0, 0), DurableHint { segment: 1, until: 4096 });
+    }
+}

@@ -95,42 +95,9 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::index::Index;
-    use crate::limits::SEGMENTS_START;
-    use crate::numbers::Numbers;
-    use crate::segments::Segments;
-    use crate::wire::superblock::{Superblock, VERSION};
-
-    const LEN: u64 = 2 << 20;
-
-    fn state() -> State {
-        let capacity = SEGMENTS_START + 24 * LEN;
-        State {
-            index: Index::replay(LEN),
-            numbers: Numbers::new(1),
-            segments: Segments::new(LEN, capacity, Vec::new(), 1),
-            ends: Vec::new(),
-            slots: Default::default(),
-            superblock: Superblock {
-                version: VERSION,
-                store: [1; 16],
-                epoch: 1,
-                segment_len: LEN,
-                capacity,
-                created_ms: 0,
-                checkpoints: [0; 2],
-            },
-            superblock_copies: Default::default(),
-            counters: Default::default(),
-            maintenance: Default::default(),
-            failed_write: None,
-            torn: Vec::new(),
-        }
-    }
-
     #[test]
     fn findings_over_the_limit_are_only_counted() {
-        let mut state = state();
+        let mut state = State::empty();
         for (added, kept) in [(FINDINGS_MAX - 1, FINDINGS_MAX - 1), (1, FINDINGS_MAX), (1, FINDINGS_MAX)] {
             (0..added).for_each(|at| state.add_finding(Damage::new("a record", at as u64)));
             assert_eq!(state.maintenance.findings.len(), kept);

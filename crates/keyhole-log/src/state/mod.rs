@@ -112,3 +112,33 @@ impl MaintenanceState {
         self.is_stalled = self.progress_counter == seen;
     }
 }
+
+#[cfg(test)]
+impl State {
+    /// Returns the state of a store without segments.
+    pub(crate) fn empty() -> State {
+        const LEN: u64 = 2 << 20;
+        let capacity = crate::limits::SEGMENTS_START + 24 * LEN;
+        State {
+            index: Index::replay(LEN),
+            numbers: Numbers::new(1),
+            segments: Segments::new(LEN, capacity, Vec::new(), 1),
+            ends: Vec::new(),
+            slots: Default::default(),
+            superblock: Superblock {
+                version: crate::wire::superblock::VERSION,
+                store: [1; 16],
+                epoch: 1,
+                segment_len: LEN,
+                capacity,
+                created_ms: 0,
+                checkpoints: [0; 2],
+            },
+            superblock_copies: Default::default(),
+            counters: Default::default(),
+            maintenance: Default::default(),
+            failed_write: None,
+            torn: Vec::new(),
+        }
+    }
+}

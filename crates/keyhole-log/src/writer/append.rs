@@ -34,9 +34,8 @@ impl<D: Disk> Context<D> {
         let stands_alone = u64::from(durable) == meta.at - meta.start && !drafts.iter().any(|draft| draft.has_blocks());
         let at_once = wanted && (stands_alone || sabotage::is(Sabotage::TrustWrites));
         // Another writer might never state the durable end of the previous segment.
-        let ended = self.ended.take();
+        let hint = end.ended.unwrap_or(hint);
         let prev = meta.prev;
-        let hint = ended.unwrap_or(hint);
         let mut buf = self.spare.take().unwrap_or_else(|| self.disk.buffer());
         let mut at = 0;
         let mut places = Vec::with_capacity(drafts.len());
@@ -71,7 +70,6 @@ impl<D: Disk> Context<D> {
         self.spare.set(Some(buf));
         if let Err(error) = self.full_or_poison(result, meta.at) {
             // For the segment, nothing has been appended.
-            self.ended.set(ended);
             meta.prev = prev;
             self.store.lock().ends[self.worker].in_flight = u64::MAX;
             return Err(error);
@@ -94,7 +92,7 @@ impl<D: Disk> Context<D> {
         let end = state.ends[self.worker];
         let written = (meta.at - meta.start) as u32;
         let durable = if is_durable { written } else { end.durable_in(meta.number) };
-        state.ends[self.worker] = WriterEnd { segment: meta.number, written, durable, ..end };
+        state.ends[self.worker] = WriterEnd { segment: meta.number, written, durable, ended: None, ..end };
         state.segments.table[meta.number as usize].written = written;
         for (i, draft) in drafts.iter().enumerate() {
             let padding = if i == 0 { len - records } else { 0 };

@@ -12,7 +12,6 @@ use crate::draft::Draft;
 use crate::error::{Error, FailedWrite};
 use crate::sabotage::{self, Sabotage};
 use crate::store::Store;
-use crate::wire::record::DurableHint;
 
 /// Segments tried in turn while writes fail for lack of space: for a batch, and for the
 /// header of a new segment.
@@ -39,8 +38,6 @@ pub(crate) struct Context<D: Disk> {
     pub(super) turn: Cell<usize>,
     /// Whether anything was written after the last record that proves durability.
     pub(super) dirty: Cell<bool>,
-    /// The segment ended when the open one began. The next batch has the durable hint for it.
-    pub(super) ended: Cell<Option<DurableHint>>,
     /// The buffer of the last batch, reused for the next. It holds a copy of what is on disk and is
     /// wiped when the writer ends: wiping it per batch would cost as much as filling it.
     pub(super) spare: Cell<Option<D::Buf>>,
@@ -52,10 +49,9 @@ impl<D: Disk> Context<D> {
     pub(crate) fn new(store: Arc<Store>, disk: Rc<D>, worker: usize, maintains: bool) -> Self {
         let turn = Cell::new(0);
         let dirty = Cell::new(false);
-        let ended = Cell::new(None);
         let spare = Cell::new(None);
         let torn = Cell::new(None);
-        Context { store, disk, worker, maintains, turn, dirty, ended, spare, torn }
+        Context { store, disk, worker, maintains, turn, dirty, spare, torn }
     }
 
     /// Writes the front of a buffer. A failure poisons the log, since the state of the range is

@@ -43,9 +43,9 @@ impl<D: Disk> Context<D> {
                 // other proof of durability.
                 self.sync().await?;
                 let until = (old.at - old.start) as u32;
-                self.ended.set(Some(DurableHint { segment: old.number, until }));
                 let mut state = self.store.lock();
                 state.settle(self.worker, old);
+                state.ends[self.worker].ended = Some(DurableHint { segment: old.number, until });
                 state.close_segment(old.number, self.maintains);
             }
             None if !self.maintains => self.store.lock().segments.without_meta -= 1,

@@ -66,7 +66,7 @@ impl Index {
                 Ok(())
             }
             Effect::LockClock { time_ms } => {
-                self.lock_clock_ms = self.lock_clock_ms.max(*time_ms);
+                self.saved_lock_clock(*time_ms);
                 Ok(())
             }
             Effect::CreateUpload { bucket, key, id, time_ms, sealed, declared } => {

@@ -361,7 +361,7 @@ impl Loader {
             Item::VersionTags { version, at, seq } => {
                 index.set_tags(self.home, version, TagsEntry { at: Location::from_raw(at), seq });
             }
-            Item::LockClock { time_ms } => index.lock_clock_ms = index.lock_clock_ms.max(time_ms),
+            Item::LockClock { time_ms } => index.saved_lock_clock(time_ms),
             Item::Versioning { bucket, versioning, lock } => {
                 if let Some(set) = index.buckets.get_mut(&bucket).and_then(|home| home.settings.as_mut()) {
                     set.settings.versioning = versioning;

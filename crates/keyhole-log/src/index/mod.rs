@@ -75,6 +75,9 @@ pub(crate) struct Index {
     pub(crate) live: Live,
     /// The time that retention is compared with, in ms since 1970. It never goes back.
     pub(crate) lock_clock_ms: u64,
+    /// The highest lock clock in a record or a checkpoint: the one that checkpoints have, so that it does not
+    /// depend on the checkpoint that an opening starts from.
+    pub(crate) saved_lock_clock_ms: u64,
     /// The checkpoints that the superblock points to, newest first.
     pub(crate) checkpoints: Vec<Checkpoint>,
     /// Records of the checkpoint being written.
@@ -265,6 +268,12 @@ impl Index {
     /// Returns the plaintext bytes of noncurrent versions.
     pub(crate) fn noncurrent_bytes(&self) -> u64 {
         self.buckets.values().map(|bucket| bucket.history.bytes).sum()
+    }
+
+    /// Takes over a saved lock clock.
+    pub(super) fn saved_lock_clock(&mut self, time_ms: u64) {
+        self.saved_lock_clock_ms = self.saved_lock_clock_ms.max(time_ms);
+        self.lock_clock_ms = self.lock_clock_ms.max(time_ms);
     }
 
     /// Adds up the plaintext bytes of the versions that are locked now, for at most `limit` locks from this

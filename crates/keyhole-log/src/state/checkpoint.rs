@@ -23,7 +23,7 @@ impl State {
         let most = self.index.checkpoint_record();
         let mut front = vec![Vec::new()];
         let pending = self.numbers.pending().map(|seq| Item::Pending { seq });
-        let time_ms = self.index.lock_clock_ms;
+        let time_ms = self.index.saved_lock_clock_ms;
         let clock = (time_ms > 0 && self.superblock.version >= VERSION).then_some(Item::LockClock { time_ms });
         for item in self.segments.items().map(Item::Segment).chain(pending).chain(clock) {
             if front.last().is_some_and(|items: &Vec<u8>| items.len() >= most) {

@@ -408,6 +408,7 @@ fn lock_clock_never_goes_back_below_what_was_saved() {
         // The records of the clock are dead; checkpoints have its value.
         store.run(async {
             log.store().advance_lock_clock(700);
+            log.save_lock_clock().await.unwrap();
             for _ in 0..3 {
                 log.checkpoint().await.unwrap();
             }
@@ -418,6 +419,31 @@ fn lock_clock_never_goes_back_below_what_was_saved() {
         medium.crash(LOST);
         let store = Store::maintained(&medium, options(1)).unwrap();
         assert_eq!(store.log().store().lock_clock_ms(), 700);
+    }
+}
+
+/// An opening finds the same lock clock from either checkpoint, saved or not.
+#[test]
+fn lock_clock_does_not_depend_on_the_checkpoint() {
+    for is_saved in [false, true] {
+        let (medium, mut store) = locked();
+        let log = store.log();
+        store.run(async {
+            log.checkpoint().await.unwrap();
+            log.store().advance_lock_clock(5000);
+            if is_saved {
+                log.save_lock_clock().await.unwrap();
+            }
+            log.checkpoint().await.unwrap();
+        });
+        drop((log, store));
+        medium.crash(LOST);
+        let found = || Store::open(&medium, 1).log().store().lock_clock_ms();
+        let saved = if is_saved { 5000 } else { 0 };
+        assert_eq!(found(), saved);
+        medium.crash(LOST);
+        assert!(medium.spoil_checkpoint());
+        assert_eq!(found(), saved, "from the checkpoint before");
     }
 }
 
@@ -434,6 +460,7 @@ fn store_becomes_version_4_with_its_first_version() {
         assert_eq!(superblock_versions(&medium), [3, 3], "a checkpoint changes nothing");
         set_versioning(&log, Versioning::Enabled).await.unwrap();
         assert_eq!(superblock_versions(&medium), [4, 4]);
+        log.save_lock_clock().await.unwrap();
         log.checkpoint().await.unwrap();
         assert_eq!(superblock_versions(&medium), [4, 4]);
     });

@@ -27,6 +27,8 @@ pub(super) async fn audit_versions(
     how: Audit,
     found: &mut AuditFindings,
 ) -> VersionCounts {
+    // A ring may have dropped versions by a clock that was higher than the one found now.
+    let clock_ms = world.model.borrow().history.clock.now_ms;
     if how != Audit::Quiet {
         world.model.borrow_mut().history.clock.opened(log.store().lock_clock_ms());
     }
@@ -58,7 +60,6 @@ pub(super) async fn audit_versions(
     let mut model = world.model.borrow_mut();
     let durable = model.durable;
     let is_ring = model.ring;
-    let clock_ms = model.history.clock.now_ms;
     let versions: Vec<u64> = model.history.written.keys().copied().collect();
     for version in versions {
         let info = all.get(&version).map(|(_, info)| info);

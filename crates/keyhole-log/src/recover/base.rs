@@ -62,6 +62,13 @@ impl Base {
         }
     }
 
+    /// Returns the lowest generation of a segment that was begun since the checkpoint, or that was being
+    /// begun then.
+    pub(super) fn fresh(&self, number: u32) -> u64 {
+        // A checkpoint that was changed on purpose has any generation.
+        if self.exists { self.stale(number).saturating_add(1) } else { 0 }
+    }
+
     /// Returns the offset below which a segment was durable when the checkpoint was written.
     pub(super) fn durable(&self, number: u32) -> u32 {
         self.ends.iter().filter(|(segment, _)| *segment == number).map(|(_, written)| *written).max().unwrap_or(0)
@@ -207,6 +214,17 @@ impl<D: Disk> CheckpointReader<'_, D> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn greatest_generation_is_followed_by_no_other() {
+        for (exists, generation, fresh) in
+            [(true, 9, 10), (true, u64::MAX - 1, u64::MAX), (true, u64::MAX, u64::MAX), (false, 9, 0)]
+        {
+            let item = SegmentItem { number: 3, use_: SegmentUse::Blank, generation, written: 0, prev: 0 };
+            let base = Base { exists, segments: BTreeMap::from([(3, item)]), ..Base::default() };
+            assert_eq!(base.fresh(3), fresh);
+        }
+    }
 
     #[test]
     fn segment_being_begun_at_checkpoint_is_not_stale() {

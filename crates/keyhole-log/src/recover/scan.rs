@@ -221,8 +221,7 @@ impl Scanned {
         let last = self.table.iter().rposition(|segment| segment.used != Use::Blank).unwrap_or(0) as u32;
         for &number in numbers {
             let start = reader.start(number);
-            // A segment begun since has a later generation, or the one it was being begun with.
-            let floor = if base.exists { base.stale(number) + 1 } else { 0 };
+            let floor = base.fresh(number);
             let from = ScanStart { generation: None, at: start + PAGE as u64, prev: None, floor };
             let is_hinted = self
                 .scans

@@ -58,27 +58,26 @@ impl WrittenVersion {
 
     /// Returns whether it may have been free of locks at some time since, by a clock.
     pub fn may_be_free(&self, since: u64, clock_ms: u64, bypass: bool) -> bool {
-        let is_free = |retention: &Option<Retention>| {
-            let lock = Lock { retention: *retention, hold: false };
-            !lock.keeps(clock_ms, bypass)
-        };
-        self.hold.may_be(since, |hold| !hold) && self.retention.may_be(since, is_free)
+        let has_ended = |retention: &Option<Retention>| has_ended(*retention, clock_ms, bypass);
+        self.hold.may_be(since, |hold| !hold) && self.retention.may_be(since, has_ended)
     }
 
     /// Returns whether it may be free of locks after a crash, by a clock; `power`: power has failed.
     pub fn may_survive_free(&self, power: bool, clock_ms: u64) -> bool {
-        let is_free = |retention: &Option<Retention>| {
-            let lock = Lock { retention: *retention, hold: false };
-            !lock.keeps(clock_ms, false)
-        };
-        self.hold.may_survive(power, |hold| !hold) && self.retention.may_survive(power, is_free)
+        let has_ended = |retention: &Option<Retention>| has_ended(*retention, clock_ms, false);
+        self.hold.may_survive(power, |hold| !hold) && self.retention.may_survive(power, has_ended)
     }
 
     /// Returns whether it may have been locked at some time since, by a clock.
     pub fn may_be_locked(&self, since: u64, clock_ms: u64, bypass: bool) -> bool {
-        let keeps = |retention: &Option<Retention>| Lock { retention: *retention, hold: false }.keeps(clock_ms, bypass);
+        let keeps = |retention: &Option<Retention>| !has_ended(*retention, clock_ms, bypass);
         self.hold.may_be(since, |hold| *hold) || self.retention.may_be(since, keeps)
     }
+}
+
+/// Returns whether a retention, if any, no longer locks a version, by a clock.
+fn has_ended(retention: Option<Retention>, clock_ms: u64, bypass: bool) -> bool {
+    !Lock { retention, hold: false }.keeps(clock_ms, bypass)
 }
 
 /// Returns whether a retention admits another one.

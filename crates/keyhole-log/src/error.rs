@@ -44,7 +44,7 @@ pub enum Error {
     /// A value is longer than its limit in [`limits`](crate::limits). Holds the name of the value.
     TooLarge(&'static str),
     // Caused by the configuration or by the file.
-    /// The file is not an object file. Holds what it appears to be.
+    /// The file is not an object file. Holds its apparent type.
     Foreign(&'static str),
     /// The file has an unsupported format version.
     UnsupportedVersion {

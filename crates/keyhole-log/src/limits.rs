@@ -132,7 +132,7 @@ pub const BATCH_MAX: usize = BUFFER_LEN;
 /// Default segment length.
 pub const SEGMENT_LEN: u64 = 64 << 20;
 
-/// Shortest segment length, a power of two: 64 MiB hold 126 of them, of which some 15 are reserved.
+/// Shortest segment length, a power of two: 64 MiB hold 126 of them; some 15 are reserved.
 /// A segment must fit its header, the longest records of a body and its object, the longest record
 /// of a checkpoint, and the batch that ends it.
 pub const SEGMENT_LEN_MIN: u64 = 512 << 10;

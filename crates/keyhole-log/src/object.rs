@@ -94,7 +94,7 @@ pub enum FoundVersion {
     Object(Object, Option<Body>),
     /// The object's record is longer than the limit.
     Long {
-        /// Length of the record, and of that of its tags.
+        /// Length of the record, and of the record of its tags.
         len: usize,
         /// Plaintext bytes of the object.
         size: u64,

@@ -241,7 +241,7 @@ impl Bucket {
         Counts { objects: self.objects.len() as u64, noncurrent: self.history.objects, markers: self.history.markers }
     }
 
-    /// Returns the location of the record of this number, if it is that of the version's lock.
+    /// Returns the location of the record of this number, if it is the record of the version's lock.
     pub(super) fn lock_record(&self, version: u64, seq: u64) -> Option<Location> {
         self.attributes.locks.get(&version).filter(|entry| entry.seq == seq).map(|entry| entry.at)
     }
@@ -250,7 +250,7 @@ impl Bucket {
         self.attributes.locks.get_mut(&version).filter(|entry| entry.seq == seq).map(|entry| &mut entry.at)
     }
 
-    /// Returns the location of the record of this number, if it is that of the version's tags.
+    /// Returns the location of the record of this number, if it is the record of the version's tags.
     pub(super) fn tags_record(&self, version: u64, seq: u64) -> Option<Location> {
         self.attributes.tags.get(&version).filter(|entry| entry.seq == seq).map(|entry| entry.at)
     }

@@ -15,7 +15,7 @@ use crate::sabotage::{self, Sabotage};
 use crate::version::{Lock, VersionId, VersionIds};
 use crate::version_list::VersionInfo;
 
-/// All versions of a name, of which there is at least one.
+/// All versions of a name: at least one.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Name<'a> {
     pub(crate) key: &'a str,
@@ -148,7 +148,7 @@ impl Bucket {
         }
     }
 
-    /// Forgets what belongs to versions that do not exist.
+    /// Forgets the attributes of versions that do not exist.
     pub(super) fn forget_strays(&mut self) -> Vec<Forgotten> {
         if self.attributes.is_empty() {
             return Vec::new();
@@ -183,7 +183,7 @@ impl Bucket {
         if self.attributes.tags.len() == 0 { None } else { self.attributes.tags.get(&version).copied() }
     }
 
-    /// Returns the length of the record of a version, with that of its tags.
+    /// Returns the length of the record of a version, with the record of its tags.
     pub(crate) fn record_len(&self, entry: &ObjectEntry) -> usize {
         let of_tags = self.tags_of(entry.seq).map_or(0, |tags| tags.at.len());
         (entry.at.len() + of_tags) as usize

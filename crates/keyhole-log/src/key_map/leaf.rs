@@ -21,7 +21,7 @@ pub(super) struct Leaf<V> {
     values: Vec<V>,
 }
 
-/// Returns the fingerprint of what follows the common prefix. Different keys can have equal ones.
+/// Returns the fingerprint of the bytes after the common prefix. Different keys can have equal ones.
 fn fingerprint(rest: &[u8]) -> u64 {
     u64::from_be_bytes(first_bytes(rest))
 }

@@ -167,7 +167,7 @@ impl<D: Disk> Log<D> {
     }
 
     /// Returns the length of the record of a version that is an object, of the current one if none is
-    /// named, with that of its tags; 0 if there is none. Answers from the index.
+    /// named, with the record of its tags; 0 if there is none. Answers from the index.
     pub fn version_record_len(&self, bucket: &str, key: &str, version: Option<VersionId>) -> usize {
         let state = self.store().lock();
         let Some((_, home)) = state.index.bucket(bucket) else { return 0 };
@@ -186,7 +186,7 @@ impl<D: Disk> Log<D> {
         self.version_within(bucket, key, version, usize::MAX).await
     }
 
-    /// Returns a version like [`version`](Self::version), if its record and that of its tags have at
+    /// Returns a version like [`version`](Self::version), if its record and the record of its tags have at
     /// most `len_max` bytes. The memory that an object takes is proportional to them.
     ///
     /// # Errors

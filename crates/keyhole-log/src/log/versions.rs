@@ -457,7 +457,7 @@ impl<D: Disk> Log<D> {
         Ok((home.id_of(entry, ids), home.lock_of(entry.seq)))
     }
 
-    /// Returns what the index says of a version, of the current one if none is named: an object or a
+    /// Returns the index entry of a version, of the current one if none is named: an object or a
     /// delete marker, also one whose record is damaged. `None`: there is none.
     ///
     /// # Errors

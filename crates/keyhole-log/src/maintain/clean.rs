@@ -115,7 +115,7 @@ impl<D: Disk> Maintenance<D> {
         Ok(cleaned)
     }
 
-    /// Moves the live records of a segment, and returns what could not be read.
+    /// Moves the live records of a segment, and returns the unreadable ones.
     async fn clean_records(&self, number: u32) -> Result<UnreadData, Error> {
         let (start, end, generation) = {
             let state = self.store.lock();
@@ -187,7 +187,7 @@ impl<D: Disk> Maintenance<D> {
         self.log.write(CommitRequest { drafts, holds, relaxed: true, ..CommitRequest::default() })
     }
 
-    /// Moves the live blocks of a segment, and returns what could not be read.
+    /// Moves the live blocks of a segment, and returns the unreadable ones.
     async fn clean_blocks(&self, number: u32) -> Result<UnreadData, Error> {
         let mut from = BodyId(0);
         let mut unread = UnreadData::default();

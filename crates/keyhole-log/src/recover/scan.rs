@@ -373,7 +373,7 @@ impl Scanned {
         let written = PAGE as u32;
         *segment = Segment { used, generation, written, allocated: true, ..Segment::BLANK };
         self.mend.push(Header { kind: Kind::Body, generation, number });
-        // An unacknowledged body may be complete except for this header, which is no damage.
+        // An unacknowledged body may be complete except for this header; that is not damage.
         if proven {
             let start = SEGMENTS_START + u64::from(number) * self.segment_len;
             self.damage.push(Damage::mendable("the header of a segment of blocks", start));

@@ -153,7 +153,7 @@ impl Batch {
         self.stopped == self.start
     }
 
-    /// Collects what must be known of a record before it is reread.
+    /// Collects the facts that are needed of a record before it is reread.
     pub(super) fn note(&mut self, record: &Record<'_>, payload: &RecordPayload<'_>, base: &Base) {
         let record::Header { seq, offset, flags, .. } = record.header;
         let mut relocation = 0;

@@ -79,7 +79,7 @@ impl<D: Disk> Context<D> {
         Ok((places, at_once))
     }
 
-    /// Records what was appended.
+    /// Records the appended bytes.
     fn appended(&self, meta: &OpenMeta, drafts: &[&Draft], len: usize, records: usize, is_durable: bool) {
         let mut state = self.store.lock();
         let seqs = drafts.iter().map(|draft| draft.seq);

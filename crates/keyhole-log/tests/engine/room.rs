@@ -82,7 +82,7 @@ fn new_names_beyond_index_memory_are_refused() {
         for n in 0..count / 2 {
             assert!(log.delete_object("bucket", &format!("object-{n:05}"), 1, Condition::None).await.unwrap());
         }
-        // The space of what was deleted is used again.
+        // The space of deleted objects is used again.
         create(&log, 2).await.unwrap();
         put(&log, "new", 1, 10).await.unwrap();
     });

@@ -154,7 +154,7 @@ impl<'a> ObjectPut<'a> {
 }
 
 impl ObjectPut<'_> {
-    /// Returns the contradiction in the record, if there is one: its size must be that of its parts.
+    /// Returns the contradiction in the record, if there is one: its size must be the sum of its parts.
     pub(crate) fn contradiction(&self) -> Option<&'static str> {
         let size = self.parts.iter().try_fold(0u64, |size, part| size.checked_add(part.size));
         (size != Some(self.size)).then_some("an object whose size is not that of its parts")

@@ -20,6 +20,9 @@ pub(super) const HELD_MAX: usize = RECEIVE_LEN + RECORD_PLAIN;
 /// Maximum plaintext of one record.
 pub(super) const RECORD_PLAIN: usize = 16 * 1024;
 
+/// Limit of a peer's key updates without application data in between.
+pub(super) const KEY_UPDATES_MAX: usize = 32;
+
 /// Plaintext that is encrypted and sent at a time: four records.
 pub(super) const SEND_PLAIN: usize = 4 * RECORD_PLAIN;
 

@@ -11,17 +11,35 @@ use zeroize::Zeroize;
 
 use super::limits::{HELD_MAX, RECORD_PLAIN, RECORD_ROOM};
 use super::outgoing::{MESSAGES, Outgoing, RECORD_OVERHEAD, Spare};
+use super::records::{HEADER_LEN, Received, Records};
+
+/// Alignment of a long receive.
+const RECEIVE_ALIGN: usize = 64;
 use crate::buffer::Buffer;
 
 /// Consumes plaintext of a record from its beginning; returns the count of bytes.
 pub(super) type Take<'t> = &'t mut dyn FnMut(&[u8]) -> usize;
 
+/// The protocol of the records.
+enum Layer {
+    /// rustls, which performs the handshake, and all of TLS 1.2. Boxed because it is large and most
+    /// connections leave it behind.
+    Rustls(Box<UnbufferedServerConnection>),
+    /// The node's own record layer, for TLS 1.3 after the handshake.
+    Records(Box<Records>),
+    /// The handover has failed.
+    Broken,
+}
+
 pub(super) struct Session {
-    connection: UnbufferedServerConnection,
+    layer: Layer,
     /// `None` while it receives.
     incoming: Option<Buffer>,
     /// The range of `incoming` that was received and not processed.
     filled: Range<usize>,
+    /// Bytes of `filled` that rustls may look at during the handshake: it gets one record at a time, so
+    /// that nothing of what follows the handshake is processed before the handover.
+    shown: usize,
     /// Plaintext not consumed yet, from `held_from` on; bytes before it are wiped.
     held: Vec<u8>,
     held_from: usize,
@@ -35,9 +53,10 @@ impl Session {
     /// send buffers.
     pub(super) fn new(config: Arc<ServerConfig>, incoming: Buffer, spare: Spare) -> Result<Self, Error> {
         Ok(Session {
-            connection: UnbufferedServerConnection::new(config)?,
+            layer: Layer::Rustls(Box::new(UnbufferedServerConnection::new(config)?)),
             incoming: Some(incoming),
             filled: RECORD_ROOM..RECORD_ROOM,
+            shown: 0,
             held: Vec::new(),
             held_from: 0,
             outgoing: Outgoing::new(spare),
@@ -46,7 +65,7 @@ impl Session {
     }
 
     pub(super) fn is_handshaking(&self) -> bool {
-        self.connection.is_handshaking()
+        matches!(&self.layer, Layer::Rustls(connection) if connection.is_handshaking())
     }
 
     /// Returns whether the peer has ended its side with `close_notify`.
@@ -86,17 +105,102 @@ impl Session {
     pub(super) fn read(&mut self, take: Take<'_>) -> Result<usize, Error> {
         let mut taken = self.take_held(take);
         while self.held.is_empty() && self.step(take, &mut taken)? {}
+        self.answer_update()?;
         Ok(taken)
+    }
+
+    /// Moves what was received of a record to `buf[at]`, where the rest of it and further records can be
+    /// received. Returns the range of the received bytes, to be extended by what arrives, and passed to
+    /// [`read_in_place`](Self::read_in_place). `None` if plaintext or a whole record is there already,
+    /// or if the records are those of rustls.
+    pub(super) fn begin_in_place(&mut self, buf: &mut Buffer, at: &Range<usize>) -> Option<Range<usize>> {
+        if !matches!(self.layer, Layer::Records(_)) || self.is_over {
+            return None;
+        }
+        let incoming = self.incoming.as_mut()?;
+        let received = &incoming.as_ref()[self.filled.clone()];
+        if !self.held.is_empty() || begins_with_record(received) {
+            return None;
+        }
+        // The rest is received at an aligned place, which costs the kernel less.
+        let end = (at.start + received.len()).next_multiple_of(RECEIVE_ALIGN);
+        if at.end < end + RECORD_ROOM {
+            return None;
+        }
+        let start = end - received.len();
+        buf.slice_mut(start..end).copy_from_slice(received);
+        self.filled = RECORD_ROOM..RECORD_ROOM;
+        Some(start..end)
+    }
+
+    /// Decrypts the records of `buf[received]` in place, moves their plaintext to `to`, which is not after
+    /// them, and keeps the beginning of an incomplete record. Returns the length of the plaintext.
+    /// Afterwards, even on an error, [`sendable`](Self::sendable) has the bytes to send, and
+    /// `buf` has no other plaintext than that.
+    pub(super) fn read_in_place(
+        &mut self,
+        buf: &mut Buffer,
+        received: Range<usize>,
+        to: usize,
+    ) -> Result<usize, Error> {
+        let Layer::Records(records) = &mut self.layer else { return Err(Error::HandshakeNotComplete) };
+        let bytes = buf.slice_mut(to..received.end);
+        let mut from = received.start - to;
+        let mut len = 0;
+        let result = loop {
+            match records.open(&mut bytes[from..]) {
+                Ok(Received::Incomplete) => break Ok(()),
+                Ok(Received::Record { len: record_len, plaintext }) => {
+                    let count = plaintext.len();
+                    bytes.copy_within(from + plaintext.start..from + plaintext.end, len);
+                    len += count;
+                    from += record_len;
+                }
+                Ok(Received::Closed { len: record_len }) => {
+                    self.is_over = true;
+                    from += record_len;
+                    break Ok(());
+                }
+                Err(error) => break Err(error),
+            }
+        };
+        // Where the last records were decrypted.
+        bytes[len..from].fill(0);
+        match result {
+            Ok(()) if self.is_over => {}
+            Ok(()) => self.keep(&bytes[from..]),
+            Err(error) => {
+                self.queue_alert(&error);
+                return Err(error);
+            }
+        }
+        self.answer_update()?;
+        Ok(len)
+    }
+
+    /// Keeps received bytes for the next [`read`](Self::read): the beginning of a record.
+    pub(super) fn keep(&mut self, received: &[u8]) {
+        let incoming = self.incoming.as_mut().expect("no receive is in flight");
+        let at = RECORD_ROOM - received.len()..RECORD_ROOM;
+        incoming.slice_mut(at.clone()).copy_from_slice(received);
+        self.filled = at;
     }
 
     /// Encrypts up to [`SEND_PLAIN`](super::limits::SEND_PLAIN) bytes.
     pub(super) fn encrypt(&mut self, plaintext: &[u8]) -> Result<(), Error> {
+        if let Layer::Records(records) = &mut self.layer {
+            let len = records.sealed_len(plaintext.len());
+            return append_records(&mut self.outgoing, len, |to| records.seal(plaintext, to));
+        }
         let len = plaintext.len() + plaintext.len().div_ceil(RECORD_PLAIN) * RECORD_OVERHEAD;
         self.write(len, |traffic, to| traffic.encrypt(plaintext, to))
     }
 
     /// Queues a `close_notify`.
     pub(super) fn close_notify(&mut self) -> Result<(), Error> {
+        if let Layer::Records(records) = &mut self.layer {
+            return append_records(&mut self.outgoing, MESSAGES, |to| records.seal_close_notify(to));
+        }
         self.write(RECORD_OVERHEAD, |traffic, to| traffic.queue_close_notify(to))
     }
 
@@ -130,11 +234,52 @@ impl Session {
         len
     }
 
-    /// Advances rustls by one step; returns whether more may follow.
+    /// Processes a record, or advances the handshake; returns whether more may follow.
     fn step(&mut self, take: Take<'_>, taken: &mut usize) -> Result<bool, Error> {
-        let incoming = self.incoming.as_mut().expect("no receive is in flight");
-        let UnbufferedStatus { mut discard, state, .. } =
-            self.connection.process_tls_records(incoming.slice_mut(self.filled.clone()));
+        match &mut self.layer {
+            Layer::Rustls(_) => self.step_rustls(take, taken),
+            Layer::Records(_) => self.step_records(take, taken),
+            Layer::Broken => Err(Error::HandshakeNotComplete),
+        }
+    }
+
+    /// Processes the next record.
+    fn step_records(&mut self, take: Take<'_>, taken: &mut usize) -> Result<bool, Error> {
+        let Layer::Records(records) = &mut self.layer else { return Ok(false) };
+        if self.is_over {
+            return Ok(false);
+        }
+        let incoming = self.incoming.as_mut().expect("no receive is in flight").slice_mut(self.filled.clone());
+        match records.open(incoming) {
+            Ok(Received::Incomplete) => Ok(false),
+            Ok(Received::Record { len, plaintext }) => {
+                let plaintext = &incoming[plaintext];
+                let count = take(plaintext);
+                *taken += count;
+                hold(&mut self.held, &plaintext[count..]);
+                self.discard(len);
+                Ok(true)
+            }
+            Ok(Received::Closed { len }) => {
+                self.is_over = true;
+                self.discard(len);
+                Ok(true)
+            }
+            Err(error) => {
+                self.queue_alert(&error);
+                Err(error)
+            }
+        }
+    }
+
+    /// Advances rustls by one step; returns whether more may follow.
+    fn step_rustls(&mut self, take: Take<'_>, taken: &mut usize) -> Result<bool, Error> {
+        let Layer::Rustls(connection) = &mut self.layer else { return Ok(false) };
+        let incoming = self.incoming.as_mut().expect("no receive is in flight").slice_mut(self.filled.clone());
+        if !connection.is_handshaking() {
+            self.shown = incoming.len();
+        }
+        let UnbufferedStatus { mut discard, state, .. } = connection.process_tls_records(&mut incoming[..self.shown]);
         let result = match state {
             Ok(ConnectionState::ReadTraffic(mut traffic)) => loop {
                 match traffic.next_record() {
@@ -164,18 +309,60 @@ impl Session {
                 self.is_over = true;
                 Ok(true)
             }
-            Ok(ConnectionState::BlockedHandshake | ConnectionState::WriteTraffic(_) | ConnectionState::Closed) => {
-                Ok(false)
+            Ok(ConnectionState::BlockedHandshake) => {
+                let shown = self.shown;
+                self.shown = next_record_end(incoming, shown);
+                Ok(self.shown > shown)
             }
+            Ok(ConnectionState::WriteTraffic(_) | ConnectionState::Closed) => Ok(false),
             // Early data is not offered.
             Ok(_) => Err(Error::General("an unknown state".to_owned())),
             Err(error) => Err(error),
         };
+        let is_ready = result.is_ok() && Records::can_serve(connection);
         self.discard(discard);
         if result.is_err() {
             self.encode_alerts();
         }
+        if is_ready {
+            self.take_over()?;
+            return Ok(true);
+        }
         result
+    }
+
+    /// Hands the connection from rustls to the node's own record layer.
+    fn take_over(&mut self) -> Result<(), Error> {
+        if let Layer::Rustls(connection) = std::mem::replace(&mut self.layer, Layer::Broken) {
+            self.layer = Layer::Records(Box::new(Records::take_over(*connection)?));
+        }
+        Ok(())
+    }
+
+    #[cfg(test)]
+    pub(super) fn records(&mut self) -> Option<&mut Records> {
+        match &mut self.layer {
+            Layer::Records(records) => Some(records),
+            _ => None,
+        }
+    }
+
+    /// Appends the answer to a key update that the peer has requested.
+    fn answer_update(&mut self) -> Result<(), Error> {
+        match &mut self.layer {
+            Layer::Records(records) if records.is_update_requested() => {
+                append_records(&mut self.outgoing, MESSAGES, |to| records.answer_update(to))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Queues the alert for the peer after an error of the record layer.
+    fn queue_alert(&mut self, error: &Error) {
+        if let Layer::Records(records) = &mut self.layer {
+            // The connection is closed whether the peer learns why or not.
+            let _ = append_records(&mut self.outgoing, MESSAGES, |to| records.seal_alert(error, to));
+        }
     }
 
     /// Appends to the send buffer what rustls encodes: `len` bytes or slightly more.
@@ -189,8 +376,9 @@ impl Session {
     ) -> Result<(), Error> {
         // Process received records first: one may be a key update.
         while self.step(&mut |_| 0, &mut 0)? {}
+        let Layer::Rustls(connection) = &mut self.layer else { return Err(Error::HandshakeNotComplete) };
         let incoming = self.incoming.as_mut().expect("no receive is in flight");
-        let status = self.connection.process_tls_records(incoming.slice_mut(self.filled.clone()));
+        let status = connection.process_tls_records(incoming.slice_mut(self.filled.clone()));
         let discard = status.discard;
         let result = match status.state {
             Ok(ConnectionState::WriteTraffic(mut traffic)) => {
@@ -212,13 +400,15 @@ impl Session {
         // The memory stays reachable through the pool, so the compiler cannot remove this store.
         self.incoming.as_mut().expect("no receive is in flight").slice_mut(start..start + len).fill(0);
         self.filled.start += len;
+        self.shown = self.shown.saturating_sub(len);
     }
 
-    /// Queues the alert for the peer after an error.
+    /// Queues the alert for the peer after an error of rustls.
     fn encode_alerts(&mut self) {
-        while self.connection.wants_write() {
+        let Layer::Rustls(connection) = &mut self.layer else { return };
+        while connection.wants_write() {
             let incoming = self.incoming.as_mut().expect("no receive is in flight");
-            let status = self.connection.process_tls_records(incoming.slice_mut(self.filled.clone()));
+            let status = connection.process_tls_records(incoming.slice_mut(self.filled.clone()));
             let Ok(ConnectionState::EncodeTlsData(mut data)) = status.state else { return };
             let encoded = self.outgoing.append(MESSAGES, |to| data.encode(to).map_err(|_| None));
             if encoded.is_err() {
@@ -234,6 +424,40 @@ impl Drop for Session {
     }
 }
 
+/// Returns the length of the record that begins the bytes, if its header is there.
+fn record_len(bytes: &[u8]) -> Option<usize> {
+    let &[_, _, _, high, low, ..] = bytes else { return None };
+    Some(HEADER_LEN + usize::from(u16::from_be_bytes([high, low])))
+}
+
+/// Returns whether the bytes begin with a whole record.
+pub(super) fn begins_with_record(bytes: &[u8]) -> bool {
+    record_len(bytes).is_some_and(|len| len <= bytes.len())
+}
+
+/// Returns the end of the first record that ends after `start`, as far as it was received.
+fn next_record_end(received: &[u8], start: usize) -> usize {
+    let mut end = 0;
+    while end <= start {
+        match record_len(&received[end..]) {
+            Some(len) if len < received.len() - end => end += len,
+            _ => return received.len(),
+        }
+    }
+    end
+}
+
+/// Appends to the send buffer what the record layer encrypts: at most `len` bytes.
+fn append_records(
+    outgoing: &mut Outgoing,
+    len: usize,
+    mut seal: impl FnMut(&mut [u8]) -> Result<usize, Error>,
+) -> Result<(), Error> {
+    let mut failed = None;
+    let result = outgoing.append(len, |to| seal(to).map_err(|error| failed = Some(error)).map_err(|()| None));
+    failed.map_or(result, Err)
+}
+
 /// Appends held plaintext. The memory never moves, so no copy is left behind.
 fn hold(held: &mut Vec<u8>, plaintext: &[u8]) {
     if plaintext.is_empty() {
@@ -247,7 +471,7 @@ fn hold(held: &mut Vec<u8>, plaintext: &[u8]) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::io::{Read, Write};
 
     use rustls::crypto::aws_lc_rs;
@@ -262,13 +486,14 @@ mod tests {
     const VERSIONS: [&SupportedProtocolVersion; 2] = [&TLS12, &TLS13];
 
     /// A session and a client that trusts its certificate.
-    struct Pair {
+    pub(in super::super) struct Pair {
         session: Session,
-        client: ClientConnection,
+        /// `None` once it was taken.
+        client: Option<ClientConnection>,
         /// Maximum bytes that arrive at once.
         piece: usize,
         /// Bytes on their way to the session.
-        sent: Vec<u8>,
+        pub(in super::super) sent: Vec<u8>,
     }
 
     impl Pair {
@@ -282,36 +507,49 @@ mod tests {
             let session = Session::new(config, Pool::with_len(RECEIVE_LEN).take(), Spare::default()).unwrap();
             let mut roots = RootCertStore::empty();
             roots.add(made.cert.der().clone()).unwrap();
-            let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
                 .with_protocol_versions(&[version])
                 .unwrap()
                 .with_root_certificates(roots)
                 .with_no_client_auth();
+            config.enable_secret_extraction = true;
             let name = "localhost".try_into().unwrap();
             let client = ClientConnection::new(Arc::new(config), name).unwrap();
-            Pair { session, client, piece, sent: Vec::new() }
+            Pair { session, client: Some(client), piece, sent: Vec::new() }
         }
 
         /// Returns a pair after the handshake.
-        fn ready(version: &'static SupportedProtocolVersion, piece: usize) -> Self {
+        pub(in super::super) fn ready(version: &'static SupportedProtocolVersion, piece: usize) -> Self {
             let mut pair = Pair::new(version, piece);
-            while pair.session.is_handshaking() || pair.client.is_handshaking() {
+            while pair.session.is_handshaking() || pair.client().is_handshaking() {
                 pair.upstream(usize::MAX);
                 pair.downstream();
             }
-            assert_eq!(pair.client.protocol_version(), Some(version.version));
+            assert_eq!(pair.client().protocol_version(), Some(version.version));
             pair
+        }
+
+        pub(in super::super) fn session(&mut self) -> &mut Session {
+            &mut self.session
+        }
+
+        pub(in super::super) fn client(&mut self) -> &mut ClientConnection {
+            self.client.as_mut().unwrap()
+        }
+
+        /// Takes the client.
+        pub(in super::super) fn split(mut self) -> (Self, ClientConnection) {
+            let client = self.client.take().unwrap();
+            (self, client)
         }
 
         /// Delivers everything that the client has sent, and reads up to `most` bytes of plaintext
         /// at a time.
-        fn upstream(&mut self, most: usize) -> Vec<u8> {
-            while self.client.wants_write() {
-                self.client.write_tls(&mut self.sent).unwrap();
-            }
+        pub(in super::super) fn upstream(&mut self, most: usize) -> Vec<u8> {
+            self.leave();
             let mut plaintext = Vec::new();
             loop {
-                while read(&mut self.session, most, &mut plaintext) > 0 {}
+                while read(&mut self.session, most, &mut plaintext).unwrap() > 0 {}
                 if !self.arrive() {
                     return plaintext;
                 }
@@ -319,7 +557,7 @@ mod tests {
         }
 
         /// Delivers a piece of the sent bytes, as far as there is room.
-        fn arrive(&mut self) -> bool {
+        pub(in super::super) fn arrive(&mut self) -> bool {
             let (mut block, at) = self.session.room().unwrap();
             let len = self.piece.min(self.sent.len()).min(at.len());
             block.slice_mut(at.start..at.start + len).copy_from_slice(&self.sent[..len]);
@@ -329,33 +567,39 @@ mod tests {
         }
 
         /// Delivers everything that the session has to send.
-        fn downstream(&mut self) -> Vec<u8> {
+        pub(in super::super) fn downstream(&mut self) -> Vec<u8> {
             let mut plaintext = Vec::new();
             if let Some(bytes) = self.session.sendable() {
                 let mut rest = &bytes[..];
                 while !rest.is_empty() {
-                    self.client.read_tls(&mut rest).unwrap();
-                    self.client.process_new_packets().unwrap();
+                    self.client().read_tls(&mut rest).unwrap();
+                    self.client().process_new_packets().unwrap();
                     // The buffer may still be empty.
-                    let _ = self.client.reader().read_to_end(&mut plaintext);
+                    let _ = self.client().reader().read_to_end(&mut plaintext);
                 }
                 self.session.sent(bytes);
             }
             plaintext
         }
 
-        fn send(&mut self, mut plaintext: &[u8]) {
+        pub(in super::super) fn send(&mut self, mut plaintext: &[u8]) {
             while !plaintext.is_empty() {
-                let len = self.client.writer().write(plaintext).unwrap();
+                let len = self.client().writer().write(plaintext).unwrap();
                 plaintext = &plaintext[len..];
-                while self.client.wants_write() {
-                    self.client.write_tls(&mut self.sent).unwrap();
-                }
+                self.leave();
+            }
+            self.leave();
+        }
+
+        /// Sends what the client has encrypted.
+        fn leave(&mut self) {
+            while let Some(client) = self.client.as_mut().filter(|client| client.wants_write()) {
+                client.write_tls(&mut self.sent).unwrap();
             }
         }
     }
 
-    fn read(session: &mut Session, most: usize, to: &mut Vec<u8>) -> usize {
+    pub(in super::super) fn read(session: &mut Session, most: usize, to: &mut Vec<u8>) -> Result<usize, Error> {
         let mut left = most;
         let mut take = |plaintext: &[u8]| {
             let len = plaintext.len().min(left);
@@ -363,7 +607,7 @@ mod tests {
             left -= len;
             len
         };
-        session.read(&mut take).unwrap()
+        session.read(&mut take)
     }
 
     fn random(len: usize) -> Vec<u8> {
@@ -399,7 +643,7 @@ mod tests {
             pair.send(&bytes);
             pair.arrive();
             let mut got = Vec::new();
-            read(&mut pair.session, 10, &mut got);
+            read(&mut pair.session, 10, &mut got).unwrap();
             pair.session.encrypt(b"a reply").unwrap();
             pair.session.encrypt(b", and more").unwrap();
             assert!(pair.session.held.len() <= HELD_MAX);
@@ -415,20 +659,20 @@ mod tests {
         for version in VERSIONS {
             let mut pair = Pair::ready(version, usize::MAX);
             pair.send(b"the last words");
-            pair.client.send_close_notify();
+            pair.client().send_close_notify();
             assert_eq!(pair.upstream(5), b"the last words");
             assert!(pair.session.is_over());
             // The other direction is still open.
             pair.session.encrypt(b"an answer").unwrap();
             pair.session.close_notify().unwrap();
             let bytes = pair.session.sendable().unwrap();
-            pair.client.read_tls(&mut &bytes[..]).unwrap();
-            assert!(pair.client.process_new_packets().unwrap().peer_has_closed());
+            pair.client().read_tls(&mut &bytes[..]).unwrap();
+            assert!(pair.client().process_new_packets().unwrap().peer_has_closed());
 
             let mut pair = Pair::ready(version, 10);
             pair.send(b"cut off");
             pair.arrive();
-            assert_eq!(read(&mut pair.session, 100, &mut Vec::new()), 0);
+            assert_eq!(read(&mut pair.session, 100, &mut Vec::new()), Ok(0));
             assert!(pair.session.is_in_a_record() && !pair.session.is_over());
         }
     }
@@ -454,8 +698,8 @@ mod tests {
             pair.arrive();
             assert_eq!(pair.session.read(&mut |_| 0), Err(Error::DecryptError));
             let alert = pair.session.sendable().unwrap();
-            pair.client.read_tls(&mut &alert[..]).unwrap();
-            let alert = pair.client.process_new_packets().unwrap_err();
+            pair.client().read_tls(&mut &alert[..]).unwrap();
+            let alert = pair.client().process_new_packets().unwrap_err();
             assert_eq!(alert, Error::AlertReceived(rustls::AlertDescription::BadRecordMac));
         }
         let mut pair = Pair::new(&TLS13, usize::MAX);
@@ -494,12 +738,67 @@ mod tests {
     #[test]
     fn keys_are_updated() {
         let mut pair = Pair::ready(&TLS13, usize::MAX);
-        for round in 0..3 {
-            pair.client.refresh_traffic_keys().unwrap();
+        for round in 0..100 {
+            pair.client().refresh_traffic_keys().unwrap();
             pair.send(b"under new keys");
             assert_eq!(pair.upstream(usize::MAX), b"under new keys", "{round}");
             pair.session.encrypt(b"here too").unwrap();
             assert_eq!(pair.downstream(), b"here too", "{round}");
+        }
+    }
+
+    /// Records are decrypted where they were received, in any pieces, as they are through the receive
+    /// buffer.
+    #[test]
+    fn bytes_are_received_in_place_in_any_pieces() {
+        let seed = fastrand::u64(..);
+        println!("seed {seed}");
+        let mut random = fastrand::Rng::with_seed(seed);
+        let pool = Pool::with_len(1 << 20);
+        for round in 0..60 {
+            let mut pair = Pair::ready(&TLS13, usize::MAX);
+            let mut bytes = vec![0; random.usize(..1 << 20)];
+            random.fill(&mut bytes);
+            for piece in bytes.chunks(random.usize(1..40_000)) {
+                pair.send(piece);
+                if random.u8(..) < 20 {
+                    pair.client().refresh_traffic_keys().unwrap();
+                }
+            }
+            let mut got = Vec::new();
+            while got.len() < bytes.len() {
+                if random.bool() {
+                    pair.piece = random.usize(1..70_000);
+                    pair.arrive();
+                    while read(&mut pair.session, random.usize(1..50_000), &mut got).unwrap() > 0 {}
+                }
+                let start = random.usize(..5000);
+                let at = start..start + random.usize(RECORD_ROOM..1_000_000);
+                let mut buf = pool.take();
+                let Some(mut received) = pair.session.begin_in_place(&mut buf, &at) else { continue };
+                while !begins_with_record(&buf.as_ref()[received.clone()]) && !pair.sent.is_empty() {
+                    let room = at.end - received.end;
+                    let len = random.usize(1..=room).min(pair.sent.len());
+                    buf.slice_mut(received.end..received.end + len).copy_from_slice(&pair.sent[..len]);
+                    pair.sent.drain(..len);
+                    received.end += len;
+                }
+                if random.u8(..) < 10 {
+                    // The receive has failed.
+                    let begun = begins_with_record(&buf.as_ref()[received.clone()]);
+                    if !begun {
+                        pair.session.keep(&buf.as_ref()[received]);
+                        continue;
+                    }
+                }
+                let end = received.end;
+                let len = pair.session.read_in_place(&mut buf, received, at.start).unwrap();
+                got.extend_from_slice(&buf.as_ref()[at.start..at.start + len]);
+                let rest = &buf.as_ref()[at.start + len..end];
+                let is_left = |plaintext: &[u8]| rest.windows(16).any(|window| window == plaintext);
+                assert!(!got.rchunks(16).take(64).filter(|it| it.len() == 16).any(is_left), "round {round}");
+            }
+            assert!(got == bytes, "round {round}");
         }
     }
 }

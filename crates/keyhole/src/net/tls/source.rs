@@ -188,6 +188,8 @@ pub(super) fn config(
     };
     let mut config = builder.with_cert_resolver(certificates);
     config.alpn_protocols = vec![ALPN.to_vec()];
+    // For the node's own record layer.
+    config.enable_secret_extraction = true;
     if is_for_anybody {
         // The ticket keys are in memory only, and rotate every few hours.
         config.ticketer = aws_lc_rs::Ticketer::new()?;

@@ -9,7 +9,7 @@ use keyhole_node::Stream;
 use rustls::{Error, InvalidMessage};
 
 use super::limits::SEND_PLAIN;
-use super::session::{Session, Take};
+use super::session::{Session, Take, begins_with_record};
 use crate::buffer::Buffer;
 use crate::net::socket::Socket;
 
@@ -99,6 +99,39 @@ impl<P: Socket> TlsStream<P> {
         }
     }
 
+    /// Receives records into `buf`, after the first bytes of one in `buf[received]`, and decrypts them
+    /// in place. Returns the length of the plaintext, which begins at `at.start`; 0 if no record had
+    /// any.
+    async fn read_in_place(
+        &self,
+        mut session: Session,
+        mut buf: Buffer,
+        at: &Range<usize>,
+        mut received: Range<usize>,
+    ) -> (io::Result<usize>, Buffer) {
+        while !begins_with_record(&buf.as_ref()[received.clone()]) {
+            let (result, back) = self.plain.read_block(buf, received.end..at.end).await;
+            buf = back;
+            match result {
+                Ok(0) => return (Err(io::ErrorKind::UnexpectedEof.into()), buf),
+                Ok(len) => received.end += len,
+                // Keep the session: a peer that was too slow gets an error reply.
+                Err(error) => {
+                    session.keep(&buf.as_ref()[received]);
+                    self.put_back(session);
+                    return (Err(error), buf);
+                }
+            }
+        }
+        let result = session.read_in_place(&mut buf, received, at.start).map_err(broken);
+        let result = self.flush(&mut session).await.and(result);
+        if result.is_ok() {
+            session.rest();
+            self.put_back(session);
+        }
+        (result, buf)
+    }
+
     /// Appends some plaintext to `bytes`.
     async fn read_onto(&self, mut bytes: Vec<u8>, for_request: bool) -> (io::Result<usize>, Vec<u8>) {
         let mut take = |plaintext: &[u8]| {
@@ -158,6 +191,21 @@ impl<P: Socket> Stream for TlsStream<P> {
 
     async fn read_block(&self, mut buf: Buffer, at: Range<usize>) -> (io::Result<usize>, Buffer) {
         let start = at.start;
+        loop {
+            let mut session = match self.take() {
+                Ok(session) => session,
+                Err(error) => return (Err(error), buf),
+            };
+            let Some(received) = session.begin_in_place(&mut buf, &at) else {
+                self.put_back(session);
+                break;
+            };
+            let (result, back) = self.read_in_place(session, buf, &at, received).await;
+            buf = back;
+            if !matches!(result, Ok(0)) {
+                return (result, buf);
+            }
+        }
         let before = buf.receive(at.end);
         let to = buf.slice_mut(at);
         let mut filled = 0;

@@ -8,17 +8,11 @@ use std::io;
 
 use tokio::task::LocalSet;
 
-use crate::buffer::Pools;
-use crate::worker::{self, Setup};
-
 pub(crate) use disk::PlainDisk;
-use net::EpollListener;
+pub(crate) use net::{EpollListener, EpollStream};
 
-/// Runs a worker and calls `done` when it has finished.
-pub(crate) fn run(setup: Setup, done: impl FnOnce()) -> io::Result<()> {
+/// Runs a future on a poller of its own.
+pub(crate) fn block_on<T>(work: impl Future<Output = T>) -> io::Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let disk = PlainDisk::new(setup.medium.try_clone()?, Pools::new(setup.config.share));
-    LocalSet::new().block_on(&runtime, worker::run(setup, disk, EpollListener::new))?;
-    done();
-    Ok(())
+    Ok(LocalSet::new().block_on(&runtime, work))
 }

@@ -26,6 +26,7 @@ mod memory;
 mod metrics;
 mod net;
 mod observe;
+mod platform;
 mod process;
 mod read_path;
 mod regular;

@@ -29,13 +29,14 @@ use crate::metrics::{Counting, Meter};
 use crate::net::activation::Inherited;
 use crate::net::{Listener, listen, tls};
 use crate::observe::Observers;
+use crate::platform::Interface;
 use crate::process::{self, Signal, Signals};
 use crate::reload::{self, Reloads};
 use crate::status::{Monitor, NodeFacts, Phase};
 use crate::store::{self, Make, OpenedStore, StoreLocation, StoreOptions};
 use crate::watchdog::{Heartbeat, Watchdog};
-use crate::worker::{Setup, TlsSetup};
-use crate::{admin, epoll, service, uring};
+use crate::worker::{self, Setup, TlsSetup};
+use crate::{admin, service};
 
 use choice::{choose_engine, choose_io};
 pub(crate) use error::ServeError;
@@ -127,7 +128,7 @@ pub(crate) fn serve(options: &ServeOptions, warnings: &[String]) -> Result<(), S
 #[derive(Clone, Copy)]
 struct Platform {
     engine: AnyEngine,
-    use_uring: bool,
+    interface: Interface,
     budget: Budget,
 }
 
@@ -136,15 +137,19 @@ impl Platform {
     fn choose(options: &ServeOptions) -> Result<Self, ServeError> {
         let engine = choose_engine(options.engine)?;
         tracing::info!("AES-256-GCM by the {} engine", format!("{engine:?}").to_lowercase());
-        let use_uring = choose_io(options.io)?;
-        tracing::info!("I/O by {}", if use_uring { "io_uring" } else { "epoll and plain file I/O" });
+        let interface = choose_io(options.io)?;
+        let io = match interface {
+            Interface::Uring => "io_uring",
+            Interface::Epoll => "epoll and plain file I/O",
+        };
+        tracing::info!("I/O by {io}");
         let threads = match options.threads {
             Some(threads) => threads,
             None => thread::available_parallelism().map_or(1, usize::from).min(keyhole_log::limits::WORKERS_MAX),
         };
         let budget = Budget::find(options.memory, threads)?;
         process::allow_connections((budget.workers * budget.connections) as u64);
-        Ok(Platform { engine, use_uring, budget })
+        Ok(Platform { engine, interface, budget })
     }
 
     /// Returns the constant facts that the node reports about itself.
@@ -152,7 +157,7 @@ impl Platform {
         NodeFacts {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             engine: format!("{:?}", self.engine).to_lowercase(),
-            io: if self.use_uring { "uring" } else { "epoll" }.to_owned(),
+            io: format!("{:?}", self.interface).to_lowercase(),
             sync: options.sync.to_string(),
             workers: self.budget.workers,
             memory: self.budget,
@@ -205,8 +210,8 @@ impl WorkerPlan<'_> {
             monitor: self.monitor.clone(),
         };
         let events = self.events.clone();
-        let use_uring = self.platform.use_uring;
-        let run = move || work(setup, use_uring, &events);
+        let interface = self.platform.interface;
+        let run = move || work(setup, interface, &events);
         thread::Builder::new().name(format!("worker-{}", own.index)).spawn(run).map_err(SystemError::thread)?;
         Ok(())
     }
@@ -368,9 +373,9 @@ enum WorkerEvent {
 }
 
 /// Runs a worker to its end and sends the result.
-fn work(setup: Setup, use_uring: bool, events: &mpsc::Sender<WorkerEvent>) {
+fn work(setup: Setup, interface: Interface, events: &mpsc::Sender<WorkerEvent>) {
     let ended = || drop(events.send(WorkerEvent::Ended));
-    let run = || if use_uring { uring::run(setup, ended) } else { epoll::run(setup, ended) };
+    let run = || worker::run(setup, interface, ended);
     let failure = match catch_unwind(AssertUnwindSafe(run)) {
         Ok(Ok(())) => return,
         Ok(Err(error)) => ServeError::Worker(error),

@@ -15,12 +15,9 @@ use std::io;
 
 use tokio_uring::Runtime;
 
-use crate::buffer::Pools;
-use crate::worker::{self, Setup};
-
 pub(crate) use bare::{BareFile, Fixed};
 pub(crate) use disk::UringDisk;
-use net::UringListener;
+pub(crate) use net::{UringListener, UringStream};
 
 /// Entries of a ring: each connection has at most one operation in flight, the log's writer a few.
 const ENTRIES: u32 = 1024;
@@ -43,20 +40,7 @@ pub(crate) fn probe() -> io::Result<()> {
     runtime()?.block_on(tokio_uring::no_op())
 }
 
-/// Runs a worker on its own ring and calls `done` when it has finished. The thread then waits for
-/// the process to exit, because its runtime may still have an accept in flight.
-pub(crate) fn run(setup: Setup, done: impl FnOnce()) -> io::Result<()> {
-    let runtime = runtime()?;
-    let medium = setup.medium.try_clone()?;
-    runtime.block_on(async move {
-        let disk = UringDisk::new(medium, Pools::new(setup.config.share))?;
-        worker::run(setup, disk, UringListener::new).await?;
-        done();
-        std::future::pending().await
-    })
-}
-
-/// Runs a measurement on its own ring. All its operations must have ended when it returns.
-pub(crate) fn measure<T>(work: impl Future<Output = T>) -> io::Result<T> {
+/// Runs a future on a ring of its own. All its operations must have ended when it returns.
+pub(crate) fn block_on<T>(work: impl Future<Output = T>) -> io::Result<T> {
     Ok(runtime()?.block_on(work))
 }

@@ -1,27 +1,29 @@
 //! A worker: one thread with its own ring or poller, listener, buffers and segments.
 
+use std::future::pending;
 use std::io;
-use std::marker::PhantomData;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use keyhole_log::{Disk, Log, Store};
+use keyhole_log::{Log, Store};
 use keyhole_node::{Config, Host, Node, Platform};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, spawn_local};
 
 use crate::background::{Background, Duties};
-use crate::buffer::Buffer;
+use crate::buffer::Pools;
 use crate::cli::serve::SyncMode;
 use crate::engine::AnyEngine;
 use crate::env::WorkerSystem;
 use crate::medium::Medium;
 use crate::metrics::{self, Meter};
 use crate::net::tls::Acceptor;
-use crate::net::{Accept, Connection, Connections, Listener, Socket};
+use crate::net::{Accept, Connection, Connections, Listener};
+use crate::platform::{AnyDisk, AnyListener, AnySocket, Interface};
 use crate::status::Monitor;
 use crate::watchdog::Heartbeat;
+use crate::{epoll, uring};
 
 /// Delay before the next accept after a failed one (too many open files).
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
@@ -59,18 +61,31 @@ pub(crate) struct TlsSetup {
     pub(crate) configs: watch::Receiver<Arc<rustls::ServerConfig>>,
 }
 
+/// Runs a worker and calls `done` when it has finished. On a ring, the thread then waits for the
+/// process to exit, because its runtime may still have an accept in flight.
+pub(crate) fn run(setup: Setup, interface: Interface, done: impl FnOnce()) -> io::Result<()> {
+    match interface {
+        Interface::Uring => uring::block_on(async {
+            work(setup, interface).await?;
+            done();
+            pending().await
+        })?,
+        Interface::Epoll => {
+            epoll::block_on(work(setup, interface))??;
+            done();
+            Ok(())
+        }
+    }
+}
+
 /// Serves until the node shuts down; returns once the requests in flight are answered or the grace
-/// period is over, and everything that was handed to the log is written. `listener` converts a
-/// socket into an acceptor.
-pub(crate) async fn run<D, A>(setup: Setup, disk: D, listener: impl Fn(Listener) -> io::Result<A>) -> io::Result<()>
-where
-    D: Disk<Buf = Buffer>,
-    A: Accept,
-{
+/// period is over, and everything that was handed to the log is written.
+async fn work(setup: Setup, interface: Interface) -> io::Result<()> {
+    let listener = |listener| AnyListener::new(interface, listener);
     let plain = listener(setup.listener)?;
     let tls = setup.tls.map(|tls| io::Result::Ok((listener(tls.listener)?, Acceptor::new(tls.configs))));
     let tls = tls.transpose()?;
-    let disk = Rc::new(disk);
+    let disk = Rc::new(AnyDisk::new(interface, setup.medium, Pools::new(setup.config.share))?);
     let (log, writer) = keyhole_log::worker(setup.store.clone(), disk.clone());
     let writer = spawn_local(writer.run());
     let mut background = setup.first.map(|first| {
@@ -84,7 +99,7 @@ where
     };
     let system = WorkerSystem::default();
     let cleaning = spawn_local(system.clone().keep_stack_clean());
-    let node: WorkerNode<D, A::Stream> = Node::new(setup.config, log.clone(), setup.engine, Host::new(system));
+    let node: WorkerNode = Node::new(setup.config, log.clone(), setup.engine, Host::new(system));
     let meter = setup.meter;
     let monitor = setup.monitor;
     meter.enter(node.gauge());
@@ -132,22 +147,18 @@ where
     Ok(())
 }
 
-/// The platform of a worker: a disk, and connections over sockets `S` with or without TLS.
-struct WorkerPlatform<D, S>(PhantomData<(D, S)>);
+/// The platform of a worker: a disk, and connections with or without TLS.
+struct WorkerPlatform;
 
-impl<D: Disk<Buf = Buffer>, S: Socket> Platform for WorkerPlatform<D, S> {
-    type Disk = D;
+impl Platform for WorkerPlatform {
+    type Disk = AnyDisk;
     type Engine = AnyEngine;
-    type Stream = Connection<S>;
+    type Stream = Connection<AnySocket>;
 }
 
-type WorkerNode<D, S> = Rc<Node<WorkerPlatform<D, S>>>;
+type WorkerNode = Rc<Node<WorkerPlatform>>;
 
-async fn accept_plain<D, A>(listener: &A, node: &WorkerNode<D, A::Stream>, connections: &Rc<Connections>, meter: &Meter)
-where
-    D: Disk<Buf = Buffer>,
-    A: Accept,
-{
+async fn accept_plain(listener: &AnyListener, node: &WorkerNode, connections: &Rc<Connections>, meter: &Meter) {
     let serve = |stream| {
         let connected = meter.connection(metrics::ListenerKind::Http);
         serve(node.clone(), connected, async move { Some(Connection::Plain(stream)) })
@@ -156,16 +167,13 @@ where
 }
 
 /// Accepts from the TLS listener; pends without end if there is none.
-async fn accept_tls<D, A>(
-    tls: Option<&(A, Acceptor)>,
-    node: &WorkerNode<D, A::Stream>,
+async fn accept_tls(
+    tls: Option<&(AnyListener, Acceptor)>,
+    node: &WorkerNode,
     connections: &Rc<Connections>,
     meter: &Meter,
-) where
-    D: Disk<Buf = Buffer>,
-    A: Accept,
-{
-    let Some((listener, acceptor)) = tls else { return std::future::pending().await };
+) {
+    let Some((listener, acceptor)) = tls else { return pending().await };
     let serve = |stream| {
         let acceptor = acceptor.clone();
         let meter = meter.clone();
@@ -180,11 +188,7 @@ async fn accept_tls<D, A>(
 }
 
 /// Serves a connection once it is established. `counted` counts it from the accept until its end.
-async fn serve<D, P, C>(node: WorkerNode<D, P>, counted: C, connection: impl Future<Output = Option<Connection<P>>>)
-where
-    D: Disk<Buf = Buffer>,
-    P: Socket,
-{
+async fn serve<C>(node: WorkerNode, counted: C, connection: impl Future<Output = Option<Connection<AnySocket>>>) {
     if let Some(connection) = connection.await {
         node.serve(connection).await;
     }
@@ -193,15 +197,12 @@ where
 
 /// Accepts connections without end, and spawns a task for each.
 /// `shed` refuses a request that waits for memory.
-async fn accept_all<A, F>(
-    listener: &A,
+async fn accept_all<F: Future<Output = ()> + 'static>(
+    listener: &AnyListener,
     connections: &Rc<Connections>,
     shed: impl Fn() -> bool,
-    serve: impl Fn(A::Stream) -> F,
-) where
-    A: Accept,
-    F: Future<Output = ()> + 'static,
-{
+    serve: impl Fn(AnySocket) -> F,
+) {
     loop {
         // Lets the connections be served that were accepted before.
         tokio::task::consume_budget().await;
@@ -224,7 +225,7 @@ async fn keep_time(connections: Rc<Connections>, meter: Meter, monitor: Arc<Moni
 }
 
 /// Makes everything durable that was written, instead of the regular flushes.
-async fn flush_finally<D: Disk>(log: &Log<D>, flusher: Option<JoinHandle<()>>) {
+async fn flush_finally(log: &Log<AnyDisk>, flusher: Option<JoinHandle<()>>) {
     if let Some(flusher) = flusher {
         flusher.abort();
         let _ = flusher.await;
@@ -234,7 +235,7 @@ async fn flush_finally<D: Disk>(log: &Log<D>, flusher: Option<JoinHandle<()>>) {
     }
 }
 
-async fn flush_regularly<D: Disk>(log: Log<D>, period: Duration) {
+async fn flush_regularly(log: Log<AnyDisk>, period: Duration) {
     let mut ticks = tokio::time::interval(period);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {

@@ -12,7 +12,7 @@ use crate::background::{self, Finished};
 use crate::cli::Target;
 use crate::cli::store::ScrubOptions;
 use crate::control::{self, DamageReply, Replies, Reply, Request};
-use crate::epoll::PlainDisk;
+use crate::platform::AnyDisk;
 use crate::store::{self, OpenedStore, StoreLocation, StoreOptions};
 
 /// Sends a request to the node, or executes it without one; returns the final reply. Passes earlier
@@ -62,7 +62,7 @@ async fn answer(store: &OpenedStore, request: Request, on_reply: impl FnMut(Repl
     let disk = store::plain_disk(&store.medium)?;
     let defaults = PolicyDefaults::default();
     let mut replies = Callback(on_reply);
-    let work = async |log: &Log<PlainDisk>| control::answer(log, None, &defaults, request, &mut replies).await;
+    let work = async |log: &Log<AnyDisk>| control::answer(log, None, &defaults, request, &mut replies).await;
     let Finished { result, is_checkpointed } = background::with_log(store.store.clone(), disk, work).await;
     if !is_checkpointed {
         eprintln!("keyhole: the last checkpoint was not written; the next start takes longer");

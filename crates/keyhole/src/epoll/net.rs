@@ -15,10 +15,10 @@ use crate::net::{
     has_pending_bytes, in_time, unsent,
 };
 
-pub(super) struct EpollListener(SharedListener);
+pub(crate) struct EpollListener(SharedListener);
 
 impl EpollListener {
-    pub(super) fn new(listener: Listener) -> io::Result<Self> {
+    pub(crate) fn new(listener: Listener) -> io::Result<Self> {
         SharedListener::new(listener.socket).map(EpollListener)
     }
 }

@@ -1,9 +1,11 @@
 //! A connection with or without TLS: one type, so that the code that serves it is compiled once.
+//! Each future is that of the variant, not an `async` function around it: it holds its buffer once.
 
 use std::io;
 use std::net::SocketAddr;
 use std::ops::Range;
 
+use futures_util::future::Either;
 use keyhole_node::Stream;
 
 use super::socket::Socket;
@@ -24,31 +26,31 @@ impl<P: Socket> Stream for Connection<P> {
         buf.slice_mut(at)
     }
 
-    async fn read_block(&self, buf: Buffer, at: Range<usize>) -> (io::Result<usize>, Buffer) {
+    fn read_block(&self, buf: Buffer, at: Range<usize>) -> impl Future<Output = (io::Result<usize>, Buffer)> {
         match self {
-            Connection::Plain(stream) => stream.read_block(buf, at).await,
-            Connection::Tls(stream) => stream.read_block(buf, at).await,
+            Connection::Plain(stream) => Either::Left(stream.read_block(buf, at)),
+            Connection::Tls(stream) => Either::Right(stream.read_block(buf, at)),
         }
     }
 
-    async fn write_block(&self, buf: Buffer, at: Range<usize>) -> (io::Result<()>, Buffer) {
+    fn write_block(&self, buf: Buffer, at: Range<usize>) -> impl Future<Output = (io::Result<()>, Buffer)> {
         match self {
-            Connection::Plain(stream) => stream.write_block(buf, at).await,
-            Connection::Tls(stream) => stream.write_block(buf, at).await,
+            Connection::Plain(stream) => Either::Left(stream.write_block(buf, at)),
+            Connection::Tls(stream) => Either::Right(stream.write_block(buf, at)),
         }
     }
 
-    async fn read_bytes(&self, bytes: Vec<u8>) -> (io::Result<usize>, Vec<u8>) {
+    fn read_bytes(&self, bytes: Vec<u8>) -> impl Future<Output = (io::Result<usize>, Vec<u8>)> {
         match self {
-            Connection::Plain(stream) => stream.read_bytes(bytes).await,
-            Connection::Tls(stream) => stream.read_bytes(bytes).await,
+            Connection::Plain(stream) => Either::Left(stream.read_bytes(bytes)),
+            Connection::Tls(stream) => Either::Right(stream.read_bytes(bytes)),
         }
     }
 
-    async fn read_request(&self, bytes: Vec<u8>) -> (io::Result<usize>, Vec<u8>) {
+    fn read_request(&self, bytes: Vec<u8>) -> impl Future<Output = (io::Result<usize>, Vec<u8>)> {
         match self {
-            Connection::Plain(stream) => stream.read_request(bytes).await,
-            Connection::Tls(stream) => stream.read_request(bytes).await,
+            Connection::Plain(stream) => Either::Left(stream.read_request(bytes)),
+            Connection::Tls(stream) => Either::Right(stream.read_request(bytes)),
         }
     }
 
@@ -59,10 +61,10 @@ impl<P: Socket> Stream for Connection<P> {
         }
     }
 
-    async fn write_bytes(&self, bytes: Vec<u8>) -> (io::Result<()>, Vec<u8>) {
+    fn write_bytes(&self, bytes: Vec<u8>) -> impl Future<Output = (io::Result<()>, Vec<u8>)> {
         match self {
-            Connection::Plain(stream) => stream.write_bytes(bytes).await,
-            Connection::Tls(stream) => stream.write_bytes(bytes).await,
+            Connection::Plain(stream) => Either::Left(stream.write_bytes(bytes)),
+            Connection::Tls(stream) => Either::Right(stream.write_bytes(bytes)),
         }
     }
 
@@ -80,10 +82,10 @@ impl<P: Socket> Stream for Connection<P> {
         }
     }
 
-    async fn close(&self) {
+    fn close(&self) -> impl Future<Output = ()> {
         match self {
-            Connection::Plain(stream) => stream.close().await,
-            Connection::Tls(stream) => stream.close().await,
+            Connection::Plain(stream) => Either::Left(stream.close()),
+            Connection::Tls(stream) => Either::Right(stream.close()),
         }
     }
 

@@ -124,6 +124,6 @@ fn ring_reads_of_both_kinds_see_every_completed_write() {
     }
     check(|medium, work, progress| {
         let performed = async { perform(UringDisk::new(medium, Pools::default()).unwrap(), work, progress).await };
-        uring::measure(performed).unwrap();
+        uring::block_on(performed).unwrap();
     });
 }

@@ -5,19 +5,20 @@ use keyhole_core::suite;
 use super::error::ServeError;
 use crate::cli::serve::{EngineChoice, IoMode};
 use crate::engine::AnyEngine;
+use crate::platform::Interface;
 use crate::uring;
 
-/// Returns whether to use io_uring.
-pub(super) fn choose_io(mode: IoMode) -> Result<bool, ServeError> {
+/// Returns the requested I/O interface, if the system allows it.
+pub(super) fn choose_io(mode: IoMode) -> Result<Interface, ServeError> {
     if mode == IoMode::Epoll {
-        return Ok(false);
+        return Ok(Interface::Epoll);
     }
     match uring::probe() {
-        Ok(()) => Ok(true),
+        Ok(()) => Ok(Interface::Uring),
         Err(error) if mode == IoMode::Uring => Err(ServeError::NoUring(error)),
         Err(error) => {
             eprintln!("keyhole: the system refuses io_uring ({error}); using epoll and plain file I/O");
-            Ok(false)
+            Ok(Interface::Epoll)
         }
     }
 }

@@ -10,7 +10,7 @@ use super::error::StoreError;
 use super::hold::hold;
 use super::location::StoreLocation;
 use super::options::{ASKED_READ_ONLY, ONLY_LOOKS, StoreOptions};
-use super::plain::{block_on, plain_disk};
+use super::plain::{block_on, counting_disk};
 use super::presence::Presence;
 use crate::env::System;
 use crate::error::FileError;
@@ -33,7 +33,7 @@ pub(crate) struct OpenedStore {
 pub(crate) fn open(location: &StoreLocation, options: &StoreOptions) -> Result<OpenedStore, StoreError> {
     let held = hold(location, options)?;
     let path = location.medium();
-    let disk = plain_disk(&held.medium)?.counting(options.read.clone());
+    let disk = counting_disk(&held.medium, options.read.clone())?;
     let log_options = LogOptions {
         durability: options.durability,
         workers: options.workers,

@@ -1,12 +1,25 @@
 //! Disk access before and without workers.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
 use crate::buffer::Pools;
 use crate::epoll::PlainDisk;
 use crate::error::SystemError;
 use crate::medium::Medium;
+use crate::platform::AnyDisk;
 
 /// Returns the disk for work outside the workers.
-pub(crate) fn plain_disk(medium: &Medium) -> Result<PlainDisk, SystemError> {
+pub(crate) fn plain_disk(medium: &Medium) -> Result<AnyDisk, SystemError> {
+    open(medium).map(AnyDisk::Plain)
+}
+
+/// As [`plain_disk`], with a counter of the bytes that it reads.
+pub(super) fn counting_disk(medium: &Medium, read: Arc<AtomicU64>) -> Result<AnyDisk, SystemError> {
+    Ok(AnyDisk::Plain(open(medium)?.counting(read)))
+}
+
+fn open(medium: &Medium) -> Result<PlainDisk, SystemError> {
     let medium = medium.try_clone().map_err(|error| SystemError::new("cannot duplicate a descriptor", error))?;
     Ok(PlainDisk::new(medium, Pools::default()))
 }

@@ -16,8 +16,8 @@ use super::node::serve;
 use super::protocol::{Direction, FRAME_HEAD, FileEnd, FrameKind, PATIENCE, frame_head, out_of_turn, parse_frame_head};
 use crate::background::{self, Finished};
 use crate::control::{self, Answered, Reply, Request};
-use crate::epoll::PlainDisk;
 use crate::error::SystemError;
+use crate::platform::AnyDisk;
 use crate::store::{self, OpenedStore, StoreLocation, StoreOptions};
 
 /// The connection.
@@ -159,7 +159,7 @@ fn open_alone(location: &StoreLocation, direction: Direction) -> Result<StoreThr
 async fn serve_alone(store: &OpenedStore, direction: &Direction, stream: UnixStream) -> Result<(), TransferError> {
     let disk = store::plain_disk(&store.medium)?;
     let stream = tokio::net::UnixStream::from_std(stream).map_err(TransferError::Connection)?;
-    let work = async |log: &Log<PlainDisk>| serve(log, direction, stream, None).await;
+    let work = async |log: &Log<AnyDisk>| serve(log, direction, stream, None).await;
     let Finished { result, is_checkpointed } = background::with_log(store.store.clone(), disk, work).await;
     if !is_checkpointed {
         eprintln!("keyhole: the last checkpoint was not written; the next start takes longer");

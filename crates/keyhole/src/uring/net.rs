@@ -17,7 +17,7 @@ use crate::net::{
     has_pending_bytes, in_time, unsent,
 };
 
-pub(super) enum UringListener {
+pub(crate) enum UringListener {
     /// Of this process alone. An accept may be in flight when it is closed, so it is shut down.
     Own(TcpListener, std::net::TcpListener),
     /// Shared with another process. An accept in flight on the ring could take a connection that
@@ -26,7 +26,7 @@ pub(super) enum UringListener {
 }
 
 impl UringListener {
-    pub(super) fn new(listener: Listener) -> io::Result<Self> {
+    pub(crate) fn new(listener: Listener) -> io::Result<Self> {
         if listener.is_shared {
             return SharedListener::new(listener.socket).map(UringListener::Shared);
         }

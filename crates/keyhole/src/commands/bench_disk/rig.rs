@@ -14,8 +14,9 @@ use super::super::{CommandError, Result};
 use crate::background::{self, Finished};
 use crate::buffer::Pools;
 use crate::env::System;
+use crate::platform::{AnyDisk, Interface};
 use crate::store::{self, Make, StoreLocation, StoreOptions};
-use crate::uring::{self, UringDisk};
+use crate::uring;
 
 pub(super) const BUCKET: &str = "bench";
 
@@ -24,7 +25,7 @@ pub(super) const BUCKET: &str = "bench";
 const PREFIX: usize = 56;
 const HEAD: usize = 300;
 
-pub(super) type Engine = Log<UringDisk>;
+pub(super) type Engine = Log<AnyDisk>;
 
 /// The options of a measured store.
 #[derive(Clone, Copy)]
@@ -46,11 +47,11 @@ pub(super) fn with_engine<T>(path: &Path, kind: StoreKind, work: impl AsyncFnOnc
         ..StoreOptions::default()
     };
     let store = store::open(&location, &options)?;
-    let measured = uring::measure(async {
+    let measured = uring::block_on(async {
         let medium =
             store.medium.try_clone().map_err(|error| CommandError::io("cannot share the object file", error))?;
-        let disk =
-            UringDisk::new(medium, Pools::default()).map_err(|error| CommandError::io("cannot use the ring", error))?;
+        let disk = AnyDisk::new(Interface::Uring, medium, Pools::default());
+        let disk = disk.map_err(|error| CommandError::io("cannot use the ring", error))?;
         let work = async |log: &Engine| match log.create_bucket(BUCKET, System.now_ms()).await {
             Ok(_) => work(log).await,
             Err(error) => Err(failed(&error)),

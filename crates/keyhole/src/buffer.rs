@@ -4,16 +4,18 @@
 //! dumps. Long buffers are mapped several at a time, in huge pages if the system has them: pinning
 //! 257 small pages per write is most of the cost of a direct write. A dropped buffer is wiped as
 //! far as it was written, unless all of that is ciphertext, and kept for the next request, up to a
-//! limit.
+//! limit. A worker that has taken no long buffer for a moment returns their memory to the system.
 
 use std::io;
 use std::ops::Range;
 use std::ptr::NonNull;
 use std::slice;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use keyhole_log::limits::{BUFFER_LEN, INLINE_MAX, PAGE};
 use keyhole_node::Share;
+use tokio::sync::Notify;
 
 use crate::memory::LOG_BUFFERS;
 
@@ -24,6 +26,9 @@ const KEPT_MAX: usize = Share::MAX.blocks + LOG_BUFFERS;
 /// Length of a short buffer: a body that is stored inside its record, the rest of the record, and
 /// the partial pages at both ends.
 const SHORT_LEN: usize = 2 * INLINE_MAX;
+
+/// Time without a request for a long buffer after which the memory of unused ones is released.
+const IDLE: Duration = Duration::from_millis(250);
 
 /// A pool of buffers of one worker.
 #[derive(Clone)]
@@ -41,6 +46,10 @@ struct UnusedBuffers {
     buffers: Vec<Mapping>,
     /// Slabs mapped so far.
     slabs: usize,
+    /// A buffer was taken since the last check whether the pool is idle.
+    was_taken: bool,
+    /// Notified when `was_taken` is set.
+    taken: Arc<Notify>,
 }
 
 /// Long and short buffers for the bodies of one worker.
@@ -68,6 +77,19 @@ impl Pools {
     pub(crate) fn take(&self, len: usize) -> Buffer {
         if len <= SHORT_LEN { self.short.take() } else { self.long.take() }
     }
+
+    /// Returns the memory of unused long buffers to the system whenever none was taken for a while,
+    /// without end. Their addresses stay mapped, so that taking one again cannot fail.
+    pub(crate) async fn release_when_idle(self) {
+        let taken = self.long.unused().taken.clone();
+        loop {
+            taken.notified().await;
+            while std::mem::take(&mut self.long.unused().was_taken) {
+                tokio::time::sleep(IDLE).await;
+            }
+            self.long.release_unused();
+        }
+    }
 }
 
 impl Default for Pool {
@@ -89,7 +111,10 @@ impl Pool {
 
     /// Takes a buffer. It contains no plaintext and no key, but may contain ciphertext.
     pub(crate) fn take(&self) -> Buffer {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.unused();
+        if !std::mem::replace(&mut kept.was_taken, true) {
+            kept.taken.notify_one();
+        }
         // Map slabs while all but one of their buffers can be kept, then single buffers, so that no
         // memory is wasted.
         if kept.buffers.is_empty() && self.len == BUFFER_LEN && kept.slabs < (self.kept_max + 1) / SLAB_BUFFERS {
@@ -101,6 +126,24 @@ impl Pool {
         });
         drop(kept);
         Buffer { mapping: Some(mapping), used: 0, wiped: 0, is_ciphertext: false, pool: self.clone() }
+    }
+
+    /// Returns the memory of unused buffers to the system. A slab is released as a whole: releasing
+    /// a part would split the huge pages of the buffers in use beside it.
+    fn release_unused(&self) {
+        let kept = self.unused();
+        for Mapping { pages, .. } in &kept.buffers {
+            let unused = kept.buffers.iter().filter(|other| Arc::ptr_eq(&other.pages, pages)).count();
+            if unused == Arc::strong_count(pages) {
+                // SAFETY: the range is mapped, and all buffers in it are unused: the pool is locked.
+                // Released memory reads as zeros.
+                unsafe { libc::madvise(pages.address.as_ptr().cast(), pages.len, libc::MADV_DONTNEED) };
+            }
+        }
+    }
+
+    fn unused(&self) -> MutexGuard<'_, UnusedBuffers> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -273,7 +316,7 @@ impl Drop for Buffer {
         if !self.is_ciphertext {
             self.slice_mut(self.wiped.min(self.used)..self.used).fill(0);
         }
-        let mut kept = self.pool.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.pool.unused();
         if kept.buffers.len() < self.pool.kept_max {
             kept.buffers.extend(self.mapping.take());
         } else if self.mapping.as_ref().is_some_and(Mapping::is_part) {
@@ -314,6 +357,52 @@ unsafe impl tokio_uring::buf::IoBufMut for Buffer {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Returns a buffer of ciphertext, which is not wiped.
+    fn ciphertext(pool: &Pool) -> Buffer {
+        let mut buffer = pool.take();
+        buffer.as_mut().fill(7);
+        buffer.mark_ciphertext();
+        buffer
+    }
+
+    #[test]
+    fn slab_is_released_when_all_its_buffers_are_unused() {
+        let pool = Pool::default();
+        let first = ciphertext(&pool);
+        let second = ciphertext(&pool);
+        drop(second);
+        pool.release_unused();
+        let second = pool.take();
+        assert_eq!(second.as_ref()[0], 7, "the first buffer of the slab is in use");
+        drop((first, second));
+        pool.release_unused();
+        assert!(pool.take().as_ref().iter().all(|byte| *byte == 0));
+    }
+
+    #[test]
+    fn unused_buffers_are_released_once_none_is_taken() {
+        let pools = Pools::default();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(async {
+            let released = async |takes: u32| {
+                for _ in 0..takes {
+                    drop(ciphertext(&pools.long));
+                    tokio::time::sleep(IDLE / 2).await;
+                }
+                let buffer = pools.long.take();
+                buffer.as_ref()[0] == 0
+            };
+            tokio::select! {
+                () = pools.clone().release_when_idle() => unreachable!("it has no end"),
+                () = async {
+                    assert!(!released(4).await, "buffers were in use");
+                    tokio::time::sleep(3 * IDLE).await;
+                    assert_eq!(pools.long.take().as_ref()[0], 0);
+                } => {}
+            }
+        });
+    }
 
     #[test]
     fn buffers_are_aligned_and_wiped_on_return() {

@@ -85,7 +85,9 @@ async fn work(setup: Setup, interface: Interface) -> io::Result<()> {
     let plain = listener(setup.listener)?;
     let tls = setup.tls.map(|tls| io::Result::Ok((listener(tls.listener)?, Acceptor::new(tls.configs))));
     let tls = tls.transpose()?;
-    let disk = Rc::new(AnyDisk::new(interface, setup.medium, Pools::new(setup.config.share))?);
+    let pools = Pools::new(setup.config.share);
+    let releasing = spawn_local(pools.clone().release_when_idle());
+    let disk = Rc::new(AnyDisk::new(interface, setup.medium, pools)?);
     let (log, writer) = keyhole_log::worker(setup.store.clone(), disk.clone());
     let writer = spawn_local(writer.run());
     let mut background = setup.first.map(|first| {
@@ -143,6 +145,7 @@ async fn work(setup: Setup, interface: Interface) -> io::Result<()> {
     }
     beating.abort();
     cleaning.abort();
+    releasing.abort();
     heartbeat.rest();
     Ok(())
 }

@@ -106,7 +106,7 @@ impl<D: Disk> Context<D> {
             segment.allocated = true;
             (segment.generation, start, len)
         };
-        let mut buf = self.disk.buffer();
+        let mut buf = self.disk.buffer_with_len(PAGE);
         let header = segment::Header { kind, generation, number };
         let crc = header.emit(&self.store.id, D::slice(&mut buf, 0..PAGE));
         self.write(start, buf, PAGE).await?;

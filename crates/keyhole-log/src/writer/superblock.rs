@@ -56,7 +56,7 @@ impl<D: Disk> Context<D> {
         };
         for copy in [first, 1 - first] {
             self.store.lock().superblock_copies.suspect = copy;
-            let mut buf = self.disk.buffer();
+            let mut buf = self.disk.buffer_with_len(PAGE);
             superblock.emit(D::slice(&mut buf, 0..PAGE));
             self.write(SUPERBLOCK_AT[copy], buf, PAGE).await?;
             self.sync().await?;

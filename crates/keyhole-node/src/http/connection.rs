@@ -7,6 +7,7 @@ use keyhole_s3::ErrorCode;
 use keyhole_s3::http::{self, RequestHead};
 use keyhole_s3::limits::HEAD_MAX;
 use keyhole_s3::wipe::wipe;
+use memchr::memchr_iter;
 
 use crate::failure::{Failure, Result};
 use crate::host::Host;
@@ -159,7 +160,7 @@ impl HeadProgress {
     fn may_be_whole(&mut self, inbox: &[u8]) -> bool {
         let new = &inbox[self.searched.saturating_sub(2).min(inbox.len())..];
         self.searched = inbox.len();
-        let ends = new.windows(2).any(|pair| pair == b"\n\n") || new.windows(3).any(|three| three == b"\n\r\n");
+        let ends = memchr_iter(b'\n', new).any(|at| matches!(new[at + 1..], [b'\n', ..] | [b'\r', b'\n', ..]));
         if !ends && inbox.len() < (2 * self.parsed).min(HEAD_MAX) {
             return false;
         }

@@ -21,7 +21,7 @@ pub(super) fn ask(target: &Target, request: Request, mut on_reply: impl FnMut(Re
     let location = StoreLocation::find(&target.data, target.state.as_deref())?;
     let reply = match control::ask(&location.socket(), &request, &mut on_reply)? {
         Some(reply) => reply,
-        None => alone(&location, request, on_reply)?,
+        None => alone(&location, request, &mut on_reply)?,
     };
     match reply {
         Reply::Failed { message } => Err(CommandError::Other(message)),
@@ -35,9 +35,9 @@ pub(super) fn unexpected() -> CommandError {
 }
 
 /// A receiver of replies without a connection.
-struct Callback<F>(F);
+struct Callback<'a>(&'a mut dyn FnMut(Reply));
 
-impl<F: FnMut(Reply)> Replies for Callback<F> {
+impl Replies for Callback<'_> {
     async fn send(&mut self, reply: Reply) -> io::Result<()> {
         (self.0)(reply);
         Ok(())
@@ -45,7 +45,7 @@ impl<F: FnMut(Reply)> Replies for Callback<F> {
 }
 
 /// Opens the store as a node with one worker would, and executes the request.
-fn alone(location: &StoreLocation, request: Request, on_reply: impl FnMut(Reply)) -> Result<Reply> {
+fn alone(location: &StoreLocation, request: Request, on_reply: &mut dyn FnMut(Reply)) -> Result<Reply> {
     let read_only = request.only_looks().then_some(store::ONLY_LOOKS);
     let store = store::open(location, &StoreOptions { read_only, ..StoreOptions::default() })?;
     if store.damaged > 0 {
@@ -58,7 +58,7 @@ fn alone(location: &StoreLocation, request: Request, on_reply: impl FnMut(Reply)
     LocalSet::new().block_on(&runtime, answer(&store, request, on_reply))
 }
 
-async fn answer(store: &OpenedStore, request: Request, on_reply: impl FnMut(Reply)) -> Result<Reply> {
+async fn answer(store: &OpenedStore, request: Request, on_reply: &mut dyn FnMut(Reply)) -> Result<Reply> {
     let disk = store::plain_disk(&store.medium)?;
     let defaults = PolicyDefaults::default();
     let mut replies = Callback(on_reply);

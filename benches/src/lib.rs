@@ -1,4 +1,5 @@
-//! Common parts of `keyhole-load` and `keyhole-report`: the load generator and its measurements.
+//! Common parts of `keyhole-load`, `keyhole-report` and `keyhole-train`: the load generator and its
+//! measurements.
 //!
 //! - [`work`]: load with objects of one size over a number of connections, and its measurement;
 //! - [`wire`]: a connection, its requests and replies;

@@ -20,7 +20,7 @@ struct Options {
     /// program.
     #[arg(long, value_name = "FILE")]
     keyhole: Option<PathBuf>,
-    /// The program with profile-guided optimisation, as built by packaging/pgo. Without it, its
+    /// The program with profile-guided optimisation, as built by packaging/package --pgo. Without it, its
     /// limits are reported as not measured.
     #[arg(long, value_name = "FILE")]
     packaged: Option<PathBuf>,

@@ -1,7 +1,7 @@
 //! Package contents: manual pages, completions, units, and the Debian package itself.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -103,6 +103,42 @@ fn shells_complete_commands_and_options() {
             Err(_) => skipped("completions", &format!("{shell} is not installed")),
         }
     }
+}
+
+/// Runs the packaging script, which must fail, and returns its exit code and error output. `path` precedes
+/// the directories of programs.
+fn failed_packaging(arguments: &[&str], path: Option<&Path>) -> (Option<i32>, String) {
+    let mut command = Command::new(top().join("crates/keyhole/packaging/package"));
+    let directories = std::env::var_os("PATH").unwrap_or_default();
+    let directories = path.map(Path::to_owned).into_iter().chain(std::env::split_paths(&directories));
+    command.args(arguments).env("PATH", std::env::join_paths(directories).unwrap());
+    let output = command.output().unwrap();
+    assert!(!output.status.success() && output.stdout.is_empty(), "{arguments:?}: {output:?}");
+    (output.status.code(), String::from_utf8(output.stderr).unwrap())
+}
+
+#[test]
+fn packaging_with_invalid_arguments_is_rejected() {
+    let usage = "usage: crates/keyhole/packaging/package [--pgo [--profile FILE]] [CARGO-DEB ARGUMENT...]\n";
+    let profile = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
+    for arguments in [&["--profile", profile][..], &["--pgo", "--profile"]] {
+        assert_eq!(failed_packaging(arguments, None), (Some(2), usage.to_owned()), "{arguments:?}");
+    }
+    let missing = "package: missing profile `/missing/file`: expected a file that --pgo recorded\n".to_owned();
+    assert_eq!(failed_packaging(&["--pgo", "--profile", "/missing/file"], None), (Some(1), missing));
+}
+
+/// The training needs a program of the compiler's LLVM, and fails before the first build without it.
+#[test]
+fn packaging_without_llvm_profdata_names_its_package() {
+    let directory = Directory::new();
+    let rustc = "#!/bin/sh\n[ \"$1\" = --print ] || printf 'host: machine\\nLLVM version: 18.1.0\\n'\n";
+    let path = directory.path("rustc");
+    fs::write(&path, rustc).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    let expected = "package: missing llvm-profdata of LLVM 18: run `rustup component add llvm-tools`, or on Debian \
+                    `apt install llvm-18`\n";
+    assert_eq!(failed_packaging(&["--pgo"], Some(directory.home())), (Some(1), expected.to_owned()));
 }
 
 /// Returns the files of the package with mode and owner.

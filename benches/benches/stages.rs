@@ -1,5 +1,5 @@
 //! Each stage of a small request alone, on one core: parsing the request head, its signature and
-//! its customer key, sealing and opening, checksums, and the response head. `keyhole-report`
+//! its customer key, sealing and opening, checksums, ETags, and the response head. `keyhole-report`
 //! measures all of them end to end.
 
 // The engine is a module of the binary, which has no library.
@@ -19,6 +19,7 @@ use keyhole_core::head::{ChecksumAlgorithm, Head, open_head, seal_head};
 use keyhole_core::limits::{CHUNK_LEN, KEY_LEN, PREFIX_LEN, SALT_LEN, SEALED_HEAD_MAX, TAG_LEN};
 use keyhole_core::sse_c::SseCTarget;
 use keyhole_core::{CustomerKey, DataKey};
+use keyhole_md5::{Md5, update_all};
 use keyhole_s3::auth::{Credentials, SecretKey, SigningKeys, authenticate};
 use keyhole_s3::checksum::Hasher;
 use keyhole_s3::http::{Persistence, RequestHead, Response, parse_head};
@@ -218,5 +219,19 @@ fn chunks(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(all, requests, replies, objects, chunks);
+/// The MD5s of plaintext bodies, by the number of bodies at once.
+fn etags(c: &mut Criterion) {
+    let mut group = c.benchmark_group("MD5 of a slice of each body");
+    let slice = vec![7; 4 * CHUNK_LEN];
+    for count in [1, 2, 3, 4, 8, 16] {
+        group.throughput(Throughput::Bytes((count * slice.len()) as u64));
+        let mut digests: Vec<Md5> = (0..count).map(|_| Md5::new()).collect();
+        group.bench_function(format!("{count} bodies"), |b| {
+            b.iter(|| update_all(&mut digests.iter_mut().map(|md5| (md5, &slice[..])).collect::<Vec<_>>()));
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(all, requests, replies, objects, chunks, etags);
 criterion_main!(all);

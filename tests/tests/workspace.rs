@@ -9,15 +9,16 @@ use keyhole_tests::top;
 use serde_json::Value;
 
 /// For each crate of the workspace, the workspace crates that it may depend on.
-const MAY_DEPEND_ON: [(&str, &[&str]); 8] = [
+const MAY_DEPEND_ON: [(&str, &[&str]); 9] = [
     ("keyhole-core", &[]),
     ("keyhole-log", &[]),
+    ("keyhole-md5", &[]),
     ("keyhole-s3", &["keyhole-core"]),
-    ("keyhole-node", &["keyhole-core", "keyhole-log", "keyhole-s3"]),
+    ("keyhole-node", &["keyhole-core", "keyhole-log", "keyhole-md5", "keyhole-s3"]),
     ("keyhole", &["keyhole-core", "keyhole-log", "keyhole-node", "keyhole-s3"]),
     ("keyhole-sim", &["keyhole-log"]),
     ("keyhole-tests", &[]),
-    ("keyhole-benches", &["keyhole-core", "keyhole-log", "keyhole-s3", "keyhole-tests"]),
+    ("keyhole-benches", &["keyhole-core", "keyhole-log", "keyhole-md5", "keyhole-s3", "keyhole-tests"]),
 ];
 
 /// Crates with clocks, randomness, sockets, files or a runtime: forbidden for crates without I/O.
@@ -174,7 +175,7 @@ fn tokio_uring_is_only_in_binary() {
 #[test]
 fn logic_crates_do_no_io() {
     let graph = graph();
-    for name in ["keyhole-core", "keyhole-s3", "keyhole-log", "keyhole-node"] {
+    for name in ["keyhole-core", "keyhole-md5", "keyhole-s3", "keyhole-log", "keyhole-node"] {
         // The node uses tokio's semaphore. Other crates of the workspace enable the rest of tokio.
         let is_node = name == "keyhole-node";
         for effect in EFFECTS {
@@ -224,7 +225,7 @@ fn dependencies_support_the_minimum_rust_version() {
 }
 
 #[test]
-fn unsafe_code_outside_binary_is_forbidden() {
+fn unsafe_code_outside_binary_and_md5_lanes_is_forbidden() {
     for name in ["keyhole-core", "keyhole-s3", "keyhole-log", "keyhole-node"] {
         let root = fs::read_to_string(top().join(format!("crates/{name}/src/lib.rs"))).unwrap();
         assert!(root.contains("#![forbid(unsafe_code)]"), "{name}");

@@ -1,0 +1,108 @@
+//! Sixteen lanes of AVX-512.
+
+use std::arch::x86_64::{
+    __m128i, __m512i, _mm_loadu_si128, _mm512_add_epi32, _mm512_castsi128_si512, _mm512_inserti32x4,
+    _mm512_loadu_si512, _mm512_rol_epi32, _mm512_set1_epi32, _mm512_storeu_si512, _mm512_ternarylogic_epi32,
+    _mm512_unpackhi_epi32, _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
+};
+
+use std::convert::identity;
+use std::hint::black_box;
+
+use crate::steps::{Block, SINES, define_compress};
+
+type V = __m512i;
+const LANES: usize = 16;
+
+define_compress!(
+    #[target_feature(enable = "avx512f")]
+    compress,
+    black_box,
+    identity
+);
+
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn load(words: &[u32; LANES]) -> V {
+    // SAFETY: the array has 64 bytes; the load has no alignment.
+    unsafe { _mm512_loadu_si512(words.as_ptr().cast()) }
+}
+
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn store(vector: V) -> [u32; LANES] {
+    let mut words = [0; LANES];
+    // SAFETY: the array has 64 bytes; the store has no alignment.
+    unsafe { _mm512_storeu_si512(words.as_mut_ptr().cast(), vector) };
+    words
+}
+
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn splat(word: u32) -> V {
+    _mm512_set1_epi32(word.cast_signed())
+}
+
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn add(a: V, b: V) -> V {
+    _mm512_add_epi32(a, b)
+}
+
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn rotate<const LEFT: i32>(vector: V) -> V {
+    _mm512_rol_epi32::<LEFT>(vector)
+}
+
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn f(b: V, c: V, d: V) -> V {
+    _mm512_ternarylogic_epi32::<0xca>(b, c, d)
+}
+
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn g(b: V, c: V, d: V) -> V {
+    _mm512_ternarylogic_epi32::<0xe4>(b, c, d)
+}
+
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn h(b: V, c: V, d: V) -> V {
+    _mm512_ternarylogic_epi32::<0x96>(b, c, d)
+}
+
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn i(b: V, c: V, d: V) -> V {
+    _mm512_ternarylogic_epi32::<0x39>(b, c, d)
+}
+
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn quarter_of(block: &Block, quarter: usize) -> __m128i {
+    let bytes = &block.as_chunks::<16>().0[quarter];
+    // SAFETY: the array has 16 bytes; the load has no alignment.
+    unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) }
+}
+
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn words(lanes: &[&Block; LANES], quarter: usize) -> [V; 4] {
+    let mut rows = [splat(0); 4];
+    for lane in 0..4 {
+        let row = _mm512_castsi128_si512(quarter_of(lanes[lane], quarter));
+        let row = _mm512_inserti32x4::<1>(row, quarter_of(lanes[lane + 4], quarter));
+        let row = _mm512_inserti32x4::<2>(row, quarter_of(lanes[lane + 8], quarter));
+        rows[lane] = _mm512_inserti32x4::<3>(row, quarter_of(lanes[lane + 12], quarter));
+    }
+    let first = [_mm512_unpacklo_epi32(rows[0], rows[1]), _mm512_unpacklo_epi32(rows[2], rows[3])];
+    let last = [_mm512_unpackhi_epi32(rows[0], rows[1]), _mm512_unpackhi_epi32(rows[2], rows[3])];
+    [
+        _mm512_unpacklo_epi64(first[0], first[1]),
+        _mm512_unpackhi_epi64(first[0], first[1]),
+        _mm512_unpacklo_epi64(last[0], last[1]),
+        _mm512_unpackhi_epi64(last[0], last[1]),
+    ]
+}

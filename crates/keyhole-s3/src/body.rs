@@ -110,7 +110,11 @@ pub struct BodyDecoder {
 
 /// Computes the wanted and the declared digests of a body, each function once.
 pub struct Digester {
+    /// The MD5 that the node needs, unless it is left to the caller.
     md5: Option<Hasher>,
+    is_md5_left: bool,
+    /// The MD5 that the caller has computed.
+    left_md5: Option<[u8; 16]>,
     declared: Vec<Declared>,
     /// A checksum that is not declared; without a hasher if another one computes the same digest.
     computed: Option<(ChecksumAlgorithm, Option<Hasher>)>,
@@ -131,9 +135,10 @@ impl Digester {
     /// `InvalidDigest` and `InvalidRequest` for malformed or ambiguous digests.
     pub fn new(head: &RequestHead, wanted: Wanted) -> Result<Self, Error> {
         let mut digester = Digester { declared: declared(head)?, ..Digester::undeclared(wanted, None) };
+        let needs_md5 = digester.needs_md5();
         for index in 0..digester.declared.len() {
             let (earlier, [this, ..]) = digester.declared.split_at_mut(index) else { break };
-            let is_md5 = digester.md5.is_some() && function(this.algorithm) == ChecksumAlgorithm::Md5;
+            let is_md5 = needs_md5 && function(this.algorithm) == ChecksumAlgorithm::Md5;
             if is_md5 || earlier.iter().any(|other| function(other.algorithm) == function(this.algorithm)) {
                 this.hasher = None;
             }
@@ -144,7 +149,7 @@ impl Digester {
     /// Creates a digester without declared digests.
     pub fn undeclared(wanted: Wanted, algorithm: Option<ChecksumAlgorithm>) -> Self {
         let md5 = (wanted == Wanted::Md5).then(|| Hasher::new(ChecksumAlgorithm::ContentMd5));
-        let mut digester = Digester { md5, declared: Vec::new(), computed: None };
+        let mut digester = Digester { md5, is_md5_left: false, left_md5: None, declared: Vec::new(), computed: None };
         digester.compute(algorithm);
         digester
     }
@@ -152,7 +157,7 @@ impl Digester {
     /// Sets a checksum to compute in addition to the declared ones.
     fn compute(&mut self, algorithm: Option<ChecksumAlgorithm>) {
         self.computed = algorithm.map(|algorithm| {
-            let is_md5 = self.md5.is_some() && function(algorithm) == ChecksumAlgorithm::Md5;
+            let is_md5 = self.needs_md5() && function(algorithm) == ChecksumAlgorithm::Md5;
             let is_declared = self.declared.iter().any(|other| function(other.algorithm) == function(algorithm));
             (algorithm, (!is_md5 && !is_declared).then(|| Hasher::new(algorithm)))
         });
@@ -161,6 +166,23 @@ impl Digester {
     /// Leaves a digest to be passed to [`finish_with`](Self::finish_with).
     fn leave(&mut self, algorithm: ChecksumAlgorithm) {
         self.declared.iter_mut().filter(|it| it.algorithm == algorithm).for_each(|it| it.hasher = None);
+    }
+
+    /// Returns whether the node needs the MD5.
+    fn needs_md5(&self) -> bool {
+        self.md5.is_some() || self.is_md5_left
+    }
+
+    /// Leaves the [`Wanted`] MD5 to the caller, who passes it to [`set_md5`](Self::set_md5). To be
+    /// called before the first bytes. Returns whether an MD5 is wanted.
+    pub fn leave_md5(&mut self) -> bool {
+        self.is_md5_left = self.md5.take().is_some();
+        self.is_md5_left
+    }
+
+    /// Sets the MD5 of all bytes, which was [left](Self::leave_md5) to the caller.
+    pub fn set_md5(&mut self, md5: [u8; 16]) {
+        self.left_md5 = Some(md5);
     }
 
     /// Adds bytes.
@@ -186,7 +208,10 @@ impl Digester {
         let internal = |_| Error::new(ErrorCode::InternalError);
         // By function.
         let mut known = Checksums::default();
-        let md5: Option<[u8; 16]> = self.md5.and_then(|md5| md5.finish().try_into().ok());
+        let md5: Option<[u8; 16]> = self.md5.and_then(|md5| md5.finish().try_into().ok()).or(self.left_md5);
+        if self.is_md5_left && md5.is_none() {
+            return Err(Error::new(ErrorCode::InternalError));
+        }
         if let Some(md5) = &md5 {
             known.set(ChecksumAlgorithm::Md5, md5).map_err(internal)?;
         }
@@ -309,6 +334,11 @@ impl BodyDecoder {
     /// Sets a checksum to compute in addition to the declared ones.
     pub fn compute(&mut self, algorithm: Option<ChecksumAlgorithm>) {
         self.digester.compute(algorithm);
+    }
+
+    /// Returns the digests of the payload.
+    pub fn digester(&mut self) -> &mut Digester {
+        &mut self.digester
     }
 
     /// Returns the length of the whole payload.

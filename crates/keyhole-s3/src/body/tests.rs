@@ -95,6 +95,30 @@ fn function_of_several_digests_is_computed_once() {
 }
 
 #[test]
+fn md5_left_to_the_caller_is_verified() {
+    let right: [u8; 16] = hex::decode("25f9e794323b453885f5181f1b624d0b").unwrap().try_into().unwrap();
+    let head = "PUT /b/k HTTP/1.1\r\nhost: h\r\ncontent-length: 9\r\n\
+        Content-MD5: JfnnlDI7RTiF9RgfG2JNCw==\r\nx-amz-checksum-md5: JfnnlDI7RTiF9RgfG2JNCw==\r\n\r\n";
+    let (head, _) = parse_head(head.as_bytes()).unwrap().unwrap();
+    let decode = |md5: Option<[u8; 16]>| {
+        let kind = BodySignatureKind::Unsigned;
+        let mut decoder = BodyDecoder::new(&head, BodySignature(kind), Wanted::Md5, 9).unwrap();
+        assert!(decoder.digester().leave_md5());
+        if let Some(md5) = md5 {
+            decoder.digester().set_md5(md5);
+        }
+        decode_all(decoder, b"123456789", 4).map(|(_, digests)| digests).map_err(|error| error.code)
+    };
+    let digests = decode(Some(right)).unwrap();
+    assert_eq!(digests.md5, Some(right));
+    assert_eq!(digests.checksums.get(ChecksumAlgorithm::ContentMd5), Some(&right[..]));
+    assert_eq!(digests.checksums.get(ChecksumAlgorithm::Md5), Some(&right[..]));
+    assert_eq!(decode(Some([7; 16])).unwrap_err(), ErrorCode::BadDigest);
+    assert_eq!(decode(None).unwrap_err(), ErrorCode::InternalError);
+    assert!(!Digester::undeclared(Wanted::None, None).leave_md5());
+}
+
+#[test]
 fn plain_bodies_are_verified_against_their_digests() {
     let (body, digests) =
         unsigned("\nContent-MD5: JfnnlDI7RTiF9RgfG2JNCw==\nx-amz-checksum-crc32: y/Q5Jg==", b"123456789").unwrap();

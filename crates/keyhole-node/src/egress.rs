@@ -350,6 +350,14 @@ impl<P: Platform> BodySource<Buf<P>> for CopiedBody<'_, P> {
         self.remaining
     }
 
+    fn leave_md5(&mut self) -> bool {
+        self.digester.leave_md5()
+    }
+
+    fn set_md5(&mut self, md5: [u8; 16]) {
+        self.digester.set_md5(md5);
+    }
+
     async fn fill(&mut self, mut buf: Buf<P>, at: Range<usize>) -> (Result<usize>, Buf<P>) {
         let start = at.start;
         let limit = at.end;

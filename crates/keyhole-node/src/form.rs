@@ -191,6 +191,16 @@ impl<S: Stream> BodySource<S::Buf> for FormFile<'_, S> {
         self.receiver.remaining()
     }
 
+    fn leave_md5(&mut self) -> bool {
+        self.digester.as_mut().is_some_and(Digester::leave_md5)
+    }
+
+    fn set_md5(&mut self, md5: [u8; 16]) {
+        if let Some(digester) = &mut self.digester {
+            digester.set_md5(md5);
+        }
+    }
+
     /// Fills until it is known whether the file continues.
     async fn fill(&mut self, mut buf: S::Buf, at: Range<usize>) -> (Result<usize>, S::Buf) {
         let start = at.start;

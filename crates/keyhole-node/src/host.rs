@@ -1,7 +1,9 @@
 //! The node's access to clocks and random bytes.
 
+use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use futures_util::future::{Either, select};
@@ -18,6 +20,19 @@ pub trait Services {
 
     /// Returns a future that is ready after this time.
     fn sleep(&self, time: Duration) -> Pin<Box<dyn Future<Output = ()>>>;
+
+    /// Returns a future that is ready once the other tasks have run whose events have arrived. The
+    /// default lets the tasks run that are already woken.
+    fn turn(&self) -> Pin<Box<dyn Future<Output = ()>>> {
+        let mut is_over = false;
+        Box::pin(poll_fn(move |context| {
+            if std::mem::replace(&mut is_over, true) {
+                return Poll::Ready(());
+            }
+            context.waker().wake_by_ref();
+            Poll::Pending
+        }))
+    }
 
     /// Fills `bytes` from a cryptographic generator.
     fn random(&self, bytes: &mut [u8]);
@@ -47,6 +62,11 @@ impl Host {
     /// Returns the time of a monotonic clock, for measuring durations.
     pub fn instant(&self) -> Instant {
         self.0.instant()
+    }
+
+    /// Waits until the other tasks have run whose events have arrived.
+    pub(crate) async fn turn(&self) {
+        self.0.turn().await;
     }
 
     /// Wipes the stack below the tasks of the node, at once or before the thread next waits.

@@ -11,7 +11,7 @@ use crate::admission::Admitted;
 use crate::body_memory::BodyMemory;
 use crate::failure::Result;
 use crate::http::{Connection, Receiver};
-use crate::limits::RECEIVE_MAX;
+use crate::limits::{MD5_LANES_MIN, RECEIVE_MAX};
 use crate::node::Node;
 use crate::platform::{Buf, Platform};
 use crate::source::BodySource;
@@ -55,9 +55,11 @@ impl<P: Platform> Node<P> {
         Ok(Ingested { stored, digests, admitted })
     }
 
-    /// Receives a body into blocks, for which it reserves `memory` one by one, encrypts them in place if the body is sealed, and passes
-    /// them to the log's writer. Receives the next block while earlier ones are written. The body
-    /// is written on return, but not yet durable.
+    /// Receives a body into blocks, for which it reserves `memory` one by one, encrypts them in place
+    /// if the body is sealed, and passes them to the log's writer. Receives the next block while
+    /// earlier ones are written. The body is written on return, but not yet durable.
+    ///
+    /// The MD5 of a long plaintext body is computed here, together with those of other bodies.
     pub(crate) async fn ingest(
         &self,
         source: &mut impl BodySource<Buf<P>>,
@@ -70,6 +72,8 @@ impl<P: Platform> Node<P> {
             Sealer::new(&self.engine, sealing.data_key.expose(), &salt, &[&body::context(sealing.part_number)])
         });
         let prefix = sealer.as_ref().map(Sealer::prefix);
+        let is_long = source.bound() >= MD5_LANES_MIN;
+        let mut md5 = (sealer.is_none() && is_long && source.leave_md5()).then(|| self.etag_lanes.begin(&self.host));
         let mut writer = self.log.body_writer();
         let mut tags = Vec::with_capacity(CHUNK_TAGS_MAX);
         let mut size = 0;
@@ -85,7 +89,11 @@ impl<P: Platform> Node<P> {
             let is_last = loop {
                 let (filled, back) = source.fill_some(buf, len..limit.min(len + RECEIVE_MAX), CHUNK_LEN).await;
                 buf = back;
-                len += filled?;
+                let arrived = len..len + filled?;
+                len = arrived.end;
+                if let Some(md5) = &mut md5 {
+                    buf = md5.update(buf, arrived).await;
+                }
                 let is_last = source.remaining() == 0;
                 let whole = if is_last || len == limit { len } else { len - len % CHUNK_LEN };
                 for chunk in <P::Disk>::slice(&mut buf, sealed..whole).chunks_mut(CHUNK_LEN) {
@@ -110,6 +118,9 @@ impl<P: Platform> Node<P> {
             }
             size += len as u64;
             if is_last {
+                if let Some(md5) = md5 {
+                    source.set_md5(md5.finish());
+                }
                 let prefix = prefix.as_ref().map_or(&[][..], |prefix| prefix);
                 let content = writer.finish(Some((buf, len, &tags)), prefix).await?;
                 return Ok(Stored { content, salt, size });

@@ -43,6 +43,7 @@ mod copy;
 mod cors;
 mod delete;
 mod egress;
+mod etag_lanes;
 mod failure;
 mod form;
 mod guard;

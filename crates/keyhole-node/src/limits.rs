@@ -17,6 +17,18 @@ pub const STRIDE: usize = 8 * keyhole_log::limits::CHUNK_LEN;
 /// that has arrived, as long as that stays in the core's second-level cache until it is encrypted.
 pub const RECEIVE_MAX: usize = 4 * STRIDE;
 
+/// The length from which the MD5 of a body is computed together with others. The turns cost more than
+/// the lanes save if bodies are shorter.
+pub const MD5_LANES_MIN: u64 = 2 * keyhole_log::limits::CHUNK_LEN as u64;
+
+/// Bytes of each body that are hashed at a turn for the ETag. A body that arrives meanwhile waits for
+/// one slice of the others, and a turn costs two polls of the event loop.
+pub const MD5_SLICE: usize = 4 * keyhole_log::limits::CHUNK_LEN;
+
+/// Slices of a lone body for which a worker still takes turns after it had several bodies at once, since
+/// clients pause between two bodies. A lone upload pays at most so many turns in vain.
+pub const MD5_EXPECTANT_SLICES: usize = 32;
+
 /// `1 / READ_RESERVE` of the memory for long bodies is left free by reads of whole blocks: slow
 /// readers that hold blocks leave it to uploads, and to reads in pieces of [`STRIDE`] bytes.
 pub const READ_RESERVE: usize = 2;

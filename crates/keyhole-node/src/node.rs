@@ -15,12 +15,13 @@ use keyhole_s3::ops::{HostNames, Operation};
 use crate::access::AccessTable;
 use crate::admission::{Admission, Admitted, Gauge, Share};
 use crate::checked_ends::CheckedEnds;
+use crate::etag_lanes::EtagLanes;
 use crate::failure::Result;
 use crate::host::Host;
 use crate::http::{Connection, Receiver};
 use crate::limits::{COMPLETE_DOCUMENT_MAX, DELETE_DOCUMENT_MAX, DOCUMENT_MAX, LIFECYCLE_DOCUMENT_MAX};
 use crate::observe::{Account, Observer};
-use crate::platform::Platform;
+use crate::platform::{Buf, Platform};
 use crate::proxy::TrustedProxies;
 use crate::request::Request;
 use crate::settings::PolicyDefaults;
@@ -54,6 +55,7 @@ pub struct Node<P: Platform> {
     pub(crate) engine: P::Engine,
     pub(crate) host: Host,
     pub(crate) admission: Admission,
+    pub(crate) etag_lanes: EtagLanes<Buf<P>>,
     pub(crate) signing_keys: SigningKeys,
     pub(crate) checked_ends: CheckedEnds,
 }
@@ -64,7 +66,8 @@ impl<P: Platform> Node<P> {
         let admission = Admission::new(config.share);
         let signing_keys = SigningKeys::default();
         let checked_ends = CheckedEnds::default();
-        Rc::new(Node { config, log, engine, host, admission, signing_keys, checked_ends })
+        let etag_lanes = EtagLanes::default();
+        Rc::new(Node { config, log, engine, host, admission, etag_lanes, signing_keys, checked_ends })
     }
 
     /// Returns a handle for reading the worker's memory use from any thread.

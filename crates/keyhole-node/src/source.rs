@@ -16,6 +16,15 @@ pub(crate) trait BodySource<B> {
         self.remaining()
     }
 
+    /// Leaves the MD5 of the body to the caller, who passes it to [`set_md5`](Self::set_md5). Returns
+    /// whether it is wanted.
+    fn leave_md5(&mut self) -> bool {
+        false
+    }
+
+    /// Sets the MD5 of the whole body.
+    fn set_md5(&mut self, _md5: [u8; 16]) {}
+
     /// Waits for the beginning of the remaining bytes, so that a slow source gets no memory before it
     /// has something to fill it with.
     async fn warm(&mut self) -> Result<()> {

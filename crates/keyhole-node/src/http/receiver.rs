@@ -166,6 +166,14 @@ impl<S: Stream> BodySource<S::Buf> for Receiver<'_, S> {
         self.decoder.remaining()
     }
 
+    fn leave_md5(&mut self) -> bool {
+        self.decoder.digester().leave_md5()
+    }
+
+    fn set_md5(&mut self, md5: [u8; 16]) {
+        self.decoder.digester().set_md5(md5);
+    }
+
     async fn warm(&mut self) -> Result<()> {
         while (self.connection.inbox.len() as u64) < self.decoder.remaining().min(WARM_LEN) {
             self.receive().await?;

@@ -12,6 +12,7 @@ mod conditions;
 mod cors;
 mod echo;
 mod errors;
+mod etags;
 mod guard;
 mod lifecycle;
 mod names;

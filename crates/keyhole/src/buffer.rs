@@ -85,10 +85,12 @@ impl Pools {
 
     /// Takes a buffer of at least this length.
     pub(crate) fn take(&self, len: usize) -> Buffer {
-        match len {
-            0..=TINY_LEN => self.tiny.take(),
-            0..=SHORT_LEN => self.short.take(),
-            _ => self.long.take(),
+        if len <= TINY_LEN {
+            self.tiny.take()
+        } else if len <= SHORT_LEN {
+            self.short.take()
+        } else {
+            self.long.take()
         }
     }
 

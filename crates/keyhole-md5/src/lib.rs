@@ -2,8 +2,8 @@
 //!
 //! Each step of MD5 needs the result of the step before, so a processor that computes one digest waits
 //! for latencies most of the time. [`update_all`] advances several digests side by side: two or three
-//! in alternating instructions, more in the lanes of AVX2 or AVX-512. A single message takes the
-//! scalar way of the crate `md-5`, and so does everything on other processors.
+//! in alternating instructions, more in the lanes of AVX2 or AVX-512. On processors other than x86-64,
+//! the crate `md-5` computes one after another.
 //!
 //! MD5 does not resist collisions. Use it where a protocol demands it, such as the ETag of S3.
 //!
@@ -22,8 +22,8 @@
 //! - The digest of a message depends neither on how it is cut into updates nor on the other messages.
 //! - An [`Md5`] wipes its state and the bytes that it holds on drop. Copies that the compiler keeps in
 //!   registers or on the stack are out of reach.
-//! - `unsafe` is confined to calls of functions for detected processor features, and to loads and
-//!   stores of vectors from and to arrays of their size.
+//! - `unsafe` is confined to calls of functions for detected processor features, to loads and stores of
+//!   vectors from and to arrays of their size, and to an empty assembly statement that orders additions.
 
 // Processors without kernels need only the types.
 #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
@@ -42,6 +42,11 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::kernel::{Kernel, Lane};
 use crate::steps::{BLOCK_LEN, Block};
+
+/// Compiles and runs the example of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 /// The state of an empty message (RFC 1321, section 3.3).
 const INITIAL: [u32; 4] = [0x6745_2301, 0xefcd_ab89, 0x98ba_dcfe, 0x1032_5476];
@@ -81,7 +86,10 @@ impl Md5 {
     /// Adds bytes.
     pub fn update(&mut self, bytes: &[u8]) {
         let blocks = self.take_ends(bytes);
-        compress(&mut self.state, blocks);
+        match kernels().first() {
+            Some(kernel) if !blocks.is_empty() => kernel.advance(&mut [Lane { state: &mut self.state, blocks }]),
+            _ => compress(&mut self.state, blocks),
+        }
     }
 
     /// Returns the digest.
@@ -132,11 +140,6 @@ pub fn update_all(jobs: &mut [(&mut Md5, &[u8])]) {
     update_with(kernels(), jobs);
 }
 
-/// Returns whether this processor computes several digests faster at once than one by one.
-pub fn has_lanes() -> bool {
-    !kernels().is_empty()
-}
-
 /// Returns the kernels that pay on this processor, those with fewer lanes first.
 fn kernels() -> &'static [Kernel] {
     available().last().unwrap_or(&[])
@@ -159,8 +162,8 @@ fn update_with(kernels: &[Kernel], jobs: &mut [(&mut Md5, &[u8])]) {
     loop {
         lanes.retain(|lane| !lane.blocks.is_empty());
         let kernel = kernels.iter().find(|kernel| kernel.lanes() >= lanes.len()).or(kernels.last());
-        let Some(kernel) = kernel.filter(|_| lanes.len() > 1) else { break };
-        // The longest first: the fewer are left over in the end, the slower.
+        let Some(kernel) = kernel.filter(|_| !lanes.is_empty()) else { break };
+        // The longest first: few messages that are left over in the end are slow.
         lanes.sort_by_key(|lane| std::cmp::Reverse(lane.blocks.len()));
         kernel.advance(&mut lanes);
     }

@@ -22,21 +22,18 @@ pub(crate) const SINES: [u32; 64] = [
 /// Defines `compress`: the compression function on `SETS` vectors of `LANES` messages each. The steps
 /// of the sets alternate, so that the instructions of one fill the latencies of the others.
 ///
-/// The module around it defines the vector `V`, `LANES`, `load`, `store`, `splat`, `add`, `rotate`, the
-/// round functions `f`, `g`, `h` and `i`, and `words`, which transposes a quarter of each lane's block
-/// to four vectors of message words.
-///
-/// `$constants` and `$blocks` are `identity` or `black_box`. Constants that the compiler knows are added
-/// behind the round function, which lengthens the chain of steps, but take no register. A message that
-/// it does not know is read from one place in memory, so one register is enough for all sets.
+/// The module around it defines the vector `V`, `LANES`, `load`, `store`, `splat`, `add`, `rotate`,
+/// `words`, which transposes a quarter of each lane's block to four vectors of message words, and `f`,
+/// `g`, `h` and `i`, which add the result of a round function to a sum. They settle the sum before:
+/// otherwise the compiler adds its parts behind the round function, which lengthens the chain of steps
+/// by up to a half.
 macro_rules! define_compress {
-    ($(#[$attribute:meta])* $compress:ident, $constants:ident, $blocks:ident) => {
+    ($(#[$attribute:meta])*) => {
         /// Advances each state by the blocks of its lane. All lanes have the same number of blocks.
         $(#[$attribute])*
-        pub(crate) fn $compress<const SETS: usize>(states: &mut [[u32; 4]], blocks: &[&[Block]]) {
+        pub(crate) fn compress<const SETS: usize>(states: &mut [[u32; 4]], blocks: &[&[Block]]) {
             let (states, _) = states.as_chunks_mut::<LANES>();
             let (blocks, _) = blocks.as_chunks::<LANES>();
-            let sines = $constants(&SINES);
             let mut state = [[splat(0); 4]; SETS];
             for at in 0..SETS {
                 for word in 0..4 {
@@ -52,7 +49,6 @@ macro_rules! define_compress {
                         message[at][4 * quarter..4 * quarter + 4].copy_from_slice(&words);
                     }
                 }
-                let message = $blocks(&message);
                 let mut a = state.map(|state| state[0]);
                 let mut b = state.map(|state| state[1]);
                 let mut c = state.map(|state| state[2]);
@@ -60,8 +56,8 @@ macro_rules! define_compress {
                 macro_rules! step {
                     ($function:ident, $a:ident, $b:ident, $c:ident, $d:ident, $word:expr, $left:literal, $number:expr) => {
                         for at in 0..SETS {
-                            let sum = add(add($a[at], splat(sines[$number])), message[at][$word]);
-                            let sum = add(sum, $function($b[at], $c[at], $d[at]));
+                            let sum = add(add($a[at], splat(SINES[$number])), message[at][$word]);
+                            let sum = $function(sum, $b[at], $c[at], $d[at]);
                             $a[at] = add($b[at], rotate::<$left>(sum));
                         }
                     };

@@ -22,7 +22,7 @@ pub const RECEIVE_MAX: usize = 4 * STRIDE;
 pub const MD5_LANES_MIN: u64 = 2 * keyhole_log::limits::CHUNK_LEN as u64;
 
 /// Bytes of each body that are hashed at a turn for the ETag. A body that arrives meanwhile waits for
-/// one slice of the others, and a turn costs two polls of the event loop.
+/// one slice of the others, and a turn costs a poll of the event loop.
 pub const MD5_SLICE: usize = 4 * keyhole_log::limits::CHUNK_LEN;
 
 /// Slices of a lone body for which a worker still takes turns after it had several bodies at once, since

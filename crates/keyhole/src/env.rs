@@ -74,11 +74,9 @@ impl Services for WorkerSystem {
     }
 
     fn turn(&self) -> Pin<Box<dyn Future<Output = ()>>> {
-        Box::pin(async {
-            for _ in 0..TURN_YIELDS {
-                tokio::task::yield_now().await;
-            }
-        })
+        // Polls for events before the task runs again. A second yield, for the completions of a ring,
+        // brings no more bodies together.
+        Box::pin(tokio::task::yield_now())
     }
 
     fn random(&self, bytes: &mut [u8]) {
@@ -89,10 +87,6 @@ impl Services for WorkerSystem {
         self.is_stack_dirty.notify_one();
     }
 }
-
-/// The first yield polls for events, whose first one is the ring's own completions; the second lets
-/// the tasks run that those wake.
-const TURN_YIELDS: usize = 2;
 
 /// Random bytes generated at a time: a call for each salt and each data key would be a considerable
 /// part of the cost of a small object.

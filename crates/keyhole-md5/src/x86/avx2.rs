@@ -1,5 +1,6 @@
 //! Eight lanes of AVX2.
 
+use std::arch::asm;
 use std::arch::x86_64::{
     __m128i, __m256i, _mm_cvtsi32_si128, _mm_loadu_si128, _mm256_add_epi32, _mm256_and_si256, _mm256_andnot_si256,
     _mm256_castsi128_si256, _mm256_inserti128_si256, _mm256_loadu_si256, _mm256_or_si256, _mm256_set1_epi32,
@@ -7,46 +8,38 @@ use std::arch::x86_64::{
     _mm256_unpacklo_epi32, _mm256_unpacklo_epi64, _mm256_xor_si256,
 };
 
-use std::convert::identity;
-use std::hint::black_box;
-
 use crate::steps::{Block, SINES, define_compress};
 
-type V = __m256i;
-const LANES: usize = 8;
+pub(super) type V = __m256i;
+pub(super) const LANES: usize = 8;
 
-define_compress!(
-    #[target_feature(enable = "avx2")]
-    compress,
-    black_box,
-    identity
-);
+define_compress!(#[target_feature(enable = "avx2")]);
 
 #[target_feature(enable = "avx2")]
 #[inline]
-fn load(words: &[u32; LANES]) -> V {
-    // SAFETY: the array has 32 bytes; the load has no alignment.
+pub(super) fn load(words: &[u32; LANES]) -> V {
+    // SAFETY: the array has 32 bytes; the load needs no alignment.
     unsafe { _mm256_loadu_si256(words.as_ptr().cast()) }
 }
 
 #[target_feature(enable = "avx2")]
 #[inline]
-fn store(vector: V) -> [u32; LANES] {
+pub(super) fn store(vector: V) -> [u32; LANES] {
     let mut words = [0; LANES];
-    // SAFETY: the array has 32 bytes; the store has no alignment.
+    // SAFETY: the array has 32 bytes; the store needs no alignment.
     unsafe { _mm256_storeu_si256(words.as_mut_ptr().cast(), vector) };
     words
 }
 
 #[target_feature(enable = "avx2")]
 #[inline]
-fn splat(word: u32) -> V {
+pub(super) fn splat(word: u32) -> V {
     _mm256_set1_epi32(word.cast_signed())
 }
 
 #[target_feature(enable = "avx2")]
 #[inline]
-fn add(a: V, b: V) -> V {
+pub(super) fn add(a: V, b: V) -> V {
     _mm256_add_epi32(a, b)
 }
 
@@ -59,39 +52,47 @@ fn rotate<const LEFT: i32>(vector: V) -> V {
 
 #[target_feature(enable = "avx2")]
 #[inline]
-fn f(b: V, c: V, d: V) -> V {
-    _mm256_xor_si256(d, _mm256_and_si256(b, _mm256_xor_si256(c, d)))
+pub(super) fn settle(mut sum: V) -> V {
+    // SAFETY: the assembly is a comment.
+    unsafe { asm!("/* {} */", inout(ymm_reg) sum, options(pure, nomem, nostack, preserves_flags)) };
+    sum
 }
 
 #[target_feature(enable = "avx2")]
 #[inline]
-fn g(b: V, c: V, d: V) -> V {
-    _mm256_or_si256(_mm256_andnot_si256(d, c), _mm256_and_si256(d, b))
+fn f(sum: V, b: V, c: V, d: V) -> V {
+    add(settle(sum), _mm256_xor_si256(d, _mm256_and_si256(b, _mm256_xor_si256(c, d))))
 }
 
 #[target_feature(enable = "avx2")]
 #[inline]
-fn h(b: V, c: V, d: V) -> V {
-    _mm256_xor_si256(b, _mm256_xor_si256(c, d))
+fn g(sum: V, b: V, c: V, d: V) -> V {
+    add(settle(sum), _mm256_or_si256(_mm256_andnot_si256(d, c), _mm256_and_si256(d, b)))
 }
 
 #[target_feature(enable = "avx2")]
 #[inline]
-fn i(b: V, c: V, d: V) -> V {
-    _mm256_xor_si256(c, _mm256_or_si256(b, _mm256_xor_si256(d, splat(u32::MAX))))
+fn h(sum: V, b: V, c: V, d: V) -> V {
+    add(settle(sum), _mm256_xor_si256(b, _mm256_xor_si256(c, d)))
+}
+
+#[target_feature(enable = "avx2")]
+#[inline]
+fn i(sum: V, b: V, c: V, d: V) -> V {
+    add(settle(sum), _mm256_xor_si256(c, _mm256_or_si256(b, _mm256_xor_si256(d, splat(u32::MAX)))))
 }
 
 #[target_feature(enable = "avx2")]
 #[inline]
 fn quarter_of(block: &Block, quarter: usize) -> __m128i {
     let bytes = &block.as_chunks::<16>().0[quarter];
-    // SAFETY: the array has 16 bytes; the load has no alignment.
+    // SAFETY: the array has 16 bytes; the load needs no alignment.
     unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) }
 }
 
 #[target_feature(enable = "avx2")]
 #[inline]
-fn words(lanes: &[&Block; LANES], quarter: usize) -> [V; 4] {
+pub(super) fn words(lanes: &[&Block; LANES], quarter: usize) -> [V; 4] {
     let mut rows = [splat(0); 4];
     for lane in 0..4 {
         let low = _mm256_castsi128_si256(quarter_of(lanes[lane], quarter));

@@ -1,30 +1,23 @@
 //! Sixteen lanes of AVX-512.
 
+use std::arch::asm;
 use std::arch::x86_64::{
     __m128i, __m512i, _mm_loadu_si128, _mm512_add_epi32, _mm512_castsi128_si512, _mm512_inserti32x4,
     _mm512_loadu_si512, _mm512_rol_epi32, _mm512_set1_epi32, _mm512_storeu_si512, _mm512_ternarylogic_epi32,
     _mm512_unpackhi_epi32, _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
 };
 
-use std::convert::identity;
-use std::hint::black_box;
-
 use crate::steps::{Block, SINES, define_compress};
 
 type V = __m512i;
 const LANES: usize = 16;
 
-define_compress!(
-    #[target_feature(enable = "avx512f")]
-    compress,
-    black_box,
-    identity
-);
+define_compress!(#[target_feature(enable = "avx512f")]);
 
 #[target_feature(enable = "avx512f")]
 #[inline]
 fn load(words: &[u32; LANES]) -> V {
-    // SAFETY: the array has 64 bytes; the load has no alignment.
+    // SAFETY: the array has 64 bytes; the load needs no alignment.
     unsafe { _mm512_loadu_si512(words.as_ptr().cast()) }
 }
 
@@ -32,7 +25,7 @@ fn load(words: &[u32; LANES]) -> V {
 #[inline]
 fn store(vector: V) -> [u32; LANES] {
     let mut words = [0; LANES];
-    // SAFETY: the array has 64 bytes; the store has no alignment.
+    // SAFETY: the array has 64 bytes; the store needs no alignment.
     unsafe { _mm512_storeu_si512(words.as_mut_ptr().cast(), vector) };
     words
 }
@@ -57,33 +50,41 @@ fn rotate<const LEFT: i32>(vector: V) -> V {
 
 #[target_feature(enable = "avx512f")]
 #[inline]
-fn f(b: V, c: V, d: V) -> V {
-    _mm512_ternarylogic_epi32::<0xca>(b, c, d)
+fn settle(mut sum: V) -> V {
+    // SAFETY: the assembly is a comment.
+    unsafe { asm!("/* {} */", inout(zmm_reg) sum, options(pure, nomem, nostack, preserves_flags)) };
+    sum
 }
 
 #[target_feature(enable = "avx512f")]
 #[inline]
-fn g(b: V, c: V, d: V) -> V {
-    _mm512_ternarylogic_epi32::<0xe4>(b, c, d)
+fn f(sum: V, b: V, c: V, d: V) -> V {
+    add(settle(sum), _mm512_ternarylogic_epi32::<0xca>(b, c, d))
 }
 
 #[target_feature(enable = "avx512f")]
 #[inline]
-fn h(b: V, c: V, d: V) -> V {
-    _mm512_ternarylogic_epi32::<0x96>(b, c, d)
+fn g(sum: V, b: V, c: V, d: V) -> V {
+    add(settle(sum), _mm512_ternarylogic_epi32::<0xe4>(b, c, d))
 }
 
 #[target_feature(enable = "avx512f")]
 #[inline]
-fn i(b: V, c: V, d: V) -> V {
-    _mm512_ternarylogic_epi32::<0x39>(b, c, d)
+fn h(sum: V, b: V, c: V, d: V) -> V {
+    add(settle(sum), _mm512_ternarylogic_epi32::<0x96>(b, c, d))
+}
+
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn i(sum: V, b: V, c: V, d: V) -> V {
+    add(settle(sum), _mm512_ternarylogic_epi32::<0x39>(b, c, d))
 }
 
 #[target_feature(enable = "avx512f")]
 #[inline]
 fn quarter_of(block: &Block, quarter: usize) -> __m128i {
     let bytes = &block.as_chunks::<16>().0[quarter];
-    // SAFETY: the array has 16 bytes; the load has no alignment.
+    // SAFETY: the array has 16 bytes; the load needs no alignment.
     unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) }
 }
 

@@ -1,53 +1,11 @@
 //! Eight lanes of AVX-512VL: its rotation and its ternary logic take one instruction each.
 
-use std::arch::x86_64::{
-    __m128i, __m256i, _mm_loadu_si128, _mm256_add_epi32, _mm256_castsi128_si256, _mm256_inserti128_si256,
-    _mm256_loadu_si256, _mm256_rol_epi32, _mm256_set1_epi32, _mm256_storeu_si256, _mm256_ternarylogic_epi32,
-    _mm256_unpackhi_epi32, _mm256_unpackhi_epi64, _mm256_unpacklo_epi32, _mm256_unpacklo_epi64,
-};
+use std::arch::x86_64::{_mm256_rol_epi32, _mm256_ternarylogic_epi32};
 
-use std::convert::identity;
-use std::hint::black_box;
-
+use super::avx2::{LANES, V, add, load, settle, splat, store, words};
 use crate::steps::{Block, SINES, define_compress};
 
-type V = __m256i;
-const LANES: usize = 8;
-
-define_compress!(
-    #[target_feature(enable = "avx2,avx512f,avx512vl")]
-    compress,
-    black_box,
-    identity
-);
-
-#[target_feature(enable = "avx2,avx512f,avx512vl")]
-#[inline]
-fn load(words: &[u32; LANES]) -> V {
-    // SAFETY: the array has 32 bytes; the load has no alignment.
-    unsafe { _mm256_loadu_si256(words.as_ptr().cast()) }
-}
-
-#[target_feature(enable = "avx2,avx512f,avx512vl")]
-#[inline]
-fn store(vector: V) -> [u32; LANES] {
-    let mut words = [0; LANES];
-    // SAFETY: the array has 32 bytes; the store has no alignment.
-    unsafe { _mm256_storeu_si256(words.as_mut_ptr().cast(), vector) };
-    words
-}
-
-#[target_feature(enable = "avx2,avx512f,avx512vl")]
-#[inline]
-fn splat(word: u32) -> V {
-    _mm256_set1_epi32(word.cast_signed())
-}
-
-#[target_feature(enable = "avx2,avx512f,avx512vl")]
-#[inline]
-fn add(a: V, b: V) -> V {
-    _mm256_add_epi32(a, b)
-}
+define_compress!(#[target_feature(enable = "avx2,avx512f,avx512vl")]);
 
 #[target_feature(enable = "avx2,avx512f,avx512vl")]
 #[inline]
@@ -57,50 +15,24 @@ fn rotate<const LEFT: i32>(vector: V) -> V {
 
 #[target_feature(enable = "avx2,avx512f,avx512vl")]
 #[inline]
-fn f(b: V, c: V, d: V) -> V {
-    _mm256_ternarylogic_epi32::<0xca>(b, c, d)
+fn f(sum: V, b: V, c: V, d: V) -> V {
+    add(settle(sum), _mm256_ternarylogic_epi32::<0xca>(b, c, d))
 }
 
 #[target_feature(enable = "avx2,avx512f,avx512vl")]
 #[inline]
-fn g(b: V, c: V, d: V) -> V {
-    _mm256_ternarylogic_epi32::<0xe4>(b, c, d)
+fn g(sum: V, b: V, c: V, d: V) -> V {
+    add(settle(sum), _mm256_ternarylogic_epi32::<0xe4>(b, c, d))
 }
 
 #[target_feature(enable = "avx2,avx512f,avx512vl")]
 #[inline]
-fn h(b: V, c: V, d: V) -> V {
-    _mm256_ternarylogic_epi32::<0x96>(b, c, d)
+fn h(sum: V, b: V, c: V, d: V) -> V {
+    add(settle(sum), _mm256_ternarylogic_epi32::<0x96>(b, c, d))
 }
 
 #[target_feature(enable = "avx2,avx512f,avx512vl")]
 #[inline]
-fn i(b: V, c: V, d: V) -> V {
-    _mm256_ternarylogic_epi32::<0x39>(b, c, d)
-}
-
-#[target_feature(enable = "avx2,avx512f,avx512vl")]
-#[inline]
-fn quarter_of(block: &Block, quarter: usize) -> __m128i {
-    let bytes = &block.as_chunks::<16>().0[quarter];
-    // SAFETY: the array has 16 bytes; the load has no alignment.
-    unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) }
-}
-
-#[target_feature(enable = "avx2,avx512f,avx512vl")]
-#[inline]
-fn words(lanes: &[&Block; LANES], quarter: usize) -> [V; 4] {
-    let mut rows = [splat(0); 4];
-    for lane in 0..4 {
-        let low = _mm256_castsi128_si256(quarter_of(lanes[lane], quarter));
-        rows[lane] = _mm256_inserti128_si256::<1>(low, quarter_of(lanes[lane + 4], quarter));
-    }
-    let first = [_mm256_unpacklo_epi32(rows[0], rows[1]), _mm256_unpacklo_epi32(rows[2], rows[3])];
-    let last = [_mm256_unpackhi_epi32(rows[0], rows[1]), _mm256_unpackhi_epi32(rows[2], rows[3])];
-    [
-        _mm256_unpacklo_epi64(first[0], first[1]),
-        _mm256_unpackhi_epi64(first[0], first[1]),
-        _mm256_unpacklo_epi64(last[0], last[1]),
-        _mm256_unpackhi_epi64(last[0], last[1]),
-    ]
+fn i(sum: V, b: V, c: V, d: V) -> V {
+    add(settle(sum), _mm256_ternarylogic_epi32::<0x39>(b, c, d))
 }

@@ -13,7 +13,7 @@ use keyhole_log::{Access, Body, ChunkTags, Disk, Log, Object, ObjectPin, OpenBlo
 use keyhole_s3::body::{Digester, Digests};
 
 use crate::failure::{Result, damaged};
-use crate::limits::STRIDE;
+use crate::limits::{SEND_MAX, STRIDE};
 use crate::node::Node;
 use crate::platform::{Buf, Platform};
 use crate::source::{BodySource, Piece, PieceSource, Span};
@@ -248,7 +248,7 @@ impl<P: Platform> BodySpan<'_, P> {
         let chunks = self.chunks.clone();
         let data_end = (self.front + self.at.end).div_ceil(CHUNK_LEN);
         // The last step includes the tag of the empty chunk.
-        let step_end = chunks.start + STRIDE / CHUNK_LEN;
+        let step_end = chunks.start + SEND_MAX / CHUNK_LEN;
         let step = chunks.start..if step_end < data_end { step_end } else { chunks.end };
         self.chunks.start = step.end;
         let block_len = self.open.body.block_len(self.index);

@@ -17,6 +17,10 @@ pub const STRIDE: usize = 8 * keyhole_log::limits::CHUNK_LEN;
 /// that has arrived, as long as that stays in the core's second-level cache until it is encrypted.
 pub const RECEIVE_MAX: usize = 4 * STRIDE;
 
+/// Bytes of a block read past the page cache that are decrypted and sent at once. Each send costs a
+/// wake-up of the peer, and the block was not in the core's cache before.
+pub const SEND_MAX: usize = 4 * STRIDE;
+
 /// The length from which the MD5 of a body is computed together with others. The turns cost more than
 /// the lanes save if bodies are shorter.
 pub const MD5_LANES_MIN: u64 = 2 * keyhole_log::limits::CHUNK_LEN as u64;
@@ -192,6 +196,7 @@ pub const LOCK_CLOCK_LEAP_MS: u64 = 24 * 60 * 60 * 1000;
 pub const RETRY_AFTER_S: u32 = 1;
 
 const _: () = assert!(keyhole_log::limits::BLOCK_DATA.is_multiple_of(STRIDE));
+const _: () = assert!(keyhole_log::limits::BLOCK_DATA.is_multiple_of(SEND_MAX));
 const _: () = assert!(BLOCKS_MIN <= BLOCKS_PER_WORKER);
 // The longest document and the values parsed from it fit beside the block that is left to reads.
 const _: () = assert!(2 * COMPLETE_DOCUMENT_MAX as usize <= (BLOCKS_MIN - 1) * BUFFER_LEN);

@@ -267,15 +267,14 @@ impl Records {
         Ok(len)
     }
 
-    /// Updates the sending key if the peer has requested it. Returns the length of the record for
-    /// the peer, which is at most `RECORD_ADDED + KEY_UPDATE_LEN`; 0 without a request.
+    /// Updates the sending key as the peer has requested. Returns the length of the record for the
+    /// peer, `RECORD_ADDED + KEY_UPDATE_LEN`.
     pub(super) fn answer_update(&mut self, to: &mut [u8]) -> Result<usize, Error> {
-        if !std::mem::take(&mut self.is_update_requested) {
-            return Ok(0);
-        }
+        self.is_update_requested = false;
         self.update_sending(to)
     }
 
+    /// Returns whether the peer waits for an [answer](Self::answer_update) to its key update.
     pub(super) fn is_update_requested(&self) -> bool {
         self.is_update_requested
     }

@@ -69,6 +69,8 @@ pub struct CheckReport {
     pub uploads: u64,
     /// Number of bodies, including those of parts.
     pub bodies: u64,
+    /// Number of evicted versions.
+    pub evicted: u64,
     /// Records verified.
     pub records: u64,
     /// Blocks verified.
@@ -126,6 +128,8 @@ enum Thing<'a> {
     Marker(&'a str, &'a str),
     Upload(&'a str, &'a str),
     Body(BodyId),
+    /// The eviction of a version of a bucket.
+    Eviction(&'a str, u64),
     Checkpoint,
 }
 
@@ -173,6 +177,7 @@ async fn survey<D: Disk>(disk: &D) -> Result<CheckReport, Error> {
     survey.report.objects = index.totals.objects;
     survey.report.uploads = index.totals.uploads;
     survey.report.bodies = index.body_count();
+    survey.report.evicted = index.totals.evicted;
     for damage in findings {
         survey.note(damage);
     }
@@ -211,8 +216,9 @@ impl<'a, D: Disk> Survey<'a, D> {
         let len = disk.len().await?;
         let mut window: Option<(u32, Window<'_, D>)> = None;
         for wanted in wanted {
-            if wanted.at == Location::LOST {
-                continue; // Recovery has reported it.
+            // Recovery has reported a lost one. An evicted body has none.
+            if !wanted.at.is_in_file() {
+                continue;
             }
             let (number, end) = self.recovered.segment(wanted.at.offset());
             let window = match &mut window {
@@ -250,7 +256,12 @@ impl<'a, D: Disk> Survey<'a, D> {
                     self.object(&wanted, entry, &put);
                     None
                 }
-                (Thing::Body(_), _) | (_, None) => {
+                (Thing::Eviction(_, version), Some(RecordPayload::VersionEvicted { of, .. }))
+                    if of.version == *version =>
+                {
+                    None
+                }
+                (Thing::Body(_) | Thing::Eviction(..), _) | (_, None) => {
                     let damage = Damage::new("a record with unexpected contents", wanted.at.offset());
                     self.note_of(&wanted.thing, damage);
                     continue;
@@ -307,7 +318,7 @@ impl<'a, D: Disk> Survey<'a, D> {
     /// Adds a finding under the name of its owner.
     fn note_of(&mut self, thing: &Thing<'_>, damage: Damage) {
         let damage = match thing {
-            Thing::Bucket(bucket) => damage.of(Some(bucket), None),
+            Thing::Bucket(bucket) | Thing::Eviction(bucket, _) => damage.of(Some(bucket), None),
             Thing::Object(bucket, key, _) | Thing::Marker(bucket, key) | Thing::Upload(bucket, key) => {
                 damage.of(Some(bucket), Some(key))
             }
@@ -348,6 +359,9 @@ fn wanted(index: &Index) -> Vec<Wanted<'_>> {
     }
     for (bucket, seq, at) in index.attribute_records() {
         wanted.push(Wanted { at, seq: Some(seq), thing: Thing::Bucket(bucket) });
+    }
+    for (bucket, version, entry) in index.evictions() {
+        wanted.push(Wanted { at: entry.at, seq: Some(entry.seq), thing: Thing::Eviction(bucket, version) });
     }
     for (bucket, seq, upload) in index.uploads() {
         wanted.push(Wanted { at: upload.at, seq: Some(seq), thing: Thing::Upload(bucket, upload.key()) });

@@ -4,6 +4,7 @@ use std::fmt;
 
 use crate::index::Effect;
 use crate::wire::payload::kind;
+use crate::wire::superblock::{VERSION, VERSION_PLAIN, VERSION_VERSIONED};
 
 /// The payload of a record: its encoding, and the bytes of a body that end it.
 #[derive(Default)]
@@ -61,13 +62,15 @@ impl Draft {
         matches!(self.effect, Effect::Moved(_))
     }
 
-    /// Returns whether stores without versions of objects have no such record.
-    pub(crate) fn has_versions(&self) -> bool {
+    /// Returns the lowest version of the format that has such a record.
+    pub(crate) fn format_version(&self) -> u32 {
         match &self.effect {
-            Effect::Put(put) => !put.id.is_null() || !put.lock.is_none(),
+            Effect::Put(put) if !put.id.is_null() || !put.lock.is_none() => VERSION_VERSIONED,
             // They were written before, or are the first in a bucket with versioning.
-            Effect::Moved(_) => false,
-            _ => self.kind >= kind::BUCKET_VERSIONING,
+            Effect::Put(_) | Effect::Moved(_) => VERSION_PLAIN,
+            Effect::EvictVersion(_) => VERSION,
+            _ if self.kind >= kind::BUCKET_VERSIONING => VERSION_VERSIONED,
+            _ => VERSION_PLAIN,
         }
     }
 

@@ -31,6 +31,8 @@ pub enum Error {
     InvalidRetention,
     /// The versioning state or the object lock cannot be changed in this way. Holds the reason.
     InvalidBucketState(&'static str),
+    /// The bytes of the object are evicted: another store has them.
+    Evicted,
     /// The name already has a version of this id.
     VersionExists,
     /// The precondition does not hold.
@@ -89,6 +91,7 @@ impl fmt::Display for Error {
             Error::NotLockable => f.write_str("the bucket has no object lock"),
             Error::InvalidRetention => f.write_str("the retention ends in the past of the lock clock"),
             Error::InvalidBucketState(why) => f.write_str(why),
+            Error::Evicted => f.write_str("the bytes of the object are not in this store"),
             Error::VersionExists => f.write_str("the object already has a version of this id"),
             Error::ConditionFailed => f.write_str("the condition does not hold"),
             Error::Conflict => {

@@ -1,7 +1,8 @@
 //! A log-structured storage engine in one file or block device, generic over the disk.
 //!
 //! [`create`] formats a store, [`open()`] recovers one, and [`worker`] gives each thread a [`Log`]
-//! handle and the [`Writer`] that owns the thread's writes.
+//! handle and the [`Writer`] that owns the thread's writes. [`reader`] gives further threads handles that
+//! only read.
 //!
 //! # Example
 //! ```
@@ -34,6 +35,7 @@
 pub mod limits;
 
 mod body;
+mod changes;
 mod check;
 mod disk;
 mod draft;
@@ -74,20 +76,23 @@ pub mod fuzzing {
 }
 
 pub use body::NewBody;
+pub use changes::{Change, Changed, Changes};
 pub use check::{CheckOptions, CheckReport, Finding, Verdict, check};
 pub use disk::{Access, Disk, Extent};
 pub use error::{Damage, Error, FailedWrite};
-pub use index::IndexLimits;
 #[doc(hidden)]
 pub use index::LiveMismatch;
-pub use log::{Body, BodyWriter, ChunkTags, Expired, LastBlock, Log, OpenBlock, ScrubCursor, ScrubStep, worker};
+pub use index::{IndexLimits, Removals, Removed};
+pub use log::{
+    Body, BodyWriter, ChunkTags, Expired, LastBlock, Log, OpenBlock, ScrubCursor, ScrubStep, reader, worker,
+};
 pub use maintain::{Maintenance, maintenance};
 pub use object::{Content, FoundVersion, Object, PutObject, PutPart};
 pub use pin::ObjectPin;
 pub use recover::{Format, Identity, OpenOptions, Recovery, create, estimate_index, identity, open};
 #[cfg(feature = "sabotage")]
 pub use sabotage::{Sabotage, sabotage};
-pub use state::Compacted;
+pub use state::{Compacted, EvictionCandidate};
 pub use stats::{
     BatchHistogram, CleanerStats, SegmentCounts, SegmentKind, SegmentStat, SegmentState, Stats, Syncs, Usage, Written,
 };

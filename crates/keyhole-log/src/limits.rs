@@ -201,6 +201,10 @@ pub const LOCKS_BATCH: usize = if SMALL { 3 } else { 10_000 };
 /// Objects or uploads checked for expiry per lock acquisition, and deleted together.
 pub const EXPIRE_BATCH: usize = if SMALL { 4 } else { 1000 };
 
+/// Versions examined for [`changes`](crate::Log::changes) per lock acquisition: less than half a
+/// millisecond.
+pub const CHANGES_BATCH: usize = if SMALL { 3 } else { 4096 };
+
 /// Bytes of records after which a checkpoint is due: four times the size of the last one, so that
 /// checkpoints are at most a fifth of what is written. The lower bound makes a checkpoint worth its
 /// cost; the upper bound limits replay after a crash to a second or two.

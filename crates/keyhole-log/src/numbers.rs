@@ -90,6 +90,20 @@ impl Numbers {
         (self.first()..).zip(&self.recent).filter(|(_, flags)| *flags & PENDING != 0).map(|(seq, _)| seq)
     }
 
+    /// Returns the highest number such that every record up to it is durable and applied, or will
+    /// never exist.
+    pub(crate) fn settled_through(&self) -> u64 {
+        // The first number in `recent` has a flag.
+        let known = self.first() - 1;
+        self.bound.map_or(known, |bound| known.min(bound))
+    }
+
+    /// Returns whether a record is durable.
+    pub(crate) fn is_durable(&self, seq: u64) -> bool {
+        let at = seq.checked_sub(self.first()).and_then(|at| self.recent.get(at as usize));
+        at.is_none_or(|flags| flags & OUTSTANDING == 0)
+    }
+
     /// Marks the record as one that will never be written.
     pub(crate) fn give_up(&mut self, seq: u64) {
         self.clear(seq, OUTSTANDING);
@@ -131,6 +145,26 @@ mod tests {
         assert_eq!(numbers.watermark(), 7);
         numbers.set_bound(None);
         assert_eq!(numbers.watermark(), seq);
+    }
+
+    #[test]
+    fn settled_number_stays_below_oldest_record_undurable_or_unapplied() {
+        let mut numbers = Numbers::new(100);
+        assert_eq!(numbers.settled_through(), 99);
+        let durable = numbers.record();
+        let _ = numbers.body();
+        let applied = numbers.record();
+        let last = numbers.generation();
+        numbers.durable([durable]);
+        numbers.settled(applied);
+        assert_eq!(numbers.settled_through(), durable - 1, "one is not applied");
+        assert!(numbers.is_durable(durable) && !numbers.is_durable(applied) && numbers.is_durable(3));
+        numbers.settled(durable);
+        assert_eq!(numbers.settled_through(), applied - 1, "one is not durable");
+        numbers.durable([applied]);
+        assert_eq!(numbers.settled_through(), last);
+        numbers.set_bound(Some(7));
+        assert_eq!(numbers.settled_through(), 7);
     }
 
     #[test]

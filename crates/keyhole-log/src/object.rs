@@ -71,6 +71,9 @@ pub struct Object {
     pub versioning: Versioning,
     /// Its retention and legal hold when it was looked up.
     pub lock: Lock,
+    /// Whether its bytes were evicted when it was looked up. Another store has them, and they cannot be
+    /// read or shared here.
+    pub is_evicted: bool,
     pub(crate) pin: ObjectPin,
 }
 

@@ -31,6 +31,10 @@ pub enum Sabotage {
     ShowMarkers,
     /// The deletion of a current version frees the bodies of the next older one as well.
     FreeNoncurrent,
+    /// The bodies of a version are evicted although another object shares them.
+    EvictShared,
+    /// An eviction is forgotten at recovery.
+    ForgetEvictions,
     /// Retention is compared with the time of the request instead of the lock clock.
     BelieveWallClock,
     /// A deletion is forgotten once applied to the index, while older writes

@@ -27,6 +27,10 @@ pub struct Usage {
     pub noncurrent_bytes: u64,
     /// Plaintext bytes of versions that are locked now.
     pub locked_bytes: u64,
+    /// Number of evicted versions, whose bytes another store has.
+    pub evicted: u64,
+    /// Plaintext bytes of evicted versions.
+    pub evicted_bytes: u64,
     /// Number of uploads that are neither completed nor aborted.
     pub uploads: u64,
     /// Number of bodies, including those of parts.

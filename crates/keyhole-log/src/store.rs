@@ -8,12 +8,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::error::{Damage, Error, FailedWrite};
-use crate::index::LiveMismatch;
+use crate::index::{LiveMismatch, Removals};
 use crate::limits::LOCKS_BATCH;
 use crate::locks::{AtomicBool, AtomicU32, Mutex, MutexGuard};
 use crate::state::State;
 use crate::stats::{Stats, Usage};
 use crate::types::BucketUsage;
+use crate::version::VersionIds;
 use crate::wire::StoreId;
 
 /// The point at which a write is acknowledged.
@@ -46,6 +47,7 @@ pub struct Store {
     pub(crate) id: StoreId,
     pub(crate) durability: Durability,
     pub(crate) segment_len: u64,
+    recovered_through: u64,
     state: Mutex<State>,
     /// The reason, if the log is read-only.
     read_only: Option<Arc<str>>,
@@ -63,6 +65,7 @@ impl Store {
             id,
             durability,
             segment_len: state.segments.len,
+            recovered_through: state.numbers.next() - 1,
             state: Mutex::new(state),
             read_only,
             poisoned: AtomicBool::new(false),
@@ -127,7 +130,48 @@ impl Store {
         std::mem::take(&mut self.lock().maintenance.findings)
     }
 
-    /// Returns the version of the format of the file. It rises with the first version of an object.
+    /// Returns the highest number such that every record up to it is durable and applied to the index, or
+    /// will never exist. It never decreases while the store is open. In-flight writes hold it back, and a
+    /// checkpoint may until it is complete.
+    pub fn settled(&self) -> u64 {
+        self.lock().numbers.settled_through()
+    }
+
+    /// Returns the number that [`settled`](Self::settled) must reach before the index as it is now is
+    /// durable. Until then, a power failure can undo a deletion or an overwrite that is visible. Above
+    /// `settled` only under [`Durability::Deferred`].
+    pub fn stable_at(&self) -> u64 {
+        let state = self.lock();
+        match self.durability {
+            Durability::Always => state.numbers.settled_through(),
+            // Any record so far may be in the index.
+            Durability::Deferred => state.numbers.next() - 1,
+        }
+    }
+
+    /// Returns the highest number that could have been in use before this opening. The records of
+    /// requests of this opening have higher numbers.
+    pub fn recovered_through(&self) -> u64 {
+        self.recovered_through
+    }
+
+    /// Records the removals of versions and buckets from now on, for
+    /// [`take_removals`](Self::take_removals): at most `limit`, beyond which all that wait are dropped.
+    /// 0 turns it off, as it is at first.
+    pub fn track_removals(&self, limit: usize) {
+        self.lock().index.track_removals(limit, VersionIds::of(&self.id));
+    }
+
+    /// Returns the removals since the last call whose records are durable, in the order of their
+    /// application. Turned on by [`track_removals`](Self::track_removals).
+    pub fn take_removals(&self) -> Removals {
+        let mut state = self.lock();
+        let State { index, numbers, .. } = &mut *state;
+        index.take_removals(|record| numbers.is_durable(record))
+    }
+
+    /// Returns the version of the format of the file. It rises with the first version of an object, and
+    /// with the first eviction.
     pub fn format_version(&self) -> u32 {
         self.lock().superblock.version
     }

@@ -60,6 +60,8 @@ pub struct VersionInfo {
     pub lock: Lock,
     /// Its sequence number, which gives its place among the versions of its key.
     pub seq: u64,
+    /// Whether its bytes are evicted: another store has them.
+    pub is_evicted: bool,
 }
 
 /// A noncurrent version, for rules of expiry.

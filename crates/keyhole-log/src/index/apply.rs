@@ -12,6 +12,7 @@ use super::effect::{Effect, Put, PutMarker};
 use super::entry::{Bodies, BodyEntry, ObjectEntry, Stamp};
 use super::location::{Location, Shares};
 use super::quota_charge;
+use super::removals::Removal;
 use super::uploads::{PartEntry, Upload};
 use crate::error::Error;
 use crate::types::{BodyId, BucketSettings, Part, UploadIdentity};
@@ -19,6 +20,9 @@ use crate::types::{BodyId, BucketSettings, Part, UploadIdentity};
 impl Index {
     /// Applies a durable record. An error is for the request that wrote it: its target is gone.
     pub(crate) fn apply(&mut self, seq: u64, at: Location, effect: &Effect) -> Result<(), Error> {
+        if let Some(removals) = &mut self.removals {
+            removals.begin_record(seq);
+        }
         match effect {
             Effect::CreateBucket { name, time_ms, tags } => {
                 if !self.relocate(seq, at, effect) {
@@ -54,7 +58,7 @@ impl Index {
             }
             Effect::Marker(marker) => self.put_marker(seq, at, marker),
             Effect::DeleteVersion(of) => {
-                self.take_version(of.bucket, &of.key.0, of.version, false);
+                self.take_version(of.bucket, &of.key.0, of.version, Removal::Deleted);
                 Ok(())
             }
             Effect::LockVersion { of, lock } => {
@@ -63,6 +67,10 @@ impl Index {
             }
             Effect::TagVersion(of) => {
                 self.tag_version(seq, at, of);
+                Ok(())
+            }
+            Effect::EvictVersion(of) => {
+                self.evict_version(seq, at, of);
                 Ok(())
             }
             Effect::LockClock { time_ms } => {
@@ -106,7 +114,7 @@ impl Index {
     pub(crate) fn relocate(&mut self, seq: u64, at: Location, effect: &Effect) -> bool {
         let place = match effect {
             Effect::Body { id, runs, .. } => {
-                let there = self.bodies.contains_key(id);
+                let there = self.body(*id).is_some_and(|at| at != Location::EVICTED);
                 if there {
                     let shares = Shares::of(runs, self.live.segment_len());
                     self.add_body(*id, at, shares);
@@ -133,6 +141,9 @@ impl Index {
             }
             Effect::TagVersion(of) => {
                 self.buckets.get_mut(&of.bucket).and_then(|home| home.tags_place(of.version, seq))
+            }
+            Effect::EvictVersion(of) => {
+                self.buckets.get_mut(&of.bucket).and_then(|home| home.eviction_place(of.version, seq))
             }
             Effect::CreateUpload { bucket, .. } => {
                 self.buckets.get_mut(bucket).and_then(|home| home.uploads.place_mut(seq))
@@ -188,6 +199,7 @@ impl Index {
             }
             Effect::LockVersion { of, .. } => self.buckets.get(&of.bucket)?.lock_record(of.version, seq),
             Effect::TagVersion(of) => self.buckets.get(&of.bucket)?.tags_record(of.version, seq),
+            Effect::EvictVersion(of) => self.buckets.get(&of.bucket)?.eviction_record(of.version, seq),
             Effect::CreateUpload { bucket, .. } => self.buckets.get(bucket)?.uploads.get(seq).map(|upload| upload.at),
             Effect::PutPart { bucket, upload, part, .. } => {
                 self.buckets.get(bucket)?.uploads.get(*upload)?.part_at(part.number, seq)
@@ -204,6 +216,9 @@ impl Index {
     }
 
     pub(super) fn add_body(&mut self, id: BodyId, at: Location, shares: Shares) {
+        if self.body(id) == Some(Location::EVICTED) {
+            return; // The record is older than the eviction, or a copy of it.
+        }
         self.live.add(at);
         self.live.add_shares(&shares);
         self.totals.shares += shares.allocated() as u64;
@@ -347,9 +362,10 @@ impl Index {
             names.flat_map(|name| name.oldest_first().map(move |entry| (name.key.to_owned(), entry.seq))).collect()
         });
         for (key, version) in versions {
-            self.take_version(id, &key, version, false);
+            self.take_version(id, &key, version, Removal::Deleted);
         }
         if let Some(bucket) = self.buckets.remove(&id) {
+            self.note_bucket_removal(&bucket.name, bucket.newest_record(id));
             self.live.sub(bucket.at);
             if let Some(settings) = bucket.settings {
                 self.live.sub(settings.at);

@@ -8,6 +8,7 @@ use super::effect::{PutMarker, VersionOf};
 use super::entry::{Bodies, Key, ObjectEntry, Stamp};
 use super::location::Location;
 use super::quota_charge;
+use super::removals::Removal;
 use crate::error::Error;
 use crate::sabotage::{self, Sabotage};
 use crate::version::Lock;
@@ -57,12 +58,14 @@ impl Index {
     pub(super) fn add_version(&mut self, bucket: u64, key: &str, entry: ObjectEntry) {
         let Some(home) = self.buckets.get(&bucket) else { return };
         let seq = entry.seq;
-        let null = if entry.is_null() { home.null_version(key).map(|null| null.seq) } else { None };
+        let null = if entry.is_null() { home.null_version(key) } else { None };
+        let is_overwrite = !entry.is_marker() && null.is_some_and(|null| !null.is_marker());
+        let null = null.map(|null| null.seq);
         // New references first: both may have the same body.
         self.add_refs(entry.bodies.as_slice());
-        self.take_version(bucket, key, seq, true);
+        self.take_version(bucket, key, seq, Removal::Reapplied);
         if let Some(null) = null.filter(|&null| null != seq) {
-            self.take_version(bucket, key, null, false);
+            self.take_version(bucket, key, null, if is_overwrite { Removal::Overwritten } else { Removal::Deleted });
         }
         self.add_new_version(bucket, key, entry);
     }
@@ -105,9 +108,9 @@ impl Index {
         }
     }
 
-    /// Removes a version, if it exists. `is_again`: the same version is added again, so that what
-    /// belongs to it stays.
-    pub(super) fn take_version(&mut self, bucket: u64, key: &str, seq: u64, is_again: bool) {
+    /// Removes a version, if it exists. The attributes of one whose record is reapplied stay.
+    pub(super) fn take_version(&mut self, bucket: u64, key: &str, seq: u64, removal: Removal) {
+        let is_again = removal == Removal::Reapplied;
         let Some(home) = self.buckets.get_mut(&bucket) else { return };
         let before = home.counts();
         let Some(old) = home.remove_version(key, seq) else { return };
@@ -115,6 +118,9 @@ impl Index {
         self.count(before, after);
         if sabotage::is(Sabotage::FreeNoncurrent) && !is_again && !old.is_marker() {
             self.free_next(bucket, key);
+        }
+        if removal == Removal::Deleted {
+            self.note_removal(bucket, key, &old);
         }
         self.forget_version(bucket, &old, is_again);
     }
@@ -128,6 +134,10 @@ impl Index {
                 let forgotten = home.attributes.forget(old.seq);
                 forgotten.records.into_iter().flatten().for_each(|at| self.live.sub(at));
                 self.totals.own_holds -= u64::from(forgotten.has_own_hold);
+                if forgotten.was_evicted {
+                    self.totals.evicted -= 1;
+                    self.totals.evicted_bytes -= old.size;
+                }
             }
         }
         self.live.sub(old.at);
@@ -144,6 +154,7 @@ impl Index {
                 let Ok(place) = place else { return };
                 let old = home.objects.remove_at(place);
                 self.totals.objects -= 1;
+                self.note_removal(bucket, &key.0, &old);
                 self.forget_version(bucket, &old, false);
             }
             return;
@@ -153,7 +164,7 @@ impl Index {
             && home.take_null(seq, key)
             && let Some(null) = null
         {
-            self.take_version(bucket, &key.0, null, false);
+            self.take_version(bucket, &key.0, null, Removal::Deleted);
         }
     }
 
@@ -253,6 +264,15 @@ impl Bucket {
     /// Returns the location of the record of this number, if it is the record of the version's tags.
     pub(super) fn tags_record(&self, version: u64, seq: u64) -> Option<Location> {
         self.attributes.tags.get(&version).filter(|entry| entry.seq == seq).map(|entry| entry.at)
+    }
+
+    /// Returns the location of the record of this number, if it is the record of the version's eviction.
+    pub(super) fn eviction_record(&self, version: u64, seq: u64) -> Option<Location> {
+        self.attributes.evictions.get(&version).filter(|entry| entry.seq == seq).map(|entry| entry.at)
+    }
+
+    pub(super) fn eviction_place(&mut self, version: u64, seq: u64) -> Option<&mut Location> {
+        self.attributes.evictions.get_mut(&version).filter(|entry| entry.seq == seq).map(|entry| &mut entry.at)
     }
 
     pub(super) fn tags_place(&mut self, version: u64, seq: u64) -> Option<&mut Location> {

@@ -1,4 +1,5 @@
-//! What few versions have: an imported id, a lock, tags in a record of their own, changes in flight.
+//! What few versions have: an imported id, a lock, tags in a record of their own, an eviction, changes
+//! in flight.
 
 use std::collections::BTreeSet;
 
@@ -28,14 +29,22 @@ impl LockEntry {
 /// What a version had that is forgotten.
 pub(super) struct Forgotten {
     /// Locations of its records.
-    pub(super) records: [Option<Location>; 2],
+    pub(super) records: [Option<Location>; 3],
     /// Whether it had a legal hold in its own record.
     pub(super) has_own_hold: bool,
+    pub(super) was_evicted: bool,
 }
 
 /// The tags of a version that have a record of their own.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct TagsEntry {
+    pub(crate) at: Location,
+    pub(crate) seq: u64,
+}
+
+/// The eviction of a version.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct EvictEntry {
     pub(crate) at: Location,
     pub(crate) seq: u64,
 }
@@ -48,7 +57,8 @@ pub(super) struct Attributes {
     pub(super) by_id: SortedMap<[u8; 16], u64>,
     pub(super) locks: SortedMap<u64, LockEntry>,
     pub(super) tags: SortedMap<u64, TagsEntry>,
-    /// Versions with an in-flight deletion, or change of their lock or tags.
+    pub(super) evictions: SortedMap<u64, EvictEntry>,
+    /// Versions with an in-flight deletion or eviction, or change of their lock or tags.
     pub(super) claims: BTreeSet<u64>,
     /// Ids of versions whose import is in flight.
     pub(super) importing: BTreeSet<[u8; 16]>,
@@ -70,10 +80,12 @@ impl Attributes {
         let lock = self.locks.remove(&version);
         let tags = self.tags.remove(&version).map(|entry| entry.at);
         let has_own_hold = lock.as_ref().is_some_and(LockEntry::has_own_hold);
-        Forgotten { records: [lock.map(|entry| entry.at), tags], has_own_hold }
+        let eviction = self.evictions.remove(&version).map(|entry| entry.at);
+        let was_evicted = eviction.is_some();
+        Forgotten { records: [lock.map(|entry| entry.at), tags, eviction], has_own_hold, was_evicted }
     }
 
-    /// Forgets the versions that do not exist.
+    /// Forgets the versions that do not exist. Evictions are only added to versions that exist.
     pub(super) fn keep_only(&mut self, existing: impl Fn(u64) -> bool) -> Vec<Forgotten> {
         let versions = self.ids.iter().map(|(version, _)| *version);
         let versions = versions.chain(self.locks.iter().map(|(version, _)| *version));
@@ -83,7 +95,7 @@ impl Attributes {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.ids.len() + self.locks.len() + self.tags.len() == 0
+        self.ids.len() + self.locks.len() + self.tags.len() + self.evictions.len() == 0
     }
 
     /// Counts the versions that have a legal hold in their own record.
@@ -94,10 +106,12 @@ impl Attributes {
     /// Locations of records that belong to versions.
     pub(super) fn places(&self) -> impl Iterator<Item = Location> {
         let locks = self.locks.iter().map(|(_, entry)| entry.at);
-        locks.chain(self.tags.iter().map(|(_, entry)| entry.at))
+        let tags = self.tags.iter().map(|(_, entry)| entry.at);
+        locks.chain(tags).chain(self.evictions.iter().map(|(_, entry)| entry.at))
     }
 
     pub(super) fn allocated(&self) -> usize {
-        self.ids.allocated() + self.by_id.allocated() + self.locks.allocated() + self.tags.allocated()
+        let ids = self.ids.allocated() + self.by_id.allocated();
+        ids + self.locks.allocated() + self.tags.allocated() + self.evictions.allocated()
     }
 }

@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 
 use super::Index;
-use super::attributes::{Attributes, LockEntry, TagsEntry};
+use super::attributes::{Attributes, EvictEntry, LockEntry, TagsEntry};
 use super::bucket::{Bucket, Pending, Settings};
 use super::entry::{Bodies, Key, ObjectEntry, Stamp};
 use super::location::{Location, Share, Shares};
@@ -119,6 +119,11 @@ impl Index {
             let mut seq = after.as_ref().filter(|(key, _)| *key.0 == *name.key).map_or(0, |(_, seq)| *seq);
             while let Some(entry) = name.above(seq) {
                 entry.item(name.key).encode(out);
+                // Together with the version, so that a checkpoint has both or the record is replayed.
+                if let Some(EvictEntry { at, seq: of_record }) = home.eviction_of(entry.seq) {
+                    let (version, key) = (entry.seq, name.key);
+                    Item::VersionEvicted { version, at: at.raw(), seq: of_record, key }.encode(out);
+                }
                 seq = entry.seq;
                 if out.len() >= self.checkpoint_record() {
                     return Capture::Versions { bucket: id, after: Some((name.key.into(), seq)) };
@@ -172,7 +177,7 @@ impl Index {
             if out.len() >= self.checkpoint_record() {
                 return Capture::Bodies { from: id };
             }
-            if body.at != Location::LOST {
+            if body.at.is_in_file() {
                 let shares = body.shares.as_slice().iter().map(|share| (share.segment, share.pages)).collect();
                 Item::Body { id, at: body.at.raw(), shares }.encode(out);
             }
@@ -360,6 +365,9 @@ impl Loader {
             }
             Item::VersionTags { version, at, seq } => {
                 index.set_tags(self.home, version, TagsEntry { at: Location::from_raw(at), seq });
+            }
+            Item::VersionEvicted { version, at, seq, key } => {
+                index.set_eviction(self.home, key, version, EvictEntry { at: Location::from_raw(at), seq });
             }
             Item::LockClock { time_ms } => index.saved_lock_clock(time_ms),
             Item::Versioning { bucket, versioning, lock } => {

@@ -43,6 +43,7 @@ pub(crate) enum Effect {
         lock: Lock,
     },
     TagVersion(VersionOf),
+    EvictVersion(VersionOf),
     LockClock {
         time_ms: u64,
     },
@@ -149,6 +150,7 @@ impl Effect {
             RecordPayload::VersionDelete { of, .. } => Effect::DeleteVersion(of.into()),
             RecordPayload::VersionLock { of, lock, .. } => Effect::LockVersion { of: of.into(), lock: *lock },
             RecordPayload::VersionTags { of, .. } => Effect::TagVersion(of.into()),
+            RecordPayload::VersionEvicted { of, .. } => Effect::EvictVersion(of.into()),
             RecordPayload::LockClock { time_ms } => Effect::LockClock { time_ms: *time_ms },
             RecordPayload::Tombstone { bucket, key, .. } => Effect::Delete { bucket: *bucket, key: (*key).into() },
             RecordPayload::UploadCreate(create) => Effect::CreateUpload {

@@ -129,6 +129,17 @@ impl Versions {
         }
     }
 
+    /// Iterates over the versions with numbers from `seq` on, oldest first.
+    pub(super) fn from(&self, seq: u64) -> impl Iterator<Item = &ObjectEntry> {
+        let (few, many) = match self {
+            Versions::One(one) => (std::slice::from_ref(one), None),
+            Versions::Few(few) => (&few[..], None),
+            Versions::Many(many) => (&[][..], Some(many)),
+        };
+        let few = &few[few.partition_point(|entry| entry.seq < seq)..];
+        few.iter().chain(many.into_iter().flat_map(move |many| many.from(&seq).map(|(_, entry)| entry)))
+    }
+
     /// Iterates over the versions, oldest first.
     pub(super) fn iter(&self) -> impl Iterator<Item = &ObjectEntry> {
         let (few, many) = match self {
@@ -267,6 +278,8 @@ mod tests {
                     model.range(..seq).next_back().map(|(&s, _)| s)
                 );
                 assert_eq!(number(versions.and_then(|v| v.above(seq))), model.range(seq + 1..).next().map(|(&s, _)| s));
+                let from = versions.into_iter().flat_map(|v| v.from(seq)).map(|entry| entry.seq);
+                assert!(from.eq(model.range(seq..).map(|(&s, _)| s)));
                 assert_eq!(number(versions.and_then(|v| v.get(seq))), model.get_key_value(&seq).map(|(&s, _)| s));
                 assert_eq!(number(history.newest("k")), model.last_key_value().map(|(&s, _)| s));
                 assert_eq!(history.count("k"), model.len());

@@ -17,6 +17,9 @@ impl Location {
     /// Location of a referenced body without a record, or of a lost object.
     pub(crate) const LOST: Location = Location(0);
 
+    /// Location of an evicted body, whose bytes another store has. No record begins at offset 0.
+    pub(crate) const EVICTED: Location = Location(1);
+
     /// Creates a location. `offset` must be aligned and below
     /// [`CAPACITY_MAX`](crate::limits::CAPACITY_MAX).
     pub(crate) const fn new(offset: u64, len: u32) -> Self {
@@ -25,6 +28,11 @@ impl Location {
 
     pub(crate) const fn from_raw(raw: u64) -> Self {
         Location(raw)
+    }
+
+    /// Returns whether this is a place in the file.
+    pub(crate) fn is_in_file(self) -> bool {
+        self != Location::LOST && self != Location::EVICTED
     }
 
     /// Returns the encoding used in checkpoints.
@@ -154,7 +162,7 @@ impl Live {
     }
 
     fn slot_of(&mut self, at: Location) -> Option<&mut u64> {
-        if at == Location::LOST {
+        if !at.is_in_file() {
             return None;
         }
         let segment = at.offset().checked_sub(SEGMENTS_START)? / self.segment_len;

@@ -19,10 +19,12 @@ mod bucket;
 mod capture;
 mod effect;
 mod entry;
+mod evict;
 mod history;
 mod list;
 mod location;
 mod recount;
+mod removals;
 mod reserve;
 mod room;
 mod uploads;
@@ -32,14 +34,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 pub(crate) use bucket::{Bucket, Outcome};
 pub(crate) use capture::{Capture, Loader};
-#[cfg(test)]
-pub(crate) use effect::Put;
 pub(crate) use effect::{Effect, PutMarker};
+#[cfg(test)]
+pub(crate) use effect::{Put, VersionOf};
 #[cfg(test)]
 pub(crate) use entry::Key;
 pub(crate) use entry::{Bodies, BodyEntry, ObjectEntry, ObjectFacts, Properties};
 pub(crate) use location::{Live, Location, Shares};
 pub use recount::LiveMismatch;
+pub use removals::{Removals, Removed};
 pub use room::IndexLimits;
 pub(crate) use room::quota_charge;
 pub(crate) use uploads::Upload;
@@ -83,6 +86,8 @@ pub(crate) struct Index {
     /// Records of the checkpoint being written.
     pub(crate) building: Vec<Location>,
     claims: reserve::Claims,
+    /// Set while removals are tracked.
+    removals: Option<Box<removals::RemovalLog>>,
     limits: IndexLimits,
     measured: room::Measured,
 }
@@ -125,6 +130,9 @@ pub(crate) struct Totals {
     pub(crate) markers: u64,
     /// Versions with a legal hold in their own record.
     pub(crate) own_holds: u64,
+    /// Evicted versions, and their plaintext bytes.
+    pub(crate) evicted: u64,
+    pub(crate) evicted_bytes: u64,
     pub(crate) uploads: u64,
     /// Bytes allocated outside the entries of bodies.
     pub(crate) shares: u64,

@@ -34,6 +34,7 @@ impl Index {
         }
         let own_holds: u64 = self.buckets.values().map(|bucket| bucket.attributes.count_own_holds()).sum();
         debug_assert_eq!(self.totals.own_holds, own_holds, "legal holds in records of their versions");
+        debug_assert_eq!((self.totals.evicted, self.totals.evicted_bytes), self.count_evicted(), "evicted versions");
         let checkpoints = self.checkpoints.iter().flat_map(|checkpoint| &checkpoint.records);
         checkpoints.chain(&self.building).for_each(|&at| live.add(at));
         let numbers = 0..self.live.segment_count().max(live.segment_count());

@@ -1,16 +1,18 @@
 //! Reservations: admission of a write before it is written.
 
+use std::collections::BTreeMap;
+
 use futures_channel::oneshot;
 
 use super::Index;
 use super::bucket::{Bucket, Outcome};
 use super::effect::{Effect, VersionOf};
-use super::entry::Key;
-use super::entry::Properties;
+use super::entry::{Key, Properties};
+use super::location::Location;
 use super::uploads::Upload;
 use crate::Error;
 use crate::limits::QUOTA_SHARE;
-use crate::types::{BucketSettings, CompleteUpload, Condition};
+use crate::types::{BodyId, BucketSettings, CompleteUpload, Condition};
 use crate::version::{BucketLock, Versioning};
 use crate::wire::payload::RecordedId;
 
@@ -19,6 +21,8 @@ use crate::wire::payload::RecordedId;
 pub(super) struct Claims {
     /// Number of claims.
     held: usize,
+    /// The first body of each version whose eviction is in flight, by the number of the eviction.
+    evicting: BTreeMap<u64, BodyId>,
     /// Tasks that wait for the end of a claim.
     waiting: Vec<oneshot::Sender<()>>,
 }
@@ -125,6 +129,10 @@ impl Index {
                 self.release_version(of);
             }
             Effect::LockVersion { of, .. } | Effect::TagVersion(of) => self.release_version(of),
+            Effect::EvictVersion(of) => {
+                self.claims.evicting.remove(&seq);
+                self.release_version(of);
+            }
             Effect::AbortUpload { bucket, upload } => self.set_closing(*bucket, *upload, false),
             Effect::PutPart { bucket, part, .. } => self.release_bytes(*bucket, part.size + QUOTA_SHARE),
             Effect::CreateUpload { bucket, .. } => self.release_bytes(*bucket, QUOTA_SHARE),
@@ -159,13 +167,29 @@ impl Index {
         }
     }
 
-    /// Reserves a version for its deletion, or for a change of its lock or tags.
+    /// Reserves a version for its deletion or eviction, or for a change of its lock or tags.
     pub(crate) fn reserve_version(&mut self, bucket: u64, version: u64) {
         if let Some(home) = self.buckets.get_mut(&bucket)
             && home.claim(version)
         {
             self.claims.held += 1;
         }
+    }
+
+    /// Reserves a version and its bodies for its eviction by this record. `first`: the first body.
+    pub(crate) fn reserve_eviction(&mut self, bucket: u64, version: u64, first: BodyId, seq: u64) {
+        self.reserve_version(bucket, version);
+        self.claims.evicting.insert(seq, first);
+    }
+
+    /// Checks that these bodies of an object can be shared: they are here, and will stay. As only whole
+    /// objects share bodies, and evicted ones share none, an eviction has all of them or none.
+    pub(crate) fn check_shareable(&self, bodies: &[BodyId]) -> Result<(), Error> {
+        if bodies.iter().any(|&body| self.body(body) == Some(Location::EVICTED)) {
+            return Err(Error::Evicted);
+        }
+        let is_evicting = self.claims.evicting.values().any(|first| bodies.first() == Some(first));
+        if is_evicting { Err(Error::Conflict) } else { Ok(()) }
     }
 
     /// Returns whether any version is reserved.
@@ -226,14 +250,11 @@ impl Bucket {
             return Err(Error::Conflict);
         }
         let first = outcomes.next().and_then(|outcome| refusal(condition, outcome));
-        let mut last = first.clone();
-        for outcome in outcomes {
-            last = refusal(condition, outcome);
-            if last.is_some() != first.is_some() {
-                return Err(Error::Conflict);
-            }
+        if outcomes.any(|outcome| refusal(condition, outcome).is_some() != first.is_some()) {
+            return Err(Error::Conflict);
         }
-        last.map_or(Ok(()), Err)
+        // Of several reasons, that of the state which reads show.
+        first.map_or(Ok(()), Err)
     }
 
     /// Checks that the quota admits `bytes` and a record of `record` bytes more, minus what

@@ -6,7 +6,7 @@
 //! [`Bucket::remove_version`] keep it so, in whatever order records take effect: a version has its
 //! place by its sequence number.
 
-use super::attributes::{Forgotten, TagsEntry};
+use super::attributes::{EvictEntry, Forgotten, TagsEntry};
 use super::bucket::Bucket;
 use super::entry::{Key, ObjectEntry};
 use super::history::Versions;
@@ -44,6 +44,12 @@ impl<'a> Name<'a> {
     /// Iterates over the versions, oldest first.
     pub(crate) fn oldest_first(&self) -> impl Iterator<Item = &'a ObjectEntry> + use<'a> {
         self.others.into_iter().flat_map(Versions::iter).chain(self.current)
+    }
+
+    /// Iterates over the versions with numbers from `seq` on, oldest first.
+    pub(crate) fn oldest_first_from(&self, seq: u64) -> impl Iterator<Item = &'a ObjectEntry> + use<'a> {
+        let others = self.others.into_iter().flat_map(move |others| others.from(seq));
+        others.chain(self.current.filter(|entry| entry.seq >= seq))
     }
 
     /// Returns whether the name has a single version.
@@ -183,6 +189,32 @@ impl Bucket {
         if self.attributes.tags.len() == 0 { None } else { self.attributes.tags.get(&version).copied() }
     }
 
+    /// Returns the number of the newest record about the bucket with this identity: of its creation or of
+    /// its settings.
+    pub(crate) fn newest_record(&self, id: u64) -> u64 {
+        id.max(self.settings_seq())
+    }
+
+    /// Returns the number of the newest record about a version: its own, or that of its lock or tags.
+    pub(crate) fn newest_record_of(&self, version: u64) -> u64 {
+        if self.attributes.is_empty() {
+            return version;
+        }
+        let lock = self.attributes.locks.get(&version).map_or(0, |entry| entry.seq);
+        let tags = self.attributes.tags.get(&version).map_or(0, |entry| entry.seq);
+        version.max(lock).max(tags)
+    }
+
+    /// Returns whether a version is evicted.
+    pub(crate) fn is_evicted(&self, version: u64) -> bool {
+        self.eviction_of(version).is_some()
+    }
+
+    /// Returns the eviction of a version.
+    pub(super) fn eviction_of(&self, version: u64) -> Option<EvictEntry> {
+        if self.attributes.evictions.len() == 0 { None } else { self.attributes.evictions.get(&version).copied() }
+    }
+
     /// Returns the length of the record of a version, with the record of its tags.
     pub(crate) fn record_len(&self, entry: &ObjectEntry) -> usize {
         let of_tags = self.tags_of(entry.seq).map_or(0, |tags| tags.at.len());
@@ -224,16 +256,18 @@ impl Bucket {
             time_ms: entry.time_ms(),
             lock: self.lock_of(entry.seq),
             seq: entry.seq,
+            is_evicted: self.is_evicted(entry.seq),
         }
     }
 
-    /// Returns whether a deletion of this version, or a change of its lock or tags, is in flight.
+    /// Returns whether a deletion or an eviction of this version, or a change of its lock or tags, is in
+    /// flight.
     pub(crate) fn is_claimed(&self, version: u64) -> bool {
         self.attributes.claims.contains(&version)
     }
 
-    /// Returns whether a deletion of the `null` version of this name, or a change of its lock or tags,
-    /// is in flight.
+    /// Returns whether a deletion or an eviction of the `null` version of this name, or a change of its
+    /// lock or tags, is in flight.
     pub(crate) fn is_null_claimed(&self, key: &str) -> bool {
         self.null_version(key).is_some_and(|null| self.is_claimed(null.seq))
     }
@@ -316,6 +350,8 @@ mod tests {
                 assert_eq!((name.newest().seq, name.is_single()), (newest.unwrap().0.1, of(key).count() == 1));
                 let below = model.range((key, 0)..(key, seq)).next_back().map(|((_, seq), _)| *seq);
                 assert_eq!(name.below(seq).map(|entry| entry.seq), below);
+                let from = model.range((key, seq)..=(key, u64::MAX)).map(|((_, seq), _)| *seq);
+                assert!(name.oldest_first_from(seq).map(|entry| entry.seq).eq(from));
                 let above = model.range((key, seq + 1)..=(key, u64::MAX)).next().map(|((_, seq), _)| *seq);
                 assert_eq!(name.above(seq).map(|entry| entry.seq), above);
             }

@@ -6,6 +6,8 @@
 
 mod body_writer;
 mod buckets;
+mod changes;
+mod evict;
 mod expire;
 mod expire_versions;
 mod objects;
@@ -62,7 +64,7 @@ struct Inner<D: Disk> {
     store: Arc<Store>,
     disk: Rc<D>,
     queue: mpsc::UnboundedSender<Job<D>>,
-    /// Whether this is a worker's handle, not the maintenance's.
+    /// Whether this is a worker's handle, not a reader's or the maintenance's.
     works: bool,
 }
 
@@ -93,6 +95,19 @@ pub fn worker<D: Disk>(store: Arc<Store>, disk: Rc<D>) -> (Log<D>, Writer<D>) {
     start(store, disk, slot, false)
 }
 
+/// Creates a read-only handle of an open store, for another thread. It takes no worker's place. A write
+/// that would be accepted fails with [`Error::Closed`], as [`flush`](Log::flush) does; the
+/// [maintenance](crate::maintenance) still serves [`checkpoint`](Log::checkpoint) and
+/// [`compact`](Log::compact).
+///
+/// The maintenance does not wait for readers, which change nothing that the last checkpoint captures.
+/// A reader that outlives it can still read: after its end no space is reused.
+pub fn reader<D: Disk>(store: Arc<Store>, disk: Rc<D>) -> Log<D> {
+    // Without a receiver, every job is refused.
+    let (queue, _) = mpsc::unbounded();
+    Log { inner: Rc::new(Inner { store, disk, queue, works: false }), records: Access::Cached }
+}
+
 /// Creates a writer and its log.
 pub(crate) fn start<D: Disk>(store: Arc<Store>, disk: Rc<D>, slot: Slot, maintains: bool) -> (Log<D>, Writer<D>) {
     {
@@ -115,6 +130,8 @@ pub(crate) struct CommitRequest {
     pub(crate) deletes: bool,
     /// Whether the request may be answered before it is durable.
     pub(crate) relaxed: bool,
+    /// Whether the index as it is now must be durable before the request is written.
+    pub(crate) syncs_before: bool,
 }
 
 impl CommitRequest {
@@ -216,8 +233,8 @@ impl<D: Disk> Log<D> {
     /// ends it even if the returned future is dropped.
     pub(crate) fn write(&self, request: CommitRequest) -> impl Future<Output = Result<(), Error>> + use<D> {
         let (done, answer) = oneshot::channel();
-        let CommitRequest { drafts, pinned, holds, deletes, relaxed } = request;
-        let commit = Commit { drafts, pinned, holds, deletes, relaxed, done };
+        let CommitRequest { drafts, pinned, holds, deletes, relaxed, syncs_before } = request;
+        let commit = Commit { drafts, pinned, holds, deletes, relaxed, syncs_before, done };
         // A batch cannot be longer than the room in a segment.
         if pages(commit.space()) > batch_max(self.inner.store.segment_len) {
             let what = "a write, for the segment length of this store";

@@ -20,8 +20,8 @@ impl<D: Disk> Log<D> {
     ///
     /// # Errors
     /// `NoSuchBucket`; `ConditionFailed`, `NoSuchKey`, and `Conflict` while another write of the
-    /// name decides the condition; `Locked` if it would replace a locked version; `TooLarge`; those of
-    /// every write.
+    /// name decides the condition; `Locked` if it would replace a locked version; `TooLarge`; for shared
+    /// bytes, `Evicted`, and `Conflict` while their eviction is in flight; those of every write.
     pub async fn put_object(&self, put: PutObject) -> Result<(), Error> {
         self.put_version(put, Lock::default()).await.map(drop)
     }
@@ -53,7 +53,8 @@ impl<D: Disk> Log<D> {
     /// flight; `TooLarge`; those of every write.
     pub async fn set_tags(&self, bucket: &str, key: &str, object: Object, tags: Vec<u8>) -> Result<(), Error> {
         let Object { size, time_ms, etag, sealed, seq, .. } = object;
-        if object.versioning != Versioning::Off {
+        // A new record of an evicted object would share its bodies.
+        if object.versioning != Versioning::Off || object.is_evicted {
             return self.tag_version(bucket, key, seq, time_ms, &tags).await;
         }
         let put = PutObject {
@@ -68,7 +69,12 @@ impl<D: Disk> Log<D> {
             time_ms,
             condition: Condition::IfSame(seq),
         };
-        self.store_object(put, true, NewVersion::default()).await.map(drop)
+        match self.store_object(put, true, NewVersion::default()).await {
+            Ok(_) => Ok(()),
+            // It has been evicted since it was looked up.
+            Err(Error::Evicted) => Err(Error::Conflict),
+            Err(error) => Err(error),
+        }
     }
 
     /// Stores an object. With `is_tagging` it replaces itself, so it does not
@@ -98,6 +104,7 @@ impl<D: Disk> Log<D> {
             store.check_poison()?;
             let (id, home) = state.index.writable(&bucket)?;
             home.decide(&key, condition)?;
+            state.index.check_shareable(&pinned)?;
             let decision = Decision::of(&state.index, home, &key, &new, time_ms, ids)?;
             // The tags of versions are records of their own.
             if is_tagging && decision.versioning != Versioning::Off {
@@ -279,7 +286,8 @@ impl<D: Disk> Log<D> {
         }
         let at = entry.at;
         let (versioning, _) = home.versioning();
-        let known = Known { seq: entry.seq, version, versioning, lock: home.lock_of(entry.seq) };
+        let is_evicted = home.is_evicted(entry.seq);
+        let known = Known { seq: entry.seq, version, versioning, lock: home.lock_of(entry.seq), is_evicted };
         let facts = entry.facts();
         let bodies = entry.bodies.clone();
         let tags = home.tags_of(entry.seq);
@@ -356,6 +364,7 @@ struct Known {
     version: VersionId,
     versioning: Versioning,
     lock: Lock,
+    is_evicted: bool,
 }
 
 /// A located object, about to be read.
@@ -398,6 +407,7 @@ fn object_of(
         version: known.version,
         versioning: known.versioning,
         lock: known.lock,
+        is_evicted: known.is_evicted,
         pin,
     }))
 }

@@ -295,12 +295,15 @@ impl<D: Disk> Log<D> {
     /// Returns a body of an object or of an upload, from its record.
     ///
     /// # Errors
-    /// `PartChanged` if nothing refers to the body any more; `Damaged`, `Io`.
+    /// `PartChanged` if nothing refers to the body any more; `Evicted`; `Damaged`, `Io`.
     pub async fn body(&self, part: &Part) -> Result<Body, Error> {
         loop {
             let located = {
                 let mut state = self.store().lock();
                 let at = state.index.body(part.body).ok_or(Error::PartChanged)?;
+                if at == Location::EVICTED {
+                    return Err(Error::Evicted);
+                }
                 if at == Location::LOST {
                     return Err(Damage::error("a body whose record is lost", 0));
                 }

@@ -23,7 +23,7 @@ pub struct ScrubCursor {
 pub struct ScrubStep {
     /// The position to continue from; `None` at the end.
     pub next: Option<ScrubCursor>,
-    /// Approximate bytes read and verified: the plaintext length of the object.
+    /// Approximate bytes read and verified: the plaintext length of the object, 0 if it is evicted.
     pub bytes: u64,
     /// The damage found.
     pub findings: Vec<Damage>,
@@ -42,6 +42,7 @@ impl<D: Disk> Log<D> {
         let mut step = ScrubStep { bytes: size, ..ScrubStep::default() };
         let log = self.past_cache();
         match log.find_version(&bucket, &key, Wanted::Number(seq), false, usize::MAX).await {
+            Ok(FoundVersion::Object(object, _)) if object.is_evicted => step.bytes = 0,
             Ok(FoundVersion::Object(object, _)) => log.scrub_object(&object, &mut step.findings).await?,
             // The version or its bucket has been deleted in the meantime.
             Ok(FoundVersion::Absent | FoundVersion::Long { .. }) | Err(Error::NoSuchBucket) => {}
@@ -88,6 +89,8 @@ impl<D: Disk> Log<D> {
         for part in &object.parts {
             let body = match self.body(part).await {
                 Ok(body) => body,
+                // Since it was looked up.
+                Err(Error::Evicted) => return Ok(()),
                 Err(Error::Damaged(damage)) => {
                     findings.push(*damage);
                     continue;

@@ -112,7 +112,7 @@ fn replaced_null(index: &Index, home: &Bucket, key: &str) -> Result<Option<u64>,
 }
 
 /// Checks that nothing that concerns this version is in flight.
-fn check_unclaimed(home: &Bucket, key: &str, entry: &ObjectEntry) -> Result<(), Error> {
+pub(super) fn check_unclaimed(home: &Bucket, key: &str, entry: &ObjectEntry) -> Result<(), Error> {
     let is_busy = home.is_claimed(entry.seq) || (entry.is_null() && home.is_pending(key));
     if is_busy { Err(Error::Conflict) } else { Ok(()) }
 }
@@ -220,6 +220,9 @@ impl<D: Disk> Log<D> {
         let other = |entry: &ObjectEntry| only.is_some_and(|seq| seq != entry.seq);
         let is_other = only.is_some() && home.object(key).is_none_or(other);
         let is_plain = versioning == Versioning::Off;
+        if is_plain && home.is_null_claimed(key) {
+            return Err(Error::Conflict);
+        }
         if is_other || (is_plain && home.is_absent(key)) {
             return Ok((BegunDeletion::Nothing, versioning));
         }
@@ -388,7 +391,7 @@ impl<D: Disk> Log<D> {
         Ok(name)
     }
 
-    /// Replaces the tags of a version of a bucket with versioning.
+    /// Replaces the tags of a version of a bucket with versioning, or of an evicted one.
     pub(super) async fn tag_version(
         &self,
         bucket: &str,
@@ -488,6 +491,18 @@ impl<D: Disk> Log<D> {
         let state = self.store().lock();
         let (_, home) = state.index.bucket(bucket).ok_or(Error::NoSuchBucket)?;
         Ok(home.list_versions(list, ids))
+    }
+
+    /// Returns the version of a key with this sequence number, or `None` if the key has no such version.
+    ///
+    /// # Errors
+    /// `NoSuchBucket`.
+    pub fn version_numbered(&self, bucket: &str, key: &str, number: u64) -> Result<Option<VersionInfo>, Error> {
+        let ids = self.version_ids();
+        let state = self.store().lock();
+        let (_, home) = state.index.bucket(bucket).ok_or(Error::NoSuchBucket)?;
+        let found = home.versions(key).zip(home.version(key, number));
+        Ok(found.map(|(name, entry)| home.version_info(&name, entry, ids)))
     }
 
     /// Returns at most `limit` versions after this key and sequence number, in the order of keys, and

@@ -226,7 +226,7 @@ impl<D: Disk> Maintenance<D> {
         let located = {
             let mut state = self.store.lock();
             // The body may have been deleted in the meantime.
-            let Some(at) = state.index.body(id).filter(|at| *at != Location::LOST) else { return Ok(()) };
+            let Some(at) = state.index.body(id).filter(|at| at.is_in_file()) else { return Ok(()) };
             Located::new(&self.store, &mut state, at)
         };
         let found = self.read_body(id, &located).await?;

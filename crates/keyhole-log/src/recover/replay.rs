@@ -258,6 +258,9 @@ impl Replayed {
             }
             for id in entry.bodies.as_slice() {
                 let lost = || Damage::new("an object whose body's record is lost", entry.at.offset());
+                if index.body(*id) == Some(Location::EVICTED) {
+                    continue; // Its blocks may be gone.
+                }
                 let bad = bad_bodies.get(id).cloned().or_else(|| index.is_lost(*id).then(lost));
                 self.damaged.extend(bad.map(|damage| damage.of(Some(bucket), Some(key))));
             }

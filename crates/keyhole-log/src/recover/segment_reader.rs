@@ -235,7 +235,8 @@ impl<D: Disk> SegmentReader<'_, D> {
                 RecordPayload::MarkerPut(marker) => Some((marker.bucket, marker.key.to_owned())),
                 RecordPayload::VersionDelete { of, .. }
                 | RecordPayload::VersionLock { of, .. }
-                | RecordPayload::VersionTags { of, .. } => Some((of.bucket, of.key.to_owned())),
+                | RecordPayload::VersionTags { of, .. }
+                | RecordPayload::VersionEvicted { of, .. } => Some((of.bucket, of.key.to_owned())),
                 RecordPayload::UploadCreate(create) => Some((create.bucket, create.key.to_owned())),
                 _ => None,
             });

@@ -217,6 +217,7 @@ impl References {
             | Effect::DeleteVersion(_)
             | Effect::LockVersion { .. }
             | Effect::TagVersion(_)
+            | Effect::EvictVersion(_)
             | Effect::LockClock { .. }
             | Effect::AbortUpload { .. }
             | Effect::Moved(_)

@@ -2,7 +2,7 @@
 
 use super::State;
 use crate::wire::checkpoint::Item;
-use crate::wire::superblock::VERSION;
+use crate::wire::superblock::VERSION_VERSIONED;
 
 /// The snapshot taken under one lock acquisition.
 pub(crate) struct BegunCheckpoint {
@@ -24,7 +24,8 @@ impl State {
         let mut front = vec![Vec::new()];
         let pending = self.numbers.pending().map(|seq| Item::Pending { seq });
         let time_ms = self.index.saved_lock_clock_ms;
-        let clock = (time_ms > 0 && self.superblock.version >= VERSION).then_some(Item::LockClock { time_ms });
+        let clock =
+            (time_ms > 0 && self.superblock.version >= VERSION_VERSIONED).then_some(Item::LockClock { time_ms });
         for item in self.segments.items().map(Item::Segment).chain(pending).chain(clock) {
             if front.last().is_some_and(|items: &Vec<u8>| items.len() >= most) {
                 front.push(Vec::new());

@@ -87,7 +87,7 @@ impl State {
     }
 
     fn damage_at(&self, segment: u32, at: Location) -> Option<Damage> {
-        let here = at != Location::LOST && self.segments.number(at.offset()) == Some(segment);
+        let here = at.is_in_file() && self.segments.number(at.offset()) == Some(segment);
         here.then(|| Damage::new("a record that cannot be read", at.offset()))
     }
 }

@@ -4,9 +4,11 @@
 //! for one purpose.
 
 mod apply;
+mod changes;
 mod checkpoint;
 mod cleaning;
 mod durability;
+mod evictable;
 mod findings;
 mod maintenance;
 mod oldest;
@@ -18,8 +20,11 @@ use std::collections::VecDeque;
 
 use futures_channel::oneshot;
 
+pub(crate) use changes::{ChangeCollector, ChangeCursor};
 pub(crate) use checkpoint::BegunCheckpoint;
 pub(crate) use cleaning::{Candidate, move_commit};
+pub use evictable::EvictionCandidate;
+pub(crate) use evictable::{EvictionSearch, Evictions};
 pub(crate) use findings::{SearchPosition, UnreadData};
 pub(crate) use oldest::{Due, Oldest, OldestCursor};
 

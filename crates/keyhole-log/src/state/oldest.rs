@@ -84,7 +84,9 @@ impl State {
                             let bucket = home.name().to_owned();
                             Due { seq, bucket, key: name.key.to_owned(), upload: None, sealed }
                         };
-                        oldest.take(seq, u64::from(entry.at.len()) + entry.size, due, wanted);
+                        // The bytes of an evicted version are gone already.
+                        let size = if home.is_evicted(seq) { 0 } else { entry.size };
+                        oldest.take(seq, u64::from(entry.at.len()) + size, due, wanted);
                     }
                 }
                 Some(OldestCursor { bucket, at: OldestStage::Uploads(0) })

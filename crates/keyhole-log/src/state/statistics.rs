@@ -24,6 +24,8 @@ impl State {
             markers: totals.markers,
             noncurrent_bytes: self.index.noncurrent_bytes(),
             locked_bytes,
+            evicted: totals.evicted,
+            evicted_bytes: totals.evicted_bytes,
             uploads: totals.uploads,
             bodies: self.index.body_count(),
             live,

@@ -31,6 +31,7 @@ mod tag {
     pub(super) const VERSION_LOCK: u8 = 17;
     pub(super) const VERSION_TAGS: u8 = 18;
     pub(super) const LOCK_CLOCK: u8 = 19;
+    pub(super) const VERSION_EVICTED: u8 = 20;
 }
 
 /// An entry of a checkpoint. Locations are raw: see [`Location`](crate::index::Location).
@@ -114,6 +115,13 @@ pub(crate) enum Item<'a> {
     },
     LockClock {
         time_ms: u64,
+    },
+    /// The eviction of a version, whose item precedes it.
+    VersionEvicted {
+        version: u64,
+        at: u64,
+        seq: u64,
+        key: &'a str,
     },
     Upload {
         seq: u64,
@@ -280,6 +288,13 @@ impl<'a> Item<'a> {
                 out.push(tag::LOCK_CLOCK);
                 out.extend(time_ms.to_le_bytes());
             }
+            Item::VersionEvicted { version, at, seq, key } => {
+                out.push(tag::VERSION_EVICTED);
+                for word in [version, at, seq] {
+                    out.extend(word.to_le_bytes());
+                }
+                encode_str(key, out);
+            }
             Item::Upload { seq, at, id, time_ms, sealed, declared, key } => {
                 let (algorithm, kind) = declared.unwrap_or((0, 0));
                 out.push(tag::UPLOAD);
@@ -361,6 +376,13 @@ impl<'a> Item<'a> {
             }
             tag::VERSION_TAGS => Item::VersionTags { version: c.u64()?, at: c.u64()?, seq: c.u64()? },
             tag::LOCK_CLOCK => Item::LockClock { time_ms: c.u64()? },
+            tag::VERSION_EVICTED => {
+                let version = c.u64()?;
+                let at = c.u64()?;
+                let seq = c.u64()?;
+                let len = c.u16()?;
+                Item::VersionEvicted { version, at, seq, key: c.str(len.into())? }
+            }
             _ => return None,
         })
     }
@@ -431,7 +453,7 @@ impl<'a> Item<'a> {
                 Item::Floor { applied, key: c.str(len.into())? }
             }
             tag::PENDING => Item::Pending { seq: c.u64()? },
-            tag::VERSIONING..=tag::LOCK_CLOCK => Item::parse_version(tag, c)?,
+            tag::VERSIONING..=tag::VERSION_EVICTED => Item::parse_version(tag, c)?,
             _ => return None,
         })
     }
@@ -544,6 +566,7 @@ mod tests {
             Item::VersionLock { version: 1, at: 2, seq: 3, size: 4, lock: Lock { retention: None, hold: true } },
             Item::VersionTags { version: 1, at: 2, seq: 3 },
             Item::LockClock { time_ms: 1 },
+            Item::VersionEvicted { version: 1, at: 2, seq: 3, key: "k" },
         ];
         let mut bytes = Vec::new();
         items.iter().for_each(|item| item.encode(&mut bytes));
@@ -557,7 +580,7 @@ mod tests {
                 "cut to {len}"
             );
         }
-        for byte in [0, 20, 255] {
+        for byte in [0, 21, 255] {
             let record = CheckpointItems { items: &[byte], ..record };
             assert_eq!(record.items().collect::<Vec<_>>(), [None]);
         }

@@ -71,6 +71,24 @@ fn lock_record_example_matches_format_page() {
 }
 
 #[test]
+fn eviction_record_example_matches_format_page() {
+    let of = NamedVersion { bucket: 7, version: 1234, key: "a/b" };
+    let payload = RecordPayload::VersionEvicted { of, time_ms: 1_700_000_000_000 };
+    let header = record::Header {
+        kind: payload.kind(),
+        flags: record::FIRST | record::LAST,
+        generation: 77,
+        offset: 1 << 33,
+        seq: 1301,
+        watermark: 1299,
+        prev: 0xdead_beef,
+        durable: 8192,
+        hint: record::DurableHint { segment: 3, until: 4096 },
+    };
+    check("eviction record", header.emit(&[1; 16], &payload.encode(), &mut [0; 200]));
+}
+
+#[test]
 fn footer_example_matches_format_page() {
     let id = block::BlockIdentity { generation: 5, offset: 1 << 21, body: 42, index: 3, data_len: 100_000 };
     let mut buf = vec![0; BUFFER_LEN];

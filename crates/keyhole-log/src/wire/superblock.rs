@@ -7,7 +7,10 @@ use crate::limits::{CHECKPOINTS_KEPT, PAGE};
 pub(crate) const MAGIC: [u8; 8] = *b"keyhlog\n";
 
 /// Version of the whole format.
-pub(crate) const VERSION: u32 = 4;
+pub(crate) const VERSION: u32 = 5;
+
+/// Version of a store that has versions of objects, and no evicted ones.
+pub(crate) const VERSION_VERSIONED: u32 = 4;
 
 /// Version of a store that has no versions of objects: of a new one, and the lowest that is written.
 pub(crate) const VERSION_PLAIN: u32 = 3;
@@ -147,7 +150,7 @@ mod tests {
         let crc = checksum(&page);
         put(&mut page, field::CRC, &crc.to_le_bytes());
         assert_eq!(Superblock::parse(&page), Err(Invalid::Version { found: 7, sound: true }));
-        for version in [VERSION_MIN, VERSION_PLAIN, VERSION] {
+        for version in [VERSION_MIN, VERSION_PLAIN, VERSION_VERSIONED, VERSION] {
             let superblock = Superblock { version, ..sample() };
             superblock.emit(&mut page);
             assert_eq!(Superblock::parse(&page), Ok(superblock));

@@ -84,7 +84,10 @@ impl<D: Disk> Context<D> {
             return Ok((Vec::new(), false));
         }
         match self.require_version(batch.commits.iter().flat_map(|commit| &commit.drafts)).await {
-            Err(Error::Full) => self.shed(batch, |commit| !commit.drafts.iter().any(Draft::has_versions)),
+            Err(Error::Full) => {
+                let version = self.store.lock().superblock.version;
+                self.shed(batch, |commit| commit.drafts.iter().all(|draft| draft.format_version() <= version));
+            }
             result => result?,
         }
         let sealing = if self.maintains { Sealing::MAINTENANCE } else { Sealing::WORKER };
@@ -133,6 +136,9 @@ impl<D: Disk> Context<D> {
         let early = sabotage::is(Sabotage::AcknowledgeEarly) && self.turn.get().is_multiple_of(2);
         let at_once =
             self.store.durability == Durability::Always && batch.commits.iter().any(|commit| !commit.relaxed) && !early;
+        if batch.commits.iter().any(|commit| commit.syncs_before) {
+            self.sync().await?;
+        }
         let (places, is_durable) = self.write_records(meta, batch, at_once).await?;
         self.store.lock().counters.batches.count(batch.commits.len());
         let at_once = at_once && !batch.commits.is_empty();

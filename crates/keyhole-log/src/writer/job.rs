@@ -56,6 +56,8 @@ pub(crate) struct Commit {
     /// Whether the commit may be answered before it is durable. Used by the cleaner, which syncs
     /// before it relies on its writes.
     pub(crate) relaxed: bool,
+    /// Whether everything that was acknowledged before must be durable before the commit is written.
+    pub(crate) syncs_before: bool,
     pub(crate) done: oneshot::Sender<Result<(), Error>>,
 }
 

@@ -1,5 +1,5 @@
-//! Changes of the superblock while the store is open: checkpoints, and the change to the version of
-//! the format that has versions of objects.
+//! Changes of the superblock while the store is open: checkpoints, and the changes to the versions of
+//! the format that have versions of objects and evicted ones.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::draft::Draft;
 use crate::error::Error;
 use crate::limits::{PAGE, SUPERBLOCK_AT};
 use crate::store::Store;
-use crate::wire::superblock::{Superblock, VERSION};
+use crate::wire::superblock::Superblock;
 
 /// The exclusive right to change the superblock, held while it is being changed.
 pub(crate) struct SuperblockTurn(Arc<Store>);
@@ -71,17 +71,18 @@ impl<D: Disk> Context<D> {
     /// Makes sure that programs which do not know these records reject the file, before any of them
     /// is written.
     pub(super) async fn require_version(&self, drafts: impl Iterator<Item = &Draft>) -> Result<(), Error> {
-        if !drafts.into_iter().any(Draft::has_versions) || self.store.lock().superblock.version >= VERSION {
+        let Some(version) = drafts.into_iter().map(Draft::format_version).max() else { return Ok(()) };
+        if self.store.lock().superblock.version >= version {
             return Ok(());
         }
         let turn = self.superblock_turn().await;
         let changed = {
             let state = self.store.lock();
             let old = &state.superblock;
-            if old.version >= VERSION {
+            if old.version >= version {
                 return Ok(());
             }
-            Superblock { version: VERSION, epoch: old.epoch + 1, ..old.clone() }
+            Superblock { version, epoch: old.epoch + 1, ..old.clone() }
         };
         self.write_superblock(&changed, &turn).await
     }

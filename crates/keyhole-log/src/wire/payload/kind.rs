@@ -34,3 +34,5 @@ pub(crate) const VERSION_DELETE: u8 = 20;
 pub(crate) const VERSION_LOCK: u8 = 21;
 pub(crate) const VERSION_TAGS: u8 = 22;
 pub(crate) const LOCK_CLOCK: u8 = 23;
+/// Removal of a version's bodies, which another store has.
+pub(crate) const VERSION_EVICTED: u8 = 24;

@@ -105,6 +105,10 @@ pub(crate) enum RecordPayload<'a> {
     LockClock {
         time_ms: u64,
     },
+    VersionEvicted {
+        of: NamedVersion<'a>,
+        time_ms: u64,
+    },
 }
 
 impl<'a> RecordPayload<'a> {
@@ -129,6 +133,7 @@ impl<'a> RecordPayload<'a> {
             RecordPayload::VersionLock { .. } => kind::VERSION_LOCK,
             RecordPayload::VersionTags { .. } => kind::VERSION_TAGS,
             RecordPayload::LockClock { .. } => kind::LOCK_CLOCK,
+            RecordPayload::VersionEvicted { .. } => kind::VERSION_EVICTED,
         }
     }
 
@@ -210,7 +215,9 @@ impl<'a> RecordPayload<'a> {
                 settings::encode(settings, &mut out);
             }
             RecordPayload::MarkerPut(marker) => marker.encode(&mut out),
-            RecordPayload::VersionDelete { of, time_ms } => version::encode_tombstone(of, *time_ms, &mut out),
+            RecordPayload::VersionDelete { of, time_ms } | RecordPayload::VersionEvicted { of, time_ms } => {
+                version::encode_tombstone(of, *time_ms, &mut out);
+            }
             RecordPayload::VersionLock { of, time_ms, lock } => version::encode_locked(of, *time_ms, lock, &mut out),
             RecordPayload::VersionTags { of, time_ms, tags } => version::encode_tagged(of, *time_ms, tags, &mut out),
             RecordPayload::LockClock { time_ms } => out.extend(time_ms.to_le_bytes()),
@@ -283,6 +290,10 @@ impl<'a> RecordPayload<'a> {
                 RecordPayload::VersionTags { of, time_ms, tags }
             }
             kind::LOCK_CLOCK => RecordPayload::LockClock { time_ms: c.u64()? },
+            kind::VERSION_EVICTED => {
+                let (of, time_ms) = version::parse_tombstone(&mut c)?;
+                RecordPayload::VersionEvicted { of, time_ms }
+            }
             _ => return None,
         };
         c.end()?;
@@ -341,6 +352,7 @@ mod tests {
         check(&RecordPayload::VersionTags { of, time_ms: 3, tags: b"tags" });
         check(&RecordPayload::VersionTags { of, time_ms: 3, tags: b"" });
         check(&RecordPayload::LockClock { time_ms: 3 });
+        check(&RecordPayload::VersionEvicted { of, time_ms: 3 });
         for id in [RecordedId::Null, RecordedId::Own, RecordedId::Imported([7; 16])] {
             check(&RecordPayload::MarkerPut(MarkerPut { bucket: 1, time_ms: 2, id, key: "k" }));
         }

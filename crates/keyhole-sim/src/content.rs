@@ -140,6 +140,17 @@ pub async fn check(log: &Log<SimDisk>, part: &Part, content: Content) -> Result<
     Ok(())
 }
 
+/// Checks that no body of an evicted object can be read.
+///
+/// # Panics
+/// If one can be read, or is damaged.
+pub async fn check_evicted(log: &Log<SimDisk>, object: &Object) {
+    for part in &object.parts {
+        let body = log.body(part).await;
+        assert!(matches!(body, Err(Error::Evicted)), "a body of an evicted object: {body:?}");
+    }
+}
+
 /// Reads all bodies of an object and compares them.
 ///
 /// # Errors

@@ -6,6 +6,7 @@
 //! audits the whole store after every crash.
 //!
 //! - [`life`](life()): one life. [`lives`]: many, on several threads.
+//! - [`exhaustive`]: every short sequence of operations, with every crash and every failed I/O.
 //! - `KEYHOLE_SEED=n cargo run --release -p keyhole-sim` repeats one life and prints its events.
 //! - `--features small-limits` gives the engine small limits: checkpoints of many records, maps of
 //!   many nodes.
@@ -21,6 +22,7 @@
 pub mod content;
 pub mod disk;
 pub mod executor;
+pub mod exhaustive;
 pub mod life;
 pub mod model;
 mod panics;

@@ -29,6 +29,11 @@ pub(crate) fn keep() {
     KEPT.with(|kept| *kept.borrow_mut() = true);
 }
 
+/// Lets panics of this thread be printed again.
+pub(crate) fn release() {
+    KEPT.with(|kept| *kept.borrow_mut() = false);
+}
+
 /// Returns the message of the last panic of this thread.
 pub(crate) fn taken() -> String {
     LAST.with(|last| last.borrow_mut().take()).unwrap_or_else(|| "a panic without a message".to_owned())

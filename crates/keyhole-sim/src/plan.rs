@@ -131,6 +131,8 @@ pub struct Plan {
     pub emptied: bool,
     /// Percentage of operations on versions and locks.
     pub versions: u64,
+    /// Whether some writes have conditions.
+    pub conditions: bool,
 }
 
 impl Plan {
@@ -161,6 +163,7 @@ impl Plan {
             clock_jumps: random.chance(30),
             emptied: random.chance(20),
             versions: *random.pick(&[0, 0, 20, 50]),
+            conditions: true,
         };
         if random.chance(UNDER_PRESSURE) {
             plan.press(random);
@@ -178,6 +181,37 @@ impl Plan {
             plan.segment_len = SEGMENT_LEN_MIN;
         }
         plan
+    }
+
+    /// Returns the parameters of a life of one client on a sound medium, whose operations come from
+    /// a script.
+    pub fn scripted(durability: Durability, maintained: bool) -> Self {
+        Plan {
+            durability,
+            workers: 1,
+            clients: 1,
+            operations: 0,
+            operations_min: 0,
+            segments: room_to_clean(1),
+            segment_len: SEGMENT_LEN_MIN,
+            bodies: Bodies::Same(0),
+            impatience: 0,
+            faults: Faults::none(),
+            crash_within: 0,
+            maintained,
+            ring: false,
+            settings: false,
+            spoils: false,
+            rots: false,
+            wears: false,
+            read_only: false,
+            damage: false,
+            varies: false,
+            clock_jumps: false,
+            emptied: false,
+            versions: 0,
+            conditions: false,
+        }
     }
 
     /// Makes the store small and nearly full.

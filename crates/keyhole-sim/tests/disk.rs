@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Waker};
 
 use keyhole_log::Disk;
 use keyhole_log::limits::PAGE;
-use keyhole_sim::disk::{ALWAYS, Crash, Faults, Medium, SimDisk, Survival};
+use keyhole_sim::disk::{ALWAYS, Crash, Faults, Medium, SimDisk, Survival, Survivors};
 use keyhole_sim::random::Random;
 
 const EIO: i32 = 5;
@@ -153,4 +153,34 @@ fn file_system_of_limited_size_has_the_space_that_others_leave() {
     assert_eq!(allocate(16, 1).unwrap_err().kind(), ErrorKind::StorageFull);
     medium.punch(15 * PAGE as u64, PAGE as u64);
     allocate(16, 1).unwrap();
+}
+
+#[test]
+fn chosen_changes_survive_power_failure() {
+    let (medium, disk) = medium(Faults::none());
+    for page in [0, 2, 4, 6] {
+        write(&disk, page, 2, 0x22).unwrap();
+    }
+    assert_eq!(medium.unsynced(), 4);
+    let survivors = Survivors { whole: 0b0001, beginnings: 0b0100, ends: 0b1000 };
+    medium.crash(Crash::Power(Survival::Chosen(survivors)));
+    let found: Vec<u8> = (0..8).map(|page| read(&disk, page, 1).unwrap()).collect();
+    assert_eq!(found, [0x22, 0x22, 0x11, 0x11, 0x22, 0x11, 0x11, 0x22]);
+}
+
+#[test]
+fn chosen_operations_fail() {
+    let (medium, disk) = medium(Faults::none());
+    medium.fail_after(2, 2);
+    read(&disk, 0, 1).unwrap();
+    write(&disk, 0, 1, 0x22).unwrap();
+    read(&disk, 0, 1).unwrap_err();
+    run(disk.sync()).unwrap_err();
+    assert_eq!(medium.counters().chosen_failures, 2);
+    read(&disk, 0, 1).unwrap();
+    medium.fail_after(1, u64::MAX);
+    run(disk.write_durable(0, disk.buffer(), 0..PAGE)).0.expect_err("its sync fails");
+    read(&disk, 0, 1).unwrap_err();
+    medium.end_failures();
+    read(&disk, 0, 1).unwrap();
 }

@@ -12,7 +12,7 @@ pub(super) const EIO: i32 = 5;
 pub(super) const EROFS: i32 = 30;
 
 /// Bad places by page number. They outlive processes and power failures.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct BadPages {
     unreadable: BTreeSet<u64>,
     pub(super) unwritable: Vec<Range<u64>>,

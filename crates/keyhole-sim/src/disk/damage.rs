@@ -17,6 +17,8 @@ pub struct Affected {
     pub buckets: BTreeSet<String>,
     /// Keys, in any bucket.
     pub keys: BTreeSet<String>,
+    /// Keys, in any bucket, whose evictions may be undone.
+    pub evictions: BTreeSet<String>,
     /// First eight bytes of bodies: the body number of the workload.
     pub contents: BTreeSet<u64>,
     /// Whether any upload may be affected.
@@ -48,8 +50,8 @@ impl Affected {
             4 => {
                 self.keys.insert(text(payload, 60, u16_at(payload, 52)));
             }
-            // Markers, locks and tags of versions.
-            19 | 21 | 22 => {}
+            // Markers, locks, tags and evictions of versions.
+            19 | 21 | 22 | 24 => {}
             _ => self.uploads = true,
         }
     }
@@ -74,6 +76,9 @@ impl Affected {
                 self.keys.insert(text(payload, 18, u16_at(payload, 16)));
             }
             6..=8 => self.uploads = true,
+            24 => {
+                self.evictions.insert(text(payload, 26, u16_at(payload, 24)));
+            }
             _ => {}
         }
     }

@@ -142,6 +142,49 @@ pub enum Survival {
     Mixed,
     /// Later writes more probably than earlier ones.
     Latest,
+    /// Exactly these changes.
+    Chosen(Survivors),
+}
+
+/// A choice of the unsynced changes, by their numbers in the order of submission: bit `n` of each
+/// field stands for change `n`. Allocations have no parts and survive only as a whole.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Survivors {
+    /// Changes that survive as a whole.
+    pub whole: u64,
+    /// Writes of which the first half survives.
+    pub beginnings: u64,
+    /// Writes of which the second half survives.
+    pub ends: u64,
+}
+
+impl Survivors {
+    /// Returns whether a change survives as a whole.
+    pub(super) fn has_whole(&self, change: u64) -> bool {
+        is_set(self.whole, change)
+    }
+
+    /// Returns whether any part of a change survives.
+    pub(super) fn has_any(&self, change: u64) -> bool {
+        is_set(self.whole | self.beginnings | self.ends, change)
+    }
+
+    /// Returns whether one of the `units` of a write survives.
+    pub(super) fn has_unit(&self, change: u64, unit: usize, units: usize) -> bool {
+        let half = if unit < units / 2 { self.beginnings } else { self.ends };
+        is_set(self.whole | half, change)
+    }
+}
+
+impl std::fmt::Display for Survivors {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "whole {:#b}, beginnings {:#b}, ends {:#b}", self.whole, self.beginnings, self.ends)
+    }
+}
+
+/// Returns whether bit `n` is set.
+fn is_set(bits: u64, n: u64) -> bool {
+    n < u64::from(u64::BITS) && bits & 1 << n != 0
 }
 
 impl Crash {

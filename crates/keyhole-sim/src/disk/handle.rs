@@ -179,9 +179,12 @@ impl SimDisk {
         self.medium.is_read_only().then(|| self.failed(io::Error::from_raw_os_error(EROFS)))
     }
 
-    /// Decides whether a fault with this rate per 10,000 occurs.
+    /// Decides whether a fault with this rate per 10,000, or the chosen failure, occurs.
     fn fault(&self, rate: impl FnOnce(&Faults) -> u64) -> bool {
         let mut state = self.medium.state();
+        if state.is_chosen_to_fail() {
+            return true;
+        }
         let rate = rate(&state.faults);
         state.random.rarely(rate)
     }
@@ -218,6 +221,9 @@ impl Disk for SimDisk {
         self.medium.state().begin_change();
         if let Some(error) = self.refusal() {
             return Err(error);
+        }
+        if self.fault(|_| 0) {
+            return Err(self.failed(io::Error::other("a discard that failed")));
         }
         self.medium.state().discard(offset, len);
         self.pause().await;

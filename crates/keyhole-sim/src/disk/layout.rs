@@ -199,6 +199,10 @@ impl Checkpoint {
                 self.referred.push(u64_at(item, 9) >> 17 << 3);
                 25
             }
+            20 => {
+                self.referred.push(u64_at(item, 9) >> 17 << 3);
+                25 + string(25)
+            }
             1 | 9 | 19 => 9,
             other => panic!("an item {other} of a checkpoint"),
         }

@@ -1,12 +1,13 @@
 //! The medium: the durable state, the state that reads see, and the unsynced changes.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::Arc;
 
 use keyhole_log::limits::PAGE;
 
 use super::bad_pages::BadPages;
-use super::faults::{Crash, Faults, Lie, Survival};
+use super::faults::{Faults, Lie};
 use super::pages::{Page, Pages, SECTOR};
 use super::space::Space;
 use crate::random::Random;
@@ -78,6 +79,8 @@ pub struct DiskCounters {
     pub failed: u64,
     /// Event number at which the first of them was answered.
     pub failed_at: Option<u64>,
+    /// Operations that were chosen to fail.
+    pub chosen_failures: u64,
     /// Allocations and writes that failed for lack of space.
     pub full: u64,
     /// The writes among them.
@@ -87,15 +90,18 @@ pub struct DiskCounters {
 }
 
 /// The state of the medium, which outlives processes.
+#[derive(Clone)]
 pub(super) struct MediumState {
-    durable: Pages,
+    pub(super) durable: Pages,
     pub(super) current: Pages,
     pub(super) changes: BTreeMap<u64, Change>,
     next: u64,
     pub(super) random: Random,
     pub(super) faults: Faults,
+    /// Operations that fail, as numbers that count from the next one.
+    pub(super) failure: Option<Range<u64>>,
     /// Content of space that was never written.
-    garbage: Vec<Arc<Page>>,
+    pub(super) garbage: Vec<Arc<Page>>,
     pub(super) fuse: Fuse,
     pub(super) dead: bool,
     pub(super) counters: DiskCounters,
@@ -126,6 +132,7 @@ impl MediumState {
             next: 0,
             random,
             faults,
+            failure: None,
             garbage,
             fuse: Fuse::Never,
             dead: false,
@@ -145,6 +152,16 @@ impl MediumState {
             self.dead = true;
         }
         self.dead
+    }
+
+    /// Counts an operation towards the chosen failure; returns true if the operation fails.
+    pub(super) fn is_chosen_to_fail(&mut self) -> bool {
+        let Some(failure) = &mut self.failure else { return false };
+        let is_chosen = failure.start == 0 && failure.end > 0;
+        failure.start = failure.start.saturating_sub(1);
+        failure.end = failure.end.saturating_sub(1);
+        self.counters.chosen_failures += u64::from(is_chosen);
+        is_chosen
     }
 
     /// Counts a change. The machine may stop at its next event.
@@ -368,93 +385,6 @@ impl MediumState {
                 }
             }
         }
-    }
-
-    /// Stops the machine. All users of the medium must have been dropped.
-    pub(super) fn crash(&mut self, how: Crash) {
-        match how {
-            Crash::Process => self.end_process(),
-            Crash::Power(survival) => self.fail_power(survival),
-        }
-        self.dead = false;
-        self.fuse = Fuse::Never;
-        self.syncing = 0;
-        self.counters.failed = 0;
-        self.counters.failed_at = None;
-    }
-
-    /// Completes or loses each operation in flight.
-    fn end_process(&mut self) {
-        let in_flight = |change: &&Change| change.phase == Phase::InFlight;
-        let in_flight: Vec<u64> =
-            self.changes.iter().filter(|(_, change)| in_flight(change)).map(|(&id, _)| id).collect();
-        for id in in_flight {
-            match self.random.below(3) {
-                0 => {
-                    self.changes.remove(&id);
-                }
-                1 => self.complete(id),
-                _ => self.complete_in_part(id),
-            }
-        }
-    }
-
-    fn fail_power(&mut self, survival: Survival) {
-        let changes = std::mem::take(&mut self.changes);
-        let count = changes.len() as u64;
-        let unit = self.faults.tear;
-        let mut latest = 0;
-        // Determine the file length first: writes past its end are lost.
-        for (&id, Change { kind, phase }) in &changes {
-            let ChangeKind::Grow { from, end } = kind else { continue };
-            let survives = match survival {
-                Survival::Nothing => false,
-                Survival::Everything => true,
-                _ => self.random.chance(50),
-            };
-            // An unanswered allocation may have extended the file only part of the way.
-            let half = self.faults.half_grown && *phase == Phase::InFlight && self.random.chance(30);
-            let pages = end.saturating_sub(self.current.len) / PAGE as u64;
-            let end = if half { *end - self.random.below(pages + 1) * PAGE as u64 } else { *end };
-            if survives {
-                self.durable.grow(end, &self.garbage);
-                self.space.harden_allocation(&self.faults, *from, end.max(*from));
-                latest = id;
-            }
-        }
-        for (i, (&id, Change { kind, .. })) in (0..).zip(&changes) {
-            let ChangeKind::Write { offset, pages } = kind else { continue };
-            let percent = match survival {
-                Survival::Nothing => 0,
-                Survival::Everything => 100,
-                Survival::Writes => 100 * self.random.below(2),
-                Survival::Parts => 10 + self.random.below(90),
-                Survival::Mixed => *self.random.pick(&[0, 0, 50, 97, 100, 100]),
-                Survival::Latest if i + 3 >= count => 100,
-                Survival::Latest => 100 * self.random.below(2) * self.random.below(2),
-            };
-            if percent > 0 {
-                latest = latest.max(id);
-                self.space.harden(*offset, (pages.len() * PAGE) as u64);
-            }
-            match percent {
-                0 => {}
-                100 => self.durable.put(*offset, pages),
-                _ => {
-                    let random = &mut self.random;
-                    self.durable.put_torn(*offset, pages, unit, || random.chance(percent));
-                }
-            }
-        }
-        // File systems keep the order of metadata changes: an earlier allocation survives with any
-        // later one.
-        for Change { kind, phase } in changes.range(..latest).map(|(_, change)| change) {
-            if let (ChangeKind::Grow { from, end }, Phase::Completed) = (kind, phase) {
-                self.space.harden_allocation(&self.faults, *from, *end);
-            }
-        }
-        self.space.fail_power(self.durable.len);
-        self.current = self.durable.clone();
     }
 
     /// Inverts bits of a byte.

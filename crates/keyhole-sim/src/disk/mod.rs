@@ -32,6 +32,7 @@ mod handle;
 mod layout;
 mod medium;
 mod pages;
+mod power;
 mod rot;
 mod space;
 
@@ -42,7 +43,7 @@ use keyhole_log::limits::{CHECKPOINTS_KEPT, PAGE, SUPERBLOCK_AT};
 
 pub use buffer::Buffer;
 pub use damage::Affected;
-pub use faults::{ALWAYS, Crash, Faults, FileSystem, Lie, Survival};
+pub use faults::{ALWAYS, Crash, Faults, FileSystem, Lie, Survival, Survivors};
 pub use handle::SimDisk;
 pub use medium::DiskCounters;
 pub(crate) use medium::Fuse;
@@ -61,6 +62,12 @@ impl Medium {
     /// Creates an empty medium.
     pub fn new(random: Random, faults: Faults) -> Arc<Self> {
         Arc::new(Medium { state: Mutex::new(MediumState::new(random, faults)), pool: Arc::default() })
+    }
+
+    /// Returns a copy with the same content, faults and unsynced changes. It shares the pool of
+    /// buffers.
+    pub fn fork(&self) -> Arc<Self> {
+        Arc::new(Medium { state: Mutex::new(self.state().clone()), pool: Arc::clone(&self.pool) })
     }
 
     fn state(&self) -> MutexGuard<'_, MediumState> {
@@ -101,6 +108,27 @@ impl Medium {
     pub fn stop_after_changes(&self, changes: Option<u64>) {
         let mut state = self.state();
         state.fuse = changes.map_or(Fuse::Never, |changes| Fuse::Change(state.counters.changes + changes));
+    }
+
+    /// Returns the number of changes that no sync has made durable: those that [`Survivors`] choose
+    /// from.
+    pub fn unsynced(&self) -> usize {
+        self.state().changes.len()
+    }
+
+    /// Makes `count` operations fail, after this many more that succeed. A durable write counts as
+    /// a write and a sync.
+    pub fn fail_after(&self, operations: u64, count: u64) {
+        let mut state = self.state();
+        state.counters.chosen_failures = 0;
+        state.failure = Some(operations..operations.saturating_add(count));
+    }
+
+    /// Ends the failures of [`fail_after`](Self::fail_after) and forgets their number.
+    pub fn end_failures(&self) {
+        let mut state = self.state();
+        state.counters.chosen_failures = 0;
+        state.failure = None;
     }
 
     /// Modifies the fault settings.

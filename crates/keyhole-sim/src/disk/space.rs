@@ -27,7 +27,7 @@ const LEARNS_WITHIN: u64 = 10;
 const GRABS: u64 = 100;
 
 /// Space of one file in its file system, in pages from the beginning of the file.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Space {
     /// Pages that have space, in the running system and after a power failure.
     current: Vec<bool>,

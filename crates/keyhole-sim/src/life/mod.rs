@@ -19,7 +19,7 @@ use crate::executor::{Clock, Executor, Stop};
 use crate::model::Model;
 use crate::plan::{Focus, Plan};
 use crate::random::Random;
-use crate::work::{Audit, Client, Watch, World};
+use crate::work::{Audit, Client, World};
 
 /// Minimum number of crashes in a life, unless it is full of faults.
 const CRASHES_MIN: u64 = 2;
@@ -34,29 +34,37 @@ const AIMED: u64 = 50;
 const AIMED_WITHIN: [u64; 4] = [3, 15, 50, 150];
 
 /// An open file and its tasks.
-struct Session {
-    executor: Executor,
+pub(crate) struct Session {
+    pub(crate) executor: Executor,
     store: Arc<Store>,
-    logs: Vec<Log<SimDisk>>,
+    pub(crate) logs: Vec<Log<SimDisk>>,
     /// Number of running writers.
     writers: Rc<Cell<usize>>,
 }
 
 impl Session {
+    /// Drops all tasks where they stand, as the death of the process does.
+    pub(crate) fn kill(self) -> Result<(), String> {
+        let Session { executor, logs, .. } = self;
+        let result = executor.kill();
+        drop(logs);
+        result
+    }
+
     /// Leaks the session after a panic.
-    fn forget(self) {
+    pub(crate) fn forget(self) {
         self.executor.forget();
         std::mem::forget(self.logs);
     }
 }
 
 /// The state of a life.
-struct Life {
-    random: Random,
-    world: Rc<World>,
+pub(crate) struct Life {
+    pub(crate) random: Random,
+    pub(crate) world: Rc<World>,
     tally: Tally,
     /// Whether power has failed since the last audit.
-    power: bool,
+    pub(crate) power: bool,
     /// Whether the last process shut down orderly.
     orderly: bool,
     /// Whether recovery has cut a segment.
@@ -86,13 +94,21 @@ pub struct Setup {
 /// # Errors
 /// A description of the failure.
 pub fn life(seed: u64, setup: Setup) -> Result<Tally, String> {
+    with_setup(setup, || live(seed, setup))
+}
+
+/// Runs a part of the simulation with the defect of the setup; a panic becomes an error.
+pub(crate) fn with_setup<T>(setup: Setup, run: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
     crate::panics::keep();
     #[cfg(feature = "sabotage")]
     keyhole_log::sabotage(setup.sabotage);
     // The checks between processes panic as well.
-    let result = std::panic::catch_unwind(AssertUnwindSafe(|| live(seed, setup)));
+    let result = std::panic::catch_unwind(AssertUnwindSafe(run));
     #[cfg(feature = "sabotage")]
     keyhole_log::sabotage(None);
+    #[cfg(not(feature = "sabotage"))]
+    let _ = setup;
+    crate::panics::release();
     result.unwrap_or_else(|_| Err(crate::panics::taken()))
 }
 
@@ -108,22 +124,9 @@ fn live(seed: u64, setup: Setup) -> Result<Tally, String> {
     let mut model = Model::new();
     model.durable = plan.durability == Durability::Always;
     model.ring = plan.ring;
-    let model = RefCell::new(model);
-    let opening = Cell::new(plan.opening());
-    let world = Rc::new(World {
-        clock,
-        medium,
-        model,
-        plan,
-        opening,
-        operations: Cell::new(0),
-        watch: Watch::default(),
-        rot: RefCell::default(),
-        trace: setup.trace,
-    });
+    let world = Rc::new(World::new(clock, medium, model, plan, setup.trace));
     world.say(|| format!("{:?}", world.plan));
-    let tally = Tally { lives: 1, ..Tally::default() };
-    let mut life = Life { random, world, tally, power: false, orderly: false, cut: false, hurt: false, ending: false };
+    let mut life = Life::new(random, world);
     life.make()?;
     for _ in 0..SESSIONS_MAX {
         life.session()?;
@@ -139,6 +142,18 @@ fn live(seed: u64, setup: Setup) -> Result<Tally, String> {
 }
 
 impl Life {
+    /// Creates a life that has not begun.
+    pub(crate) fn new(random: Random, world: Rc<World>) -> Self {
+        let tally = Tally { lives: 1, ..Tally::default() };
+        Life { random, world, tally, power: false, orderly: false, cut: false, hurt: false, ending: false }
+    }
+
+    /// Returns a copy with a medium and a model of its own. No process may have the store open.
+    pub(crate) fn fork(&self, trace: bool) -> Self {
+        let world = Rc::new(self.world.fork(trace));
+        Life { random: self.random.clone(), world, ..*self }
+    }
+
     /// Opens the store, works until the machine stops or everything is done, and ends.
     fn session(&mut self) -> Result<(), String> {
         let mut session = self.open()?;
@@ -218,7 +233,7 @@ impl Life {
     }
 
     /// Ends the process: orderly, or because the machine stopped.
-    fn end(&mut self, session: Session) -> Result<(), String> {
+    pub(crate) fn end(&mut self, session: Session) -> Result<(), String> {
         let Session { mut executor, store, logs, writers } = session;
         if !self.world.medium.is_dead() {
             drop(logs);

@@ -18,12 +18,12 @@ use crate::work::{Audit, audit};
 const ATTEMPTS_MAX: u64 = 5;
 
 impl Life {
-    pub(super) fn executor(&mut self) -> Executor {
+    pub(crate) fn executor(&mut self) -> Executor {
         Executor::new(Rc::clone(&self.world.clock), self.random.fork())
     }
 
     /// Runs a single task to its end; `None`: the machine stopped.
-    pub(super) fn alone<T: 'static>(
+    pub(crate) fn alone<T: 'static>(
         &mut self,
         executor: &mut Executor,
         what: &str,
@@ -40,7 +40,7 @@ impl Life {
     }
 
     /// Creates the file without faults: users repeat a failed creation.
-    pub(super) fn make(&mut self) -> Result<(), String> {
+    pub(crate) fn make(&mut self) -> Result<(), String> {
         let faults = self.world.medium.set_faults(Faults::none());
         let disk = self.world.disk();
         let format = self.world.plan.format();
@@ -181,6 +181,34 @@ impl Life {
         Ok(session)
     }
 
+    /// Opens the file once, without an audit. `None`: the machine has stopped, or the file is
+    /// refused or read-only because an operation was chosen to fail.
+    pub(crate) fn open_once(&mut self) -> Result<Option<Session>, String> {
+        let opening = self.world.plan.opening();
+        let disk = self.world.disk();
+        let options = opening.options(self.world.plan.ring, self.random.number() as u32);
+        let mut executor = self.executor();
+        let answer = self.alone(&mut executor, "open", async move { open(&disk, options).await });
+        let has_failed = self.world.medium.counters().chosen_failures > 0;
+        match answer {
+            Ok(Some(Ok((store, recovery)))) if recovery.read_only.is_none() => {
+                self.world.say(|| format!("open: {recovery:?}"));
+                self.opened(opening, &store);
+                // An opening may report a failed read as damage.
+                if !has_failed {
+                    self.judge(&recovery)?;
+                }
+                Ok(Some(self.start(executor, store)))
+            }
+            Ok(None) => executor.kill().map(|()| None),
+            Ok(Some(Ok(_) | Err(Error::Io(_) | Error::Damaged(_)))) if has_failed => executor.kill().map(|()| None),
+            other => {
+                executor.forget();
+                Err(format!("open: {:?}", other?))
+            }
+        }
+    }
+
     /// Records the options of the opening.
     fn opened(&mut self, mut opening: Opening, store: &Store) {
         opening.workers = store.workers();
@@ -231,7 +259,7 @@ impl Life {
     }
 
     /// Audits everything, without faults.
-    pub(super) fn audit(&mut self, session: &mut Session, how: Audit) -> Result<(), String> {
+    pub(crate) fn audit(&mut self, session: &mut Session, how: Audit) -> Result<(), String> {
         let faults = self.world.medium.set_faults(Faults { slowness: 1, ..Faults::none() });
         let task = audit(session.logs[0].clone(), Rc::clone(&self.world), how, self.random.fork());
         let looked = self.alone(&mut session.executor, "audit", task);

@@ -67,7 +67,7 @@ impl Version {
 }
 
 /// An upload.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Upload {
     /// The bucket.
     pub bucket: &'static str,
@@ -84,6 +84,7 @@ pub struct Upload {
 }
 
 /// The possible states of a store.
+#[derive(Clone)]
 pub struct Model {
     /// Whether acknowledged writes are durable.
     pub durable: bool,
@@ -104,6 +105,8 @@ pub struct Model {
     pub versions: BTreeMap<u64, Version>,
     /// Versions in buckets with versioning.
     pub history: Versions,
+    /// Whether the bodies of an object are evicted, by the number of its first one.
+    pub evictions: BTreeMap<u64, Register<bool>>,
     /// All parts ever written.
     pub pieces: BTreeMap<u64, Piece>,
     /// Bucket deletions in flight.
@@ -170,6 +173,7 @@ impl Model {
             uploads: BTreeMap::new(),
             versions: BTreeMap::new(),
             history: Versions::default(),
+            evictions: BTreeMap::new(),
             pieces: BTreeMap::new(),
             deleting: BTreeSet::new(),
         }
@@ -195,6 +199,34 @@ impl Model {
     /// Returns the register of an object.
     pub fn key(&mut self, bucket: &'static str, key: &'static str) -> &mut Register<Option<u64>> {
         self.keys.get_mut(&(bucket, key)).expect("names are those of the workload")
+    }
+
+    /// Returns the register of the eviction of an object with this first body.
+    pub fn eviction(&mut self, first: Content) -> &mut Register<bool> {
+        self.evictions.entry(first.id).or_insert_with(|| Register::new(false))
+    }
+
+    /// Returns whether an object with these bodies may have been evicted at some time since.
+    pub fn may_be_evicted(&self, contents: &[Content], since: u64) -> bool {
+        let register = contents.first().and_then(|first| self.evictions.get(&first.id));
+        register.is_some_and(|register| register.may_be(since, |is_evicted| *is_evicted))
+    }
+
+    /// Returns whether any eviction was in flight at some time since.
+    pub fn is_evicting(&self, since: u64) -> bool {
+        self.evictions.values().any(|register| register.is_busy(since, 0))
+    }
+
+    /// Records whether an object with these bodies was found evicted. Panics if that is impossible.
+    pub fn observe_eviction(&mut self, contents: &[Content], is_evicted: bool, since: u64, now: u64) {
+        let durable = self.durable;
+        let Some(&first) = contents.first() else {
+            assert!(!is_evicted, "an object without bodies is evicted");
+            return;
+        };
+        let register = self.eviction(first);
+        let seen = register.observe(since, now, durable, 0, |value| *value == is_evicted);
+        assert!(seen, "{first:?}: evicted: {is_evicted}, may be {:?}", register.legal(false));
     }
 
     /// Returns the register of a bucket.
@@ -254,6 +286,7 @@ impl Model {
         self.settings.values_mut().for_each(|register| register.flushed(began, now));
         self.keys.values_mut().for_each(|register| register.flushed(began, now));
         self.history.flushed(began, now);
+        self.evictions.values_mut().for_each(|register| register.flushed(began, now));
         for upload in self.uploads.values_mut() {
             upload.exists.flushed(began, now);
             upload.parts.values_mut().for_each(|register| register.flushed(began, now));
@@ -266,6 +299,7 @@ impl Model {
         self.settings.values_mut().for_each(|register| register.quiesce(now));
         self.keys.values_mut().for_each(|register| register.quiesce(now));
         self.history.quiesce(now);
+        self.evictions.values_mut().for_each(|register| register.quiesce(now));
         for upload in self.uploads.values_mut() {
             upload.exists.quiesce(now);
             upload.parts.values_mut().for_each(|register| register.quiesce(now));

@@ -224,6 +224,14 @@ impl<V: Clone + PartialEq + std::fmt::Debug> Register<V> {
     }
 }
 
+impl<V: Clone + PartialEq + std::fmt::Debug + Default> Register<V> {
+    /// Records that a ring dropped the value at some time before `now`. Power failure can undo that.
+    pub fn drop_undurably(&mut self, op: u64, now: u64) {
+        self.begin(op, V::default(), now);
+        self.acknowledge(op, now, false);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -67,6 +67,8 @@ impl Model {
     /// Ends an expiry: if `done`, everything that had expired at `time` is gone, and everything
     /// else is still there.
     pub fn end_expiry(&mut self, op: u64, time: u64, (since, now): (u64, u64), done: bool) {
+        // An expiry leaves out objects whose eviction is in flight.
+        let done = done && !self.is_evicting(since);
         let time_of = |id: u64| id + self.clock.range(..=id).next_back().map_or(0, |(_, ahead)| *ahead);
         for ((bucket, _), register) in &mut self.keys {
             let ages: Vec<_> = self.settings[bucket].values(since).map(|settings| settings.expire_ms).collect();

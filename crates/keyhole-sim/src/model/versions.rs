@@ -18,7 +18,7 @@ pub const VERSIONED: [&str; 2] = ["locked", "suspended"];
 pub const VERSION_KEYS: [&str; 3] = ["v", "v/a", "w"];
 
 /// A version that was written, by the number of its operation, which is its time and its ETag.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct WrittenVersion {
     /// Its bucket and key.
     pub name: (&'static str, &'static str),
@@ -91,7 +91,7 @@ pub fn admits(old: Option<Retention>, new: Option<Retention>, bypass: bool, cloc
 }
 
 /// The lock clock.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct LockClock {
     /// Its value.
     pub now_ms: u64,
@@ -127,7 +127,7 @@ impl LockClock {
 }
 
 /// All versions ever written, and the lock clock.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Versions {
     /// The versions, by the numbers of their operations.
     pub written: BTreeMap<u64, WrittenVersion>,

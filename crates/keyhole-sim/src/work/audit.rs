@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use keyhole_log::{BucketSettings, Error, ListObjects, ListUploads, Listed, ListedUpload, Listing, Log};
+use keyhole_log::{BucketSettings, Error, ListObjects, ListUploads, Listed, ListedUpload, Listing, Log, Object};
 
 use super::World;
 use super::audit_versions::audit_versions;
 use super::findings::{Audit, AuditFindings, is_damage, take};
 use super::settings::created_tags;
-use crate::content;
+use crate::content::{self, Content};
 use crate::disk::SimDisk;
 use crate::model::{
     BUCKETS, KEYS, Model, Register, VERSIONED, etag, number, object_head, opaque, tags, upload_id, upload_number,
@@ -56,6 +56,14 @@ pub async fn audit(log: Log<SimDisk>, world: std::rc::Rc<World>, how: Audit, mut
         let counted = log.bucket_settings(bucket).map(|(_, bytes)| bytes);
         assert_eq!(counted, Some(found.bytes.get(bucket).copied().unwrap_or(0)), "bytes of {bucket}");
     }
+    let mut evicted = (0, 0);
+    for bucket in log.buckets() {
+        let all = log.versions_in_order(&bucket.name, None, usize::MAX).expect("the bucket is there");
+        for info in all.iter().filter(|info| info.is_evicted) {
+            evicted = (evicted.0 + 1, evicted.1 + info.size);
+        }
+    }
+    assert_eq!((usage.evicted, usage.evicted_bytes), evicted, "{how:?}: evicted versions: counted, found");
     assert_eq!(counted, there, "{how:?}: buckets, objects, uploads and bodies: counted, found");
     assert!(usage.allocated <= usage.capacity && usage.live <= usage.allocated, "{usage:?}");
 }
@@ -153,6 +161,10 @@ async fn audit_uploads(log: &Log<SimDisk>, world: &World, how: Audit, found: &mu
             let rotten = bytes.as_ref().is_err_and(|error| is_damage(world, how, error, &[piece.content]));
             assert!(bytes.is_ok() || rotten, "bytes of part {part}: {:?}", bytes.err());
             found.contents.insert(piece.content.id);
+            // If power failure undid the completion of the upload, it undid the eviction of the object as well.
+            if how != Audit::Quiet {
+                world.model.borrow_mut().evictions.remove(&piece.content.id);
+            }
             *found.bytes.entry(bucket).or_default() += piece.content.len;
         }
         let now = world.clock.tick();
@@ -200,6 +212,24 @@ fn completed_if_gone(model: &mut Model, id: u64, there: bool, how: Audit, now: u
     }
 }
 
+/// Compares whether an object is evicted with the model.
+pub(super) fn audit_eviction(world: &World, how: Audit, object: &Object, contents: &[Content]) {
+    let now = world.clock.tick();
+    let mut model = world.model.borrow_mut();
+    let durable = model.durable;
+    let Some(&first) = contents.first() else { return };
+    take(how, now, durable, model.eviction(first), object.is_evicted, || format!("eviction of {first:?}"));
+}
+
+/// Reads all bytes of an object, or finds none if it is evicted.
+pub(super) async fn check_bytes(log: &Log<SimDisk>, object: &Object, contents: &[Content]) -> Result<(), Error> {
+    if object.is_evicted {
+        content::check_evicted(log, object).await;
+        return Ok(());
+    }
+    content::check_all(log, object, contents).await
+}
+
 async fn audit_objects(log: &Log<SimDisk>, world: &World, how: Audit, found: &mut AuditFindings) {
     for (bucket, key) in BUCKETS.iter().flat_map(|bucket| KEYS.iter().map(move |key| (*bucket, *key))) {
         let object = match log.object(bucket, key).await {
@@ -221,7 +251,8 @@ async fn audit_objects(log: &Log<SimDisk>, world: &World, how: Audit, found: &mu
                 let alone = model.durable || version.tags.len() == 1;
                 (id, version.contents(), version.upload.filter(|_| alone))
             };
-            let bytes = content::check_all(log, object, &contents).await;
+            audit_eviction(world, how, object, &contents);
+            let bytes = check_bytes(log, object, &contents).await;
             let rotten = bytes.as_ref().is_err_and(|error| is_damage(world, how, error, &contents));
             assert!(bytes.is_ok() || rotten, "{how:?}: bytes of {bucket}/{key}: {:?}", bytes.err());
             found.contents.extend(contents.iter().map(|content| content.id));
@@ -233,6 +264,12 @@ async fn audit_objects(log: &Log<SimDisk>, world: &World, how: Audit, found: &mu
         let now = world.clock.tick();
         let mut model = world.model.borrow_mut();
         let durable = model.durable;
+        if version.is_none() && model.ring && how != Audit::Quiet && !durable {
+            // The ring may have dropped it since the opening, and another power failure can undo that.
+            let op = model.number();
+            model.key(bucket, key).drop_undurably(op, now);
+            continue;
+        }
         if version.is_none() && model.ring {
             match how {
                 Audit::Quiet => model.vanish(bucket, key, now, now),

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use keyhole_log::{Error, FoundVersion, Log, VersionInfo};
 
 use super::World;
+use super::audit::{audit_eviction, check_bytes};
 use super::findings::{Audit, AuditFindings, is_damage, take};
 use super::versions::{check_object, check_order, list};
-use crate::content;
 use crate::disk::SimDisk;
 use crate::model::{Register, VERSIONED};
 
@@ -66,12 +66,17 @@ pub(super) async fn audit_versions(
         if info.is_none() && how == Audit::Quiet {
             model.vanish_version(version, now, now);
         }
+        let op = if is_ring && !durable { model.number() } else { 0 };
         let written = model.history.written.get_mut(&version).expect("it was written");
         if let Audit::Opened { power } = how
             && info.is_none()
             && is_ring
             && written.may_survive_free(power, clock_ms)
         {
+            if !durable {
+                written.exists.drop_undurably(op, now);
+                continue;
+            }
             written.exists = Register::new(false);
         }
         take(how, now, durable, &mut written.exists, info.is_some(), || format!("version {version}"));
@@ -102,7 +107,9 @@ async fn audit_contents(
         Ok(FoundVersion::Object(object, _)) => {
             check_object(&world.model.borrow().history.written[&version], version, &object);
             let contents = contents.expect("it is an object");
-            let bytes = content::check_all(log, &object, &contents).await;
+            assert_eq!(object.is_evicted, info.is_evicted, "{info:?}");
+            audit_eviction(world, how, &object, &contents);
+            let bytes = check_bytes(log, &object, &contents).await;
             let rotten = bytes.as_ref().is_err_and(|error| is_damage(world, how, error, &contents));
             assert!(bytes.is_ok() || rotten, "{how:?}: bytes of version {version}: {:?}", bytes.err());
         }
@@ -141,7 +148,7 @@ pub(super) async fn audit_damaged_versions(log: &Log<SimDisk>, world: &World) {
                 assert_eq!(written.name, (bucket, info.key.as_str()), "the object of another name");
                 written.content.expect("it is an object")
             };
-            if let Err(error) = content::check_all(log, &object, &[content]).await {
+            if let Err(error) = check_bytes(log, &object, &[content]).await {
                 assert!(matches!(error, Error::Damaged(_)), "{info:?}: {error}");
             }
         }

@@ -72,8 +72,21 @@ async fn look(
         let version = world.model.borrow().versions[&id].clone();
         // No damage may attach another name's object.
         assert_eq!(version.name, (bucket, key), "the object of another name");
+        let is_evicted = object.is_evicted;
+        let contents = version.contents();
+        let may_be = {
+            let mut model = world.model.borrow_mut();
+            let first = contents.first().copied();
+            first.is_none_or(|first| model.eviction(first).may_survive(true, |of| *of == is_evicted))
+        };
+        let lacks_eviction = affected.evictions.contains(key);
+        assert!(may_be || hit || !legal || lacks_eviction, "{bucket}/{key}: evicted: {is_evicted}; {affected:?}");
+        if is_evicted {
+            content::check_evicted(log, &object).await;
+            return legal;
+        }
         for (part, piece) in object.parts.iter().zip(&version.pieces) {
-            check(log, affected, part, piece.content, legal).await;
+            check(log, affected, part, piece.content, legal && !lacks_eviction).await;
         }
     }
     legal

@@ -4,8 +4,10 @@ mod audit;
 mod audit_versions;
 mod buckets;
 mod damaged;
+mod evictions;
 mod findings;
 mod objects;
+mod script;
 mod settings;
 mod uploads;
 mod versions;
@@ -23,6 +25,7 @@ use keyhole_log::{Condition, Error, Expected, ExpectedEtag, Log, Object, Segment
 pub use audit::audit;
 pub use damaged::audit_damaged;
 pub use findings::Audit;
+pub use script::Operation;
 pub use watch::{Watch, Work};
 
 use crate::content::Content;
@@ -63,6 +66,28 @@ pub struct World {
 }
 
 impl World {
+    /// Creates the world of a life.
+    pub fn new(clock: Rc<Clock>, medium: Arc<Medium>, model: Model, plan: Plan, trace: bool) -> Self {
+        World {
+            clock,
+            medium,
+            model: RefCell::new(model),
+            opening: Cell::new(plan.opening()),
+            plan,
+            operations: Cell::new(0),
+            watch: Watch::default(),
+            rot: RefCell::default(),
+            trace,
+        }
+    }
+
+    /// Returns a copy with a medium and a model of its own, and with the same clock, which only
+    /// orders events. No process may have the store open.
+    pub fn fork(&self, trace: bool) -> Self {
+        let model = self.model.borrow().clone();
+        World::new(Rc::clone(&self.clock), self.medium.fork(), model, self.plan.clone(), trace)
+    }
+
     /// Returns another handle to the medium.
     pub fn disk(&self) -> SimDisk {
         SimDisk::new(&self.medium, &self.clock)
@@ -152,7 +177,8 @@ pub struct Client {
     log: Log<SimDisk>,
     world: Rc<World>,
     random: Random,
-    /// Objects to be read again later, regardless of their names.
+    /// Objects to be read again later, regardless of their names. No eviction was in flight when they were
+    /// looked up, so none takes their bytes.
     held: Vec<(Object, Vec<Content>)>,
     /// Percentage of requests that it abandons.
     impatience: u64,
@@ -183,7 +209,7 @@ impl Client {
         }
         for (object, contents) in std::mem::take(&mut self.held) {
             self.begin("a read of a held object");
-            self.check_held(&object, &contents).await;
+            self.check_held(&object, &contents, false).await;
         }
         self.world.watch.end(self.name);
     }
@@ -207,7 +233,8 @@ impl Client {
             48..=60 => self.delete(bucket, key).await,
             61..=64 => self.copy(bucket, key).await,
             65..=66 => self.retag(bucket, key).await,
-            67..=70 => self.list(bucket),
+            67 => self.list(bucket),
+            68..=70 => self.evict().await,
             71..=74 => self.create_upload(bucket, key).await,
             75..=84 => self.put_part().await,
             85..=89 => self.complete_upload().await,
@@ -221,7 +248,7 @@ impl Client {
             99 if self.world.plan.settings => self.expire().await,
             _ => {
                 if let Some((object, contents)) = self.held.pop() {
-                    self.check_held(&object, &contents).await;
+                    self.check_held(&object, &contents, false).await;
                 }
             }
         }
@@ -265,6 +292,9 @@ impl Client {
     }
 
     fn condition(&mut self, bucket: &'static str, key: &'static str) -> Condition {
+        if !self.world.plan.conditions {
+            return Condition::None;
+        }
         match self.random.below(100) {
             0..=79 => Condition::None,
             80..=89 => Condition::IfAbsent,
@@ -316,10 +346,15 @@ impl Client {
         }
     }
 
-    /// Checks an acknowledgement: it must not come from a disk that failed before the request.
+    /// Checks an acknowledgement: it must not come from a disk that failed before the request, or
+    /// on its behalf.
     fn acknowledged(&self, since: &Since) {
         let failed = self.world.medium.counters().failed_at;
         assert!(failed.is_none_or(|at| at > since.tick), "acknowledged after a write or a sync had failed");
+        // Without others, each change belongs to the request in flight.
+        let plan = &self.world.plan;
+        let is_alone = plan.clients == 1 && !plan.maintained && plan.impatience == 0;
+        assert!(failed.is_none() || !is_alone, "acknowledged although a write or a sync of the request has failed");
     }
 
     /// Returns the answer to a write, and the judgement of its error, unless there is no answer, or the
@@ -365,11 +400,16 @@ impl Client {
         assert!(matches!(error, Error::Io(_) | Error::Damaged(_)) && failed, "{what}: {error}");
     }
 
-    /// Requests a checkpoint or complete cleaning.
+    /// Requests complete cleaning or a checkpoint.
     async fn maintain(&mut self) {
+        let compacts = self.random.chance(40);
+        self.request(compacts).await;
+    }
+
+    /// Requests complete cleaning if it `compacts`, otherwise a checkpoint.
+    async fn request(&mut self, compacts: bool) {
         let since = self.since();
         let log = self.log.clone();
-        let compacts = self.random.chance(40);
         let request = async move { if compacts { log.compact().await.map(|_| ()) } else { log.checkpoint().await } };
         let Some(answer) = self.patiently(request).await else { return };
         self.say(|| format!("compact {compacts}, or checkpoint: {answer:?}"));
@@ -407,7 +447,8 @@ fn name(what: u64) -> &'static str {
         34..=47 => "a get",
         48..=60 => "a deletion",
         61..=66 => "a copy or new tags",
-        67..=70 => "a listing",
+        67 => "a listing",
+        68..=70 => "an eviction",
         71..=91 => "an operation on uploads",
         92..=95 => "an operation on buckets",
         96..=97 => "a flush, checkpoint or compaction",

@@ -9,6 +9,10 @@ use crate::model::{KEYS, Piece, Version, digest, etag, number, object_head, tags
 impl Client {
     pub(super) async fn put(&mut self, bucket: &'static str, key: &'static str) {
         let content = self.content();
+        self.put_content(bucket, key, content).await;
+    }
+
+    pub(super) async fn put_content(&mut self, bucket: &'static str, key: &'static str, content: Content) {
         let Some(body) = self.body(content).await else { return };
         self.put_body(bucket, key, content, body).await;
     }
@@ -159,6 +163,13 @@ impl Client {
         // In a ring the oldest objects may be on their way out.
         let busy = model.key(bucket, key).is_busy(since.tick, op) || model.ring;
         model.key(bucket, key).refuse(op, now);
+        let evicting = model.is_evicting(since.tick);
+        let shared = model.versions.get(&op).map(Version::contents).unwrap_or_default();
+        let shares_evicted = model.may_be_evicted(&shared, since.tick);
+        // A change of the tags of an evicted object excludes every other one, also while it is in doubt.
+        let values = model.key(bucket, key).legal(false);
+        let mut present = values.iter().flatten().filter_map(|value| model.versions.get(value));
+        let excludes = busy && present.any(|version| model.may_be_evicted(&version.contents(), since.tick));
         // A ring may have dropped the object, and a write in flight is refused for either state.
         let may_be_dropped = model.ring && !holds(condition, None);
         let register = model.key(bucket, key);
@@ -166,6 +177,10 @@ impl Client {
             Error::Full => {}
             Error::QuotaExceeded => assert!(exceeds, "{bucket}: there is room for {key} by its quota"),
             Error::NoSuchBucket => assert!(lacks, "{bucket} is there"),
+            // An eviction excludes other changes, and a copy.
+            Error::Conflict if evicting => {}
+            Error::Evicted => assert!(shares_evicted, "{bucket}/{key} shares no evicted body"),
+            Error::Conflict if excludes => {}
             Error::Conflict => assert!(busy && condition != Condition::None, "nothing else writes {bucket}/{key}"),
             Error::ConditionFailed | Error::NoSuchKey if may_be_dropped => {}
             Error::ConditionFailed | Error::NoSuchKey => {
@@ -212,7 +227,7 @@ impl Client {
     }
 
     /// Looks up an object and compares its properties.
-    async fn look(&mut self, bucket: &'static str, key: &'static str) -> Option<(Object, u64)> {
+    pub(super) async fn look(&mut self, bucket: &'static str, key: &'static str) -> Option<(Object, u64)> {
         let since = self.since();
         let log = self.log.clone();
         let answer = self.patiently(log.object(bucket, key)).await?;
@@ -222,7 +237,12 @@ impl Client {
         let durable = model.durable;
         match answer {
             Ok(object) => {
-                let found = object.as_ref().map(|object| model.recognise(object).0);
+                let found = object.as_ref().map(|object| {
+                    let (found, version) = model.recognise(object);
+                    let contents = version.contents();
+                    model.observe_eviction(&contents, object.is_evicted, since.tick, now);
+                    found
+                });
                 if found.is_none() {
                     model.vanish(bucket, key, since.tick, now);
                 }
@@ -254,18 +274,24 @@ impl Client {
     pub(super) async fn get(&mut self, bucket: &'static str, key: &'static str) {
         let Some((object, version)) = self.look(bucket, key).await else { return };
         let contents = self.world.model.borrow().versions[&version].contents();
-        self.check_held(&object, &contents).await;
-        if self.held.len() < HELD_MAX && !self.world.plan.ring && self.random.chance(30) {
+        let tick = self.now();
+        let is_evicting = self.world.model.borrow().may_be_evicted(&contents, tick);
+        self.check_held(&object, &contents, is_evicting).await;
+        if self.held.len() < HELD_MAX && !self.world.plan.ring && !is_evicting && self.random.chance(30) {
             self.held.push((object, contents));
         }
     }
 
-    /// Reads all bytes of a held object.
-    pub(super) async fn check_held(&mut self, object: &Object, contents: &[Content]) {
+    /// Reads all bytes of a held object. `is_evicting`: it is or may become evicted.
+    pub(super) async fn check_held(&mut self, object: &Object, contents: &[Content], is_evicting: bool) {
         let since = self.since();
         let log = self.log.clone();
+        if object.is_evicted {
+            return content::check_evicted(&log, object).await;
+        }
         if let Some(Err(error)) = self.patiently(content::check_all(&log, object, contents)).await
             && !self.world.is_rotten(&error, contents)
+            && !(is_evicting && matches!(error, Error::Evicted))
         {
             self.judge_read(&error, &since, "the bytes of an object");
         }

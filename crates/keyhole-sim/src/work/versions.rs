@@ -41,12 +41,13 @@ impl Client {
             78..=80 => self.tag_version().await,
             81..=83 => self.toggle_versioning().await,
             84..=90 => self.get_version().await,
+            91..=94 => self.evict_version().await,
             _ => list_all(&self.world, &self.log, bucket),
         }
     }
 
     /// Creates a bucket with versioning. Its name is never deleted.
-    async fn create_versioned(&mut self, bucket: &'static str) {
+    pub(super) async fn create_versioned(&mut self, bucket: &'static str) {
         let since = self.since();
         let log = self.log.clone();
         let answer = if bucket == VERSIONED[0] {
@@ -62,9 +63,13 @@ impl Client {
 
     /// Enables or suspends versioning.
     async fn toggle_versioning(&mut self) {
+        let versioning = *self.random.pick(&[Versioning::Enabled, Versioning::Enabled, Versioning::Suspended]);
+        self.set_versioning(versioning).await;
+    }
+
+    pub(super) async fn set_versioning(&mut self, versioning: Versioning) {
         let bucket = VERSIONED[1];
         let since = self.since();
-        let versioning = *self.random.pick(&[Versioning::Enabled, Versioning::Enabled, Versioning::Suspended]);
         let log = self.log.clone();
         let change = move |settings: &mut BucketSettings| {
             settings.versioning = versioning;
@@ -93,6 +98,10 @@ impl Client {
 
     async fn put_version(&mut self, name: Name) {
         let content = self.content();
+        self.put_version_of(name, content).await;
+    }
+
+    pub(super) async fn put_version_of(&mut self, name: Name, content: Content) {
         let Some(body) = self.body(content).await else { return };
         let salt = [content.id as u8; 24];
         self.store_version(name, content, From::New(body, salt)).await;
@@ -152,18 +161,22 @@ impl Client {
         let mut model = self.world.model.borrow_mut();
         model.history.refused(op, now);
         let clock_ms = model.history.clock.now_ms;
+        let is_evicting = model.is_evicting(since.tick);
+        let shared = model.history.written.get(&op).and_then(|written| written.content);
+        let shares_evicted = model.may_be_evicted(shared.as_slice(), since.tick);
         let legal = match error {
             Error::NoSuchBucket => true,
             Error::InvalidRetention => lock.retention.is_some_and(|retention| retention.until_ms <= clock_ms),
             // A change of the `null` version is in doubt, which can last.
-            Error::Conflict => self.world.medium.counters().writes_full > 0,
+            Error::Conflict => is_evicting || self.world.medium.counters().writes_full > 0,
+            Error::Evicted => shares_evicted,
             _ => judged.is_some(),
         };
         assert!(legal, "version {op}: {error}");
     }
 
     /// Deletes an object without naming a version.
-    async fn delete_to_marker(&mut self, name: Name) {
+    pub(super) async fn delete_to_marker(&mut self, name: Name) {
         let op = self.world.model.borrow_mut().number();
         let since = self.since();
         self.world.model.borrow_mut().history.begin(op, name, None, Lock::default(), since.tick);
@@ -189,7 +202,7 @@ impl Client {
     }
 
     /// Returns a version whose id is known and that may exist.
-    fn any_version(&mut self) -> Option<u64> {
+    pub(super) fn any_version(&mut self) -> Option<u64> {
         let model = self.world.model.borrow();
         let mut known = model.history.candidates();
         known.retain(|version| matches!(model.history.written[version].id, Some(VersionId::Id(_))));
@@ -199,7 +212,7 @@ impl Client {
         (!late.is_empty()).then(|| *self.random.pick(&late))
     }
 
-    fn id_of(&self, version: u64) -> (Name, VersionId) {
+    pub(super) fn id_of(&self, version: u64) -> (Name, VersionId) {
         let model = self.world.model.borrow();
         let written = &model.history.written[&version];
         (written.name, written.id.expect("the id is known"))
@@ -207,6 +220,11 @@ impl Client {
 
     async fn delete_version(&mut self) {
         let Some(version) = self.any_version() else { return };
+        self.delete_known_version(version).await;
+    }
+
+    /// Deletes a version whose id is known.
+    pub(super) async fn delete_known_version(&mut self, version: u64) {
         let (name, id) = self.id_of(version);
         let bypass = self.random.chance(20);
         let op = self.world.model.borrow_mut().number();
@@ -377,12 +395,14 @@ impl Client {
         if let Some(version) = self.any_version()
             && let Some((object, content)) = self.look_version(version).await
         {
-            self.check_held(&object, &[content]).await;
+            let tick = self.now();
+            let is_evicting = self.world.model.borrow().may_be_evicted(&[content], tick);
+            self.check_held(&object, &[content], is_evicting).await;
         }
     }
 
     /// Looks up a version and compares its properties.
-    async fn look_version(&mut self, version: u64) -> Option<(Object, Content)> {
+    pub(super) async fn look_version(&mut self, version: u64) -> Option<(Object, Content)> {
         let (name, id) = self.id_of(version);
         let since = self.since();
         let log = self.log.clone();
@@ -419,7 +439,11 @@ impl Client {
         };
         let legal = written.exists.observe(since.tick, now, durable, 0, |other| *other == there);
         assert!(legal, "version {version}: {there}, may be {:?}", written.exists.legal(false));
-        found.zip(written.content)
+        let content = written.content;
+        if let Some((object, content)) = found.as_ref().zip(content) {
+            model.observe_eviction(&[content], object.is_evicted, since.tick, now);
+        }
+        found.zip(content)
     }
 
     /// Deletes all versions, whatever their locks.

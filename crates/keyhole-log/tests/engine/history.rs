@@ -84,6 +84,11 @@ pub(crate) fn summary(log: &Log<SimDisk>) -> Vec<(String, u64, bool, bool)> {
     in_order.reverse();
     in_order.sort_by(|a, b| a.key.cmp(&b.key));
     assert_eq!(in_order, all);
+    for info in &all {
+        let numbered = |key: &str, number| log.version_numbered("bucket", key, number).unwrap();
+        assert_eq!(numbered(&info.key, info.seq), Some(info.clone()));
+        assert_eq!((numbered(&info.key, u64::MAX), numbered("absent", info.seq)), (None, None));
+    }
     all.into_iter().map(|info| (info.key, info.time_ms, info.is_marker, info.is_latest)).collect()
 }
 

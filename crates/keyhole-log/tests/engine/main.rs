@@ -1,16 +1,21 @@
 //! Tests of the engine on an in-memory disk, with and without failures.
 
 mod bad_sectors;
+mod changes;
 mod check;
 mod crash;
 mod damage;
+mod evictions;
 mod history;
 mod locks;
 mod maintenance;
+mod mirror;
 mod objects;
 mod order;
 mod page_cache;
 mod read_only;
+mod reader;
+mod removals;
 mod reread;
 mod room;
 mod settings;

@@ -147,6 +147,15 @@ fn condition_that_depends_on_write_in_flight_is_a_conflict() {
         assert!(first.unwrap());
         assert!(matches!(later, Err(Error::Conflict)));
         assert_eq!(get(&fast, "k").await, None);
+        // Refused now and after the write in flight, for different reasons: that of the visible state counts.
+        let matching = put_if(&fast, "k", 7, 10, Condition::IfMatch(etag(6).into()));
+        let (first, later) = overtake(&two.hold, put(&slow, "k", 8, 10), matching).await;
+        first.unwrap();
+        assert!(matches!(later, Err(Error::NoSuchKey)));
+        let matching = put_if(&fast, "k", 7, 10, Condition::IfMatch(etag(6).into()));
+        let (first, later) = overtake(&two.hold, slow.delete_object("bucket", "k", 1, Condition::None), matching).await;
+        assert!(first.unwrap());
+        assert!(matches!(later, Err(Error::ConditionFailed)));
     });
     drop((slow, fast));
     check_after_reopening(two, None);

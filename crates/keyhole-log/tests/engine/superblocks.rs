@@ -228,9 +228,9 @@ fn repair_refuses_foreign_files_and_other_versions() {
         lay(&medium, &good, Fault::Flipped);
         medium.crash(LOST);
         medium.edit(|image| {
-            image[8] = 5;
+            image[8] = 6;
             if both {
-                image[COPIES[1] + 8] = 5;
+                image[COPIES[1] + 8] = 6;
             } else {
                 let mut crc = crc32fast::Hasher::new();
                 crc.update(&image[..12]);
@@ -239,7 +239,7 @@ fn repair_refuses_foreign_files_and_other_versions() {
             }
         });
         let refused = check_with(&medium, true).unwrap_err();
-        assert!(matches!(refused, Error::UnsupportedVersion { found: 5, .. }), "{refused}");
+        assert!(matches!(refused, Error::UnsupportedVersion { found: 6, .. }), "{refused}");
         assert_eq!(medium.counters().changes, 0);
     }
 }

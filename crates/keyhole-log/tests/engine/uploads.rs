@@ -11,7 +11,7 @@ use crate::history::{everywhere, set_versioning, versioned, versions};
 use crate::support::LOST;
 use crate::support::store::{Store, bytes, etag, get, put, write_body};
 
-async fn create(log: &Log<SimDisk>, key: &str, id: u8) -> Result<UploadRef, Error> {
+pub(crate) async fn create(log: &Log<SimDisk>, key: &str, id: u8) -> Result<UploadRef, Error> {
     let create = CreateUpload {
         bucket: "bucket".into(),
         key: key.into(),
@@ -26,7 +26,7 @@ async fn create(log: &Log<SimDisk>, key: &str, id: u8) -> Result<UploadRef, Erro
     Ok(log.upload("bucket", key, &[id; 16])?.expect("just created"))
 }
 
-async fn part(log: &Log<SimDisk>, upload: &UploadRef, number: u16, data: &[u8]) -> Result<(), Error> {
+pub(crate) async fn part(log: &Log<SimDisk>, upload: &UploadRef, number: u16, data: &[u8]) -> Result<(), Error> {
     attempt(log, upload, number, data, number as u8).await
 }
 
@@ -40,11 +40,11 @@ async fn attempt(log: &Log<SimDisk>, upload: &UploadRef, number: u16, data: &[u8
     log.put_part(PutPart { upload, number, content, salt: [5; 24], etag, size, time_ms: 7, checksums }).await
 }
 
-fn parts(log: &Log<SimDisk>, upload: &UploadRef) -> Vec<Part> {
+pub(crate) fn parts(log: &Log<SimDisk>, upload: &UploadRef) -> Vec<Part> {
     log.parts(upload, 0, PARTS_MAX).unwrap().into_iter().map(|part| part.part).collect()
 }
 
-async fn complete(log: &Log<SimDisk>, upload: &UploadRef, parts: Vec<Part>, seed: u64) -> Result<(), Error> {
+pub(crate) async fn complete(log: &Log<SimDisk>, upload: &UploadRef, parts: Vec<Part>, seed: u64) -> Result<(), Error> {
     log.complete_upload(completion(upload, parts, seed)).await
 }
 

@@ -157,13 +157,13 @@ fn newer_version_is_refused_by_one_copy_alone() {
     let medium = version_2();
     medium.edit(|bytes| {
         let mut page = bytes[..4096].to_vec();
-        page[8] = 5;
+        page[8] = 6;
         let crc = crc_of(&page);
         page[12..16].copy_from_slice(&crc.to_le_bytes());
         bytes[SUPERBLOCK_AT[1] as usize..][..4096].copy_from_slice(&page);
     });
     let error = Store::open_with(&medium, options(1)).err().expect("refused");
-    assert!(matches!(error, Error::UnsupportedVersion { found: 5, supported: 4 }), "{error}");
+    assert!(matches!(error, Error::UnsupportedVersion { found: 6, supported: 5 }), "{error}");
 }
 
 /// Computes the checksum of a superblock (FORMAT.md, section 1): the page without its CRC field.

@@ -45,10 +45,11 @@ impl<P: Platform> Node<P> {
         let binding = opened.binding;
         let source_version = source_version(&opened.object);
         let algorithm = ops::copy_checksum(request.head)?;
-        let copied = if plan.is_sealed() == opened.object.sealed {
+        // Only the remote has the bytes of an evicted object, under another name.
+        let copied = if plan.is_sealed() == opened.object.sealed && !opened.object.is_evicted {
             self.copy_shared(&mut plan, opened, algorithm, request.account.link()).await?
         } else {
-            self.copy_streamed(&mut plan, opened, algorithm, request.account.link()).await?
+            self.copy_streamed(&mut plan, opened, source, algorithm, request.account.link()).await?
         };
         let Copied { etag, version: CommittedVersion { time_ms, stored }, .. } = copied;
         let checksums = ObjectChecksums { checksums: &copied.checksums, kind: copied.kind, parts: etag.parts };
@@ -162,17 +163,20 @@ impl<P: Platform> Node<P> {
         Ok(hasher.finish())
     }
 
-    /// Copies between plaintext and sealed: reads the bytes and writes them as a new body.
+    /// Copies between plaintext and sealed, or an evicted object: reads the bytes and writes them as a new body.
     async fn copy_streamed(
         &self,
         plan: &mut WritePlan<'_>,
         opened: OpenedObject<'_>,
+        source: &CopySource,
         algorithm: Option<ChecksumAlgorithm>,
         link: &Rc<Link>,
     ) -> Result<Copied> {
         let OpenedObject { object, mut head, memory: mut held, .. } = opened;
         let mut memory = BodyMemory::of_copy(&self.admission, link.clone(), held.take_spare());
-        let reader = Reader::new(self, &object, head.data_key.take(), 0..object.size);
+        let name = ObjectName { bucket: &source.bucket, key: &source.key };
+        let evicted = self.evicted_file(name, &object, object.size)?;
+        let reader = Reader::new(self, &object, head.data_key.take(), 0..object.size).with_evicted(evicted);
         let mut body = CopiedBody::new(reader, Digester::undeclared(plan.wanted(), algorithm));
         let stored = self.ingest(&mut body, &mut memory, plan.sealing()).await?;
         let mut digests = body.finish()?;

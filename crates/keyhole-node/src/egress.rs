@@ -12,11 +12,12 @@ use keyhole_log::limits::{BLOCK_DATA, BUFFER_LEN};
 use keyhole_log::{Access, Body, ChunkTags, Disk, Log, Object, ObjectPin, OpenBlock, Part};
 use keyhole_s3::body::{Digester, Digests};
 
+use crate::evicted_file::{CHUNKS_AT_ONCE, EvictedFile};
 use crate::failure::{Result, damaged};
 use crate::limits::{SEND_MAX, STRIDE};
 use crate::node::Node;
 use crate::platform::{Buf, Platform};
-use crate::source::{BodySource, Piece, PieceSource, Span};
+use crate::source::{BodySource, Piece, PieceSource, Span, Whole};
 
 /// Reads a range of an object as verified plaintext.
 pub(crate) struct Reader<'n, P: Platform> {
@@ -25,6 +26,9 @@ pub(crate) struct Reader<'n, P: Platform> {
     /// The parts in the range, last first, each with its wanted bytes.
     parts: Vec<(Part, Range<u64>)>,
     current: Option<Current<P>>,
+    /// The remote's file, if the object is evicted, and its open body.
+    evicted: Option<Box<EvictedFile<'n>>>,
+    current_evicted: Option<CurrentEvicted<P>>,
     /// The first body, if it has been read already.
     first: Option<Body>,
     remaining: u64,
@@ -36,6 +40,16 @@ pub(crate) struct Reader<'n, P: Platform> {
 struct Current<P: Platform> {
     open: Rc<OpenBody<P>>,
     block: Option<CurrentBlock>,
+    /// The bytes of the body that are still wanted.
+    wanted: Range<u64>,
+}
+
+/// The open body of an evicted object.
+struct CurrentEvicted<P: Platform> {
+    /// Index among the parts of the object.
+    index: usize,
+    len: u64,
+    opener: Opener<<P::Engine as Engine>::Aead>,
     /// The bytes of the body that are still wanted.
     wanted: Range<u64>,
 }
@@ -85,7 +99,31 @@ impl<'n, P: Platform> Reader<'n, P> {
         }
         touched.reverse();
         let remaining = range.end - range.start;
-        Reader { node, data_key, parts: touched, current: None, first: None, remaining, _pin: object.pin() }
+        Reader {
+            node,
+            data_key,
+            parts: touched,
+            current: None,
+            evicted: None,
+            current_evicted: None,
+            first: None,
+            remaining,
+            _pin: object.pin(),
+        }
+    }
+
+    /// Reads the bodies of an evicted object from the remote's file.
+    pub(crate) fn with_evicted(mut self, evicted: Option<Box<EvictedFile<'n>>>) -> Self {
+        self.evicted = evicted;
+        self
+    }
+
+    /// Opens the file of an evicted object, so that a failure is known before the response begins.
+    pub(crate) async fn begin(&mut self) -> Result<()> {
+        if self.evicted.is_some() && self.current_evicted.is_none() {
+            self.current_evicted = self.open_evicted().await?;
+        }
+        Ok(())
     }
 
     /// Sets the only body of the object, if it has been read already.
@@ -173,6 +211,52 @@ impl<'n, P: Platform> Reader<'n, P> {
         Ok(Some(span))
     }
 
+    /// Opens the next body of an evicted object. Returns `None` at the end.
+    async fn open_evicted(&mut self) -> Result<Option<CurrentEvicted<P>>> {
+        let Some(evicted) = &mut self.evicted else { return Ok(None) };
+        let Some((part, wanted)) = self.parts.pop() else { return Ok(None) };
+        let Some(data_key) = &self.data_key else { return Err(damaged("an evicted object is not sealed")) };
+        let index = evicted.index_of(&part)?;
+        let prefix = evicted.prefix(index, &part, wanted.start / CHUNK_LEN as u64).await?;
+        let context = body::context(u32::from(part.number));
+        let opener = Opener::new(&self.node.engine, data_key.expose(), &prefix, &[&context])?;
+        Ok(Some(CurrentEvicted { index, len: part.size, opener, wanted }))
+    }
+
+    /// Reads and verifies the next chunks of an evicted object.
+    async fn evicted_span(&mut self, mut buf: Buf<P>) -> Result<Option<Whole<Buf<P>>>> {
+        self.begin().await?;
+        let Some(mut current) = self.current_evicted.take() else { return Ok(None) };
+        let Some(evicted) = &mut self.evicted else { return Ok(None) };
+        let chunk_len = CHUNK_LEN as u64;
+        let Range { start, end } = current.wanted;
+        let first = start / chunk_len;
+        let span_end = end.min((first + CHUNKS_AT_ONCE as u64) * chunk_len);
+        // If a body ends with a full chunk, an empty final chunk follows.
+        let chunks = first..match span_end == current.len {
+            true => span_end / chunk_len + 1,
+            false => span_end.div_ceil(chunk_len),
+        };
+        let data = <P::Disk>::slice(&mut buf, 0..STRIDE);
+        let (len, tags) = evicted.chunks(current.index, chunks.clone(), data).await?;
+        if len as u64 != current.len.min(chunks.end * chunk_len) - first * chunk_len {
+            return Err(damaged("a body is not as long as its object says"));
+        }
+        for ((chunk, tag), data) in chunks.zip(&tags).zip(padded_chunks(&mut data[..len])) {
+            current.opener.open_at(chunk, data, tag)?;
+        }
+        let at = (start - first * chunk_len) as usize..(span_end - first * chunk_len) as usize;
+        self.remaining = self
+            .remaining
+            .checked_sub(at.len() as u64)
+            .ok_or_else(|| damaged("an object has more bytes than it says"))?;
+        current.wanted.start = span_end;
+        if span_end < end {
+            self.current_evicted = Some(current);
+        }
+        Ok(Some(Whole::new(Piece { buf, at })))
+    }
+
     async fn open(&mut self, part: &Part, wanted: Range<u64>) -> Result<Current<P>> {
         let body = match self.first.take() {
             Some(body) => body,
@@ -199,7 +283,7 @@ impl<'n, P: Platform> Reader<'n, P> {
 }
 
 impl<'n, P: Platform> PieceSource<Buf<P>> for Reader<'n, P> {
-    type Span = BodySpan<'n, P>;
+    type Span = ObjectSpan<'n, P>;
 
     fn remaining(&self) -> u64 {
         self.remaining
@@ -210,6 +294,9 @@ impl<'n, P: Platform> PieceSource<Buf<P>> for Reader<'n, P> {
     }
 
     async fn prepare(&mut self) -> Result<usize> {
+        if self.evicted.is_some() {
+            return Ok(STRIDE);
+        }
         self.current = self.take_current().await?;
         let Some(current) = &self.current else { return Ok(STRIDE) };
         let is_long = current
@@ -219,8 +306,46 @@ impl<'n, P: Platform> PieceSource<Buf<P>> for Reader<'n, P> {
         Ok(if is_long { BUFFER_LEN } else { STRIDE })
     }
 
-    async fn read(&mut self, buf: Buf<P>, len: usize) -> Result<Option<BodySpan<'n, P>>> {
-        self.span(buf, len).await
+    async fn read(&mut self, buf: Buf<P>, len: usize) -> Result<Option<ObjectSpan<'n, P>>> {
+        if self.evicted.is_some() {
+            return Ok(self.evicted_span(buf).await?.map(ObjectSpan::Evicted));
+        }
+        Ok(self.span(buf, len).await?.map(ObjectSpan::Stored))
+    }
+}
+
+/// Iterates over the chunks of some data, and then over empty ones.
+fn padded_chunks(data: &mut [u8]) -> impl Iterator<Item = &mut [u8]> {
+    data.chunks_mut(CHUNK_LEN).chain(std::iter::repeat_with(|| &mut [][..]))
+}
+
+/// A span of an object in the log, or of one in a remote.
+pub(crate) enum ObjectSpan<'n, P: Platform> {
+    Stored(BodySpan<'n, P>),
+    /// Verified already.
+    Evicted(Whole<Buf<P>>),
+}
+
+impl<P: Platform> Span<Buf<P>> for ObjectSpan<'_, P> {
+    fn len(&self) -> usize {
+        match self {
+            ObjectSpan::Stored(span) => span.len(),
+            ObjectSpan::Evicted(span) => span.len(),
+        }
+    }
+
+    async fn verify(&mut self) -> Result<Option<Piece<Buf<P>>>> {
+        match self {
+            ObjectSpan::Stored(span) => span.verify().await,
+            ObjectSpan::Evicted(span) => span.verify().await,
+        }
+    }
+
+    fn put_back(&mut self, buf: Buf<P>, sent: Range<usize>) {
+        match self {
+            ObjectSpan::Stored(span) => span.put_back(buf, sent),
+            ObjectSpan::Evicted(span) => span.put_back(buf, sent),
+        }
     }
 }
 

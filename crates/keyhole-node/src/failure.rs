@@ -92,6 +92,8 @@ impl From<keyhole_log::Error> for Failure {
                  repeat the request."
                     .into(),
             ),
+            // Until the node reads from remotes.
+            Log::Evicted => return slow_down(),
             Log::TooLarge(_) => Error::new(ErrorCode::EntityTooLarge),
             Log::Poisoned => unavailable(
                 "The store refuses writes since a write to its disk failed. Reads go on. See the log of the node."

@@ -44,6 +44,8 @@ mod cors;
 mod delete;
 mod egress;
 mod etag_lanes;
+mod evicted;
+mod evicted_file;
 mod failure;
 mod form;
 mod guard;
@@ -55,6 +57,7 @@ pub mod limits;
 mod link;
 mod listing;
 mod lock_clock;
+mod message;
 mod multipart;
 mod node;
 mod object;
@@ -82,6 +85,7 @@ mod versions;
 
 pub use access::{AccessKey, AccessTable, Grant, Right, Rights};
 pub use admission::{Gauge, Load, Share};
+pub use evicted::{EvictedBytes, EvictedError, EvictedFuture, EvictedObject, EvictedObjects};
 pub use failure::FaultKind;
 pub use host::{Host, Services};
 pub use lifecycle::{

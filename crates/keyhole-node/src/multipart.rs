@@ -35,7 +35,7 @@ use crate::object_memory::pages_beside;
 use crate::part_checksums::PartChecksums;
 use crate::plan::{UploadId, WriteKind, WriteTarget, write_condition};
 use crate::platform::Platform;
-use crate::request::Request;
+use crate::request::{ObjectName, Request};
 use crate::response_headers::sse_c_headers;
 use crate::versions::version_header;
 
@@ -140,7 +140,9 @@ impl<P: Platform> Node<P> {
         let mut memory = BodyMemory::of_copy(&self.admission, request.account.link().clone(), kept);
         let binding = opened.binding;
         let source_version = source_version(&opened.object);
-        let reader = Reader::new(self, &opened.object, opened.head.data_key, range);
+        let name = ObjectName { bucket: &source.bucket, key: &source.key };
+        let evicted = self.evicted_file(name, &opened.object, range.end)?;
+        let reader = Reader::new(self, &opened.object, opened.head.data_key, range).with_evicted(evicted);
         // A client cannot declare the checksum of a copied range.
         let algorithm = declared(&plan.target).map(|(algorithm, _)| algorithm);
         let mut body = CopiedBody::new(reader, Digester::undeclared(plan.wanted(), algorithm));

@@ -16,6 +16,7 @@ use crate::access::AccessTable;
 use crate::admission::{Admission, Admitted, Gauge, Share};
 use crate::checked_ends::CheckedEnds;
 use crate::etag_lanes::EtagLanes;
+use crate::evicted::EvictedObjects;
 use crate::failure::Result;
 use crate::host::Host;
 use crate::http::{Connection, Receiver};
@@ -43,6 +44,8 @@ pub struct Config {
     pub proxies: TrustedProxies,
     /// The memory limits of each worker's requests.
     pub share: Share,
+    /// Where the bytes of evicted objects are read from.
+    pub evicted: Option<Arc<dyn EvictedObjects>>,
     /// Whether buckets can have versioning and object lock. Otherwise requests that enable them are
     /// refused with `NotImplemented`.
     pub has_versions: bool,

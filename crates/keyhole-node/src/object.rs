@@ -11,6 +11,7 @@ use keyhole_s3::{Error, ErrorCode, xml};
 use crate::attributes::object_checksums;
 use crate::binding::Binding;
 use crate::egress::Reader;
+use crate::evicted_file::EvictedFile;
 use crate::failure::Result;
 use crate::http::{Connection, Response};
 use crate::limits::{PUT_MAX, STRIDE};
@@ -22,6 +23,7 @@ use crate::plan::WriteKind;
 use crate::platform::Platform;
 use crate::request::{ObjectName, Request};
 use crate::response_headers::{checksum_headers, range_response, sse_c_headers, unmodified};
+use crate::sealed_file::evicted_file;
 use crate::tagging::tags_of;
 use crate::versions::object_version;
 
@@ -86,10 +88,27 @@ impl<P: Platform> Node<P> {
             Some(spare) => spare,
             None => self.admission.read(range.end - range.start, STRIDE, request.account.link()).await?,
         };
-        let reader = Reader::new(self, &object, head.data_key, range).with_body(body);
+        let evicted = self.evicted_file(request.name()?, &object, range.end)?;
+        let mut reader = Reader::new(self, &object, head.data_key, range).with_body(body).with_evicted(evicted);
+        reader.begin().await?;
         drop(object);
         memory.shrink_to_sending();
         Ok(response.object(reader, admitted, memory))
+    }
+
+    /// Returns the file of an evicted object, for reading up to this offset of its plaintext. `None`: the
+    /// log has the bytes.
+    pub(crate) fn evicted_file(
+        &self,
+        name: ObjectName<'_>,
+        object: &Object,
+        plaintext_end: u64,
+    ) -> Result<Option<Box<EvictedFile<'_>>>> {
+        if !object.is_evicted {
+            return Ok(None);
+        }
+        let objects = self.config.evicted.as_deref();
+        evicted_file(objects, &self.log, (name.bucket, name.key), object, plaintext_end).map(Some)
     }
 
     /// Handles HeadObject.

@@ -29,7 +29,7 @@ use crate::object_lock::lock_headers;
 use crate::object_memory::{FoundObject, ObjectUse};
 use crate::plan::{UploadId, WriteKind, WritePlan, refuse_read_key};
 use crate::platform::Platform;
-use crate::request::Request;
+use crate::request::{ObjectName, Request};
 use crate::response_headers::{quoted, range_response, unmodified};
 use crate::sealed_file::{Front, FrontStart, SealedFile, receive_message, skip};
 use crate::versions::{object_version, version_header};
@@ -188,7 +188,8 @@ impl<P: Platform> Node<P> {
             return Ok(response);
         }
         let (bucket, key) = request.object()?;
-        let mut file = SealedFile::new(&self.log, bucket, key, &object, false)?;
+        let evicted = self.evicted_file(ObjectName { bucket, key }, &object, object.size)?;
+        let mut file = SealedFile::new(&self.log, bucket, key, &object, false)?.with_evicted(evicted);
         let range = ops::range(request.head, file.len, &object.etag, object.time_ms)?;
         let response = sealed_response(&object, file.len, range.as_ref());
         let response = self.with_expiration(response, bucket, key, object.size, object.time_ms);
@@ -202,6 +203,7 @@ impl<P: Platform> Node<P> {
                 self.admission.read(len, BUFFER_LEN, request.account.link()).await?
             }
         };
+        file.begin().await?;
         Ok(response.sealed_file(file, admitted, memory))
     }
 

@@ -15,13 +15,14 @@ use keyhole_s3::{Error, ErrorCode};
 
 use crate::bodies::check_etag;
 use crate::body_memory::BodyMemory;
+use crate::evicted::{EvictedError, EvictedObject, EvictedObjects};
+use crate::evicted_file::EvictedFile;
 use crate::failure::{Failure, Result, damaged};
 use crate::ingest::Stored;
+use crate::limits::STRIDE;
+use crate::message::{SEALED_CHUNK, detach_tags};
 use crate::part_checksums::part_checksums;
 use crate::source::{BodySource, Piece, PieceSource, Whole};
-
-/// Length of a full chunk and its tag in a message.
-const SEALED_CHUNK: usize = CHUNK_LEN + TAG_LEN;
 
 /// Length of the part of a message that fills one block.
 const SEALED_BLOCK: usize = CHUNKS_MAX * SEALED_CHUNK;
@@ -227,21 +228,6 @@ pub(crate) fn is_damaged(what: &str) -> ReadError {
     ReadError::Damaged(what.to_owned())
 }
 
-/// Moves the tags from between the chunks of `message` to `tags`. Returns the length of the
-/// ciphertext, which is then contiguous at the front.
-fn detach_tags(message: &mut [u8], tags: &mut Vec<[u8; TAG_LEN]>) -> usize {
-    let (mut from, mut to) = (0, 0);
-    while from < message.len() {
-        let len = CHUNK_LEN.min(message.len() - from - TAG_LEN);
-        let mut tag = [0; TAG_LEN];
-        tag.copy_from_slice(&message[from + len..][..TAG_LEN]);
-        tags.push(tag);
-        message.copy_within(from..from + len, to);
-        (from, to) = (from + len + TAG_LEN, to + len);
-    }
-    to
-}
-
 /// Inserts the tags of `chunks` into a block of `data_len` bytes. The message's chunks then begin
 /// at [`PREFIX_LEN`].
 fn attach_tags(
@@ -261,6 +247,51 @@ fn attach_tags(
     Ok(())
 }
 
+/// Returns the file of an evicted object in a remote, for reading up to this offset of its plaintext.
+///
+/// # Errors
+/// `SlowDown` if the node has no remote; `Damaged`.
+pub(crate) fn evicted_file<'n, D: Disk>(
+    objects: Option<&'n dyn EvictedObjects>,
+    log: &'n Log<D>,
+    (bucket, key): (&str, &str),
+    object: &Object,
+    plaintext_end: u64,
+) -> Result<Box<EvictedFile<'n>>> {
+    let Some(objects) = objects else {
+        return Err(EvictedError::Unavailable("the node has no remote".to_owned()).into());
+    };
+    // The remote has the file with all part checksums.
+    let file = SealedFile::new(log, bucket, key, object, true)?;
+    let mut wanted_end = file.len;
+    let mut start = 0;
+    for (part, message) in &file.bodies {
+        let end = start + part.size;
+        if plaintext_end <= end {
+            let within = plaintext_end - start;
+            let until = PREFIX_LEN as u64 + within.div_ceil(CHUNK_LEN as u64) * SEALED_CHUNK as u64;
+            let is_whole = within == part.size;
+            wanted_end = if is_whole { message.end } else { (message.start + until).min(message.end) };
+            break;
+        }
+        start = end;
+    }
+    let named = EvictedObject {
+        bucket: bucket.to_owned(),
+        key: key.to_owned(),
+        version: object.version,
+        number: object.seq,
+        file_len: file.len,
+    };
+    let messages = file.bodies.iter().map(|(_, at)| at.clone()).collect();
+    let numbers = object.parts.iter().map(|part| part.number).collect();
+    let is_stored = {
+        let EvictedObject { bucket, key, number, .. } = named.clone();
+        move || log.version_numbered(&bucket, &key, number).is_ok_and(|found| found.is_some())
+    };
+    Ok(Box::new(EvictedFile::new(objects, named, messages, numbers, wanted_end, Box::new(is_stored))))
+}
+
 /// Reads a stored object as its sealed object file.
 pub(crate) struct SealedFile<'l, D: Disk> {
     log: &'l Log<D>,
@@ -274,6 +305,8 @@ pub(crate) struct SealedFile<'l, D: Disk> {
     pub(crate) len: u64,
     /// The range of the file that is still to be sent.
     pub(crate) wanted: Range<u64>,
+    /// The remote's file, if the object is evicted.
+    evicted: Option<Box<EvictedFile<'l>>>,
     /// The bodies are read while others delete or replace the object.
     _pin: ObjectPin,
 }
@@ -310,7 +343,52 @@ impl<'l, D: Disk> SealedFile<'l, D> {
             *at = end..end + at.end;
             end = at.end;
         }
-        Ok(SealedFile { log, front, bodies, current: None, len: end, wanted: 0..end, _pin: object.pin() })
+        Ok(SealedFile {
+            log,
+            front,
+            bodies,
+            current: None,
+            len: end,
+            wanted: 0..end,
+            evicted: None,
+            _pin: object.pin(),
+        })
+    }
+
+    /// Reads the bodies from the file of the evicted object.
+    pub(crate) fn with_evicted(mut self, evicted: Option<Box<EvictedFile<'l>>>) -> Self {
+        self.evicted = evicted;
+        self
+    }
+
+    /// Opens the file of an evicted object, so that a failure is known before the response begins.
+    pub(crate) async fn begin(&mut self) -> Result<()> {
+        let offset = self.wanted.start.max(self.front.len() as u64);
+        let index = self.bodies.partition_point(|(_, at)| at.end <= offset);
+        match (self.bodies.get(index), &mut self.evicted) {
+            (Some((_, message)), Some(evicted)) if offset < self.wanted.end => {
+                evicted.message_bytes(index, offset - message.start, &mut []).await
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Returns whether the next piece comes from a remote.
+    pub(crate) fn is_evicted(&self) -> bool {
+        self.evicted.is_some() && self.wanted.start >= self.front.len() as u64 && !self.wanted.is_empty()
+    }
+
+    /// Reads the next piece of an evicted object.
+    pub(crate) async fn evicted_piece(&mut self, mut buf: D::Buf) -> Result<Piece<D::Buf>> {
+        let Range { start, end } = self.wanted;
+        let index = self.bodies.partition_point(|(_, at)| at.end <= start);
+        let Some(((_, message), evicted)) = self.bodies.get(index).zip(self.evicted.as_mut()) else {
+            return Err(damaged("a sealed object has fewer bytes than it says"));
+        };
+        let len = (end.min(message.end) - start).min(STRIDE as u64) as usize;
+        evicted.message_bytes(index, start - message.start, D::slice(&mut buf, 0..len)).await?;
+        self.wanted.start += len as u64;
+        Ok(Piece { buf, at: 0..len })
     }
 
     /// Opens the body whose message covers `offset` of the file.
@@ -384,27 +462,9 @@ impl<D: Disk> PieceSource<D::Buf> for SealedFile<'_, D> {
     }
 
     async fn read(&mut self, buf: D::Buf, _: usize) -> Result<Option<Whole<D::Buf>>> {
-        Ok(self.piece(buf).await?.map(Whole::new))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn detached_tags_are_those_of_the_message() {
-        for data_len in [0, 1, CHUNK_LEN - 1, CHUNK_LEN, CHUNK_LEN + 1, BLOCK_DATA - 1, BLOCK_DATA] {
-            let count = data_len / CHUNK_LEN + 1;
-            let len = data_len + count * TAG_LEN;
-            let message: Vec<u8> = (0..len).map(|i| (i % 251) as u8).collect();
-            let mut block = message.clone();
-            let mut tags = Vec::new();
-            assert_eq!((detach_tags(&mut block, &mut tags), tags.len()), (data_len, count));
-            for (chunk, tag) in tags.iter().enumerate() {
-                let end = ((chunk + 1) * SEALED_CHUNK).min(len);
-                assert_eq!(tag[..], message[end - TAG_LEN..end], "{chunk} of {data_len}");
-            }
+        if self.is_evicted() {
+            return Ok(Some(Whole::new(self.evicted_piece(buf).await?)));
         }
+        Ok(self.piece(buf).await?.map(Whole::new))
     }
 }

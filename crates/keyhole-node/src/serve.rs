@@ -11,7 +11,7 @@ use keyhole_s3::ops::{self, Operation};
 use keyhole_s3::{Error, ErrorCode, form};
 
 use crate::access::Caller;
-use crate::failure::{Cause, Failure, Result};
+use crate::failure::{Cause, Failure, Result, slow_down};
 use crate::http::{Connection, Receiver, ReplyContext, Response, ResponseSource};
 use crate::limits::UNWANTED_BODY_MAX;
 use crate::link::Client;
@@ -81,6 +81,7 @@ impl<P: Platform> Node<P> {
             }
             Err(error) => Err(Failure::Reply(error.clone())),
         };
+        let result = result.map_err(|failure| self.while_room_is_made(failure));
         let context = ReplyContext {
             request_id,
             resource: head_or_none.map_or("", |head| &head.path),
@@ -98,6 +99,17 @@ impl<P: Platform> Node<P> {
             self.host.wipe_stack();
         }
         ended.next
+    }
+
+    /// Asks the client to come back if the store is full and objects are being evicted.
+    fn while_room_is_made(&self, failure: Failure) -> Failure {
+        let full = Error::new(ErrorCode::InsufficientStorage);
+        match &failure {
+            // A full index has another message, and stays full.
+            Failure::Reply(error) if error.code == full.code && error.message == full.message => {}
+            _ => return failure,
+        }
+        if self.config.evicted.as_ref().is_some_and(|evicted| evicted.makes_room()) { slow_down() } else { failure }
     }
 
     /// Reports a completed request to the observer.

@@ -32,8 +32,10 @@ impl<P: Platform> Node<P> {
         let ObjectName { bucket, key } = name;
         let head = self.read_head(&object.head, customer_key, bucket, key)?;
         let binding = binding::check(object, &head, bucket, key)?;
-        if binding == Binding::Unbound {
-            self.check_ends(object, head.data_key.as_deref(), request.account.link(), memory).await?;
+        // A description of an evicted object does not need the remote.
+        let is_described = object.is_evicted && request.head.method == "HEAD";
+        if binding == Binding::Unbound && !is_described {
+            self.check_ends(name, object, head.data_key.as_deref(), request.account.link(), memory).await?;
         }
         Ok((head, binding))
     }
@@ -45,6 +47,7 @@ impl<P: Platform> Node<P> {
     /// The errors of reading the parts.
     async fn check_ends(
         &self,
+        name: ObjectName<'_>,
         object: &Object,
         data_key: Option<&DataKey>,
         link: &Rc<Link>,
@@ -62,7 +65,9 @@ impl<P: Platform> Node<P> {
         for part in &object.parts {
             let data_key = Box::new(DataKey::new(*data_key.expose()));
             let last = part.size.saturating_sub(1)..part.size;
-            let mut reader = Reader::of_parts(self, object, std::slice::from_ref(part), Some(data_key), last);
+            let evicted = self.evicted_file(name, object, object.size)?;
+            let reader = Reader::of_parts(self, object, std::slice::from_ref(part), Some(data_key), last);
+            let mut reader = reader.with_evicted(evicted);
             reader.next(self.log.disk().buffer_with_len(reader.piece_len())).await?;
         }
         manifest.into_iter().for_each(|manifest| self.checked_ends.insert(manifest));

@@ -3,7 +3,7 @@
 use keyhole_s3::http;
 
 use crate::admission::Admitted;
-use crate::egress::{BodySpan, Reader};
+use crate::egress::{ObjectSpan, Reader};
 use crate::failure::Result;
 use crate::object_memory::ObjectMemory;
 use crate::platform::{Buf, Platform};
@@ -92,7 +92,7 @@ impl<'n, P: Platform> Response<'n, P> {
 
 /// A span of either source.
 pub(crate) enum SourceSpan<'n, P: Platform> {
-    Object(BodySpan<'n, P>),
+    Object(ObjectSpan<'n, P>),
     SealedFile(Whole<Buf<P>>),
 }
 

@@ -6,7 +6,9 @@ use keyhole_log::limits::CHUNKS_MAX;
 use keyhole_log::{Body, Disk, Log, Object, ObjectPin, Part};
 
 use super::ReadError;
-use crate::sealed_file::{SealedFile, is_damaged};
+use crate::evicted::EvictedObjects;
+use crate::failure::Failure;
+use crate::sealed_file::{SealedFile, evicted_file, is_damaged};
 use crate::source::Piece;
 
 /// Reads the verified bytes of an object's file, block by block: the sealed object file of a sealed
@@ -30,9 +32,30 @@ impl<'l, D: Disk> Export<'l, D> {
     /// # Errors
     /// `Damaged`.
     pub fn new(log: &'l Log<D>, bucket: &str, key: &str, object: &Object) -> Result<Self, ReadError> {
+        Export::with_evicted(log, bucket, key, object, None)
+    }
+
+    /// Prepares an export like [`new`](Self::new), which reads an evicted object from `evicted`. Without
+    /// it, the bytes of an evicted object are missing.
+    ///
+    /// # Errors
+    /// `Damaged`.
+    pub fn with_evicted(
+        log: &'l Log<D>,
+        bucket: &str,
+        key: &str,
+        object: &Object,
+        evicted: Option<&'l dyn EvictedObjects>,
+    ) -> Result<Self, ReadError> {
         let (bytes, len) = match object.sealed {
             true => {
                 let file = SealedFile::new(log, bucket, key, object, true)?;
+                let evicted = evicted
+                    .filter(|_| object.is_evicted)
+                    .map(|objects| evicted_file(Some(objects), log, (bucket, key), object, object.size))
+                    .transpose()
+                    .map_err(unreadable)?;
+                let file = file.with_evicted(evicted);
                 let len = file.len;
                 (Bytes::Sealed(file), len)
             }
@@ -52,6 +75,10 @@ impl<'l, D: Disk> Export<'l, D> {
     /// [`ReadError`]; the export cannot be continued.
     pub async fn next(&mut self) -> Result<Option<(D::Buf, Range<usize>)>, ReadError> {
         let (left, body) = match &mut self.bytes {
+            Bytes::Sealed(file) if file.is_evicted() => {
+                let piece = file.evicted_piece(self.log.disk().buffer()).await.map_err(unreadable)?;
+                return Ok(Some((piece.buf, piece.at)));
+            }
             Bytes::Sealed(file) => {
                 let piece = file.piece(self.log.disk().buffer()).await?;
                 return Ok(piece.map(|Piece { buf, at }| (buf, at)));
@@ -78,4 +105,14 @@ impl<'l, D: Disk> Export<'l, D> {
             return Ok(Some((buf, 0..len)));
         }
     }
+}
+
+/// Describes why an evicted object cannot be read.
+fn unreadable(failure: Failure) -> ReadError {
+    let what = match failure {
+        Failure::Reply(error) => error.message.to_string(),
+        Failure::Fault(_, cause) => cause.to_string(),
+        Failure::Connection(error) => error.to_string(),
+    };
+    is_damaged(&what)
 }

@@ -13,6 +13,7 @@ mod cors;
 mod echo;
 mod errors;
 mod etags;
+mod evicted;
 mod guard;
 mod lifecycle;
 mod names;

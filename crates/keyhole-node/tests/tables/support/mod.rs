@@ -2,6 +2,7 @@
 
 mod connection;
 mod host;
+mod remote;
 mod state;
 mod stream;
 
@@ -30,6 +31,7 @@ use keyhole_tests::{CustomerKey, Request, Response};
 
 pub(crate) use connection::Connection;
 use host::FixedHost;
+use remote::MemoryRemote;
 pub(crate) use state::State;
 pub(crate) use stream::End;
 use stream::{MemoryStream, Pipe};
@@ -103,6 +105,8 @@ pub(crate) struct MemoryNode {
     executor: RefCell<Executor>,
     node: Rc<Node<Memory>>,
     pub(crate) log: Log<SimDisk>,
+    /// The remote that has the bytes of evicted objects.
+    pub(crate) remote: Arc<MemoryRemote>,
     config: Arc<Config>,
     events: Events,
     keys: RefCell<Vec<(String, Vec<Grant>)>>,
@@ -201,6 +205,7 @@ impl MemoryNode {
         executor.spawn(writer.run());
         executor.spawn(maintenance.run());
         let events = Events::default();
+        let remote = Arc::new(MemoryRemote::default());
         let config = Arc::new(Config {
             region: "us-east-1".to_owned(),
             host_names: HostNames::new(["s3.example".to_owned()]),
@@ -209,6 +214,7 @@ impl MemoryNode {
             observer: Box::new(events.clone()),
             proxies: TrustedProxies::default(),
             share: Share::MIN,
+            evicted: Some(remote.clone()),
             has_versions,
         });
         let host = Host::new(FixedHost::new(clock, random.fork()));
@@ -217,6 +223,7 @@ impl MemoryNode {
             executor: RefCell::new(executor),
             node,
             log,
+            remote,
             config,
             events,
             keys: RefCell::default(),

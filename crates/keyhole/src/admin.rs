@@ -178,7 +178,7 @@ impl Site {
             "/status.css" => typed("text/css; charset=utf-8", page::STYLE.into()),
             "/status.js" => typed("text/javascript; charset=utf-8", page::SCRIPT.into()),
             "/icon.svg" => typed("image/svg+xml", page::ICON.into()),
-            "/status.json" => match serde_json::to_vec(&self.monitor.status()) {
+            "/status.json" => match serde_json::to_vec(&self.monitor.status().without_keys()) {
                 Ok(json) => typed("application/json", json.into()),
                 Err(error) => failed(&error),
             },

@@ -6,15 +6,17 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use keyhole_log::{Disk, Expired, Log, Store};
-use keyhole_node::{Host, Pass, clock_behind, expire};
+use keyhole_log::{Disk, Error, Expired, Log, Store};
+use keyhole_node::{Host, Pass, Services, clock_behind, expire};
 use keyhole_s3::time::iso8601;
+use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, spawn_blocking, spawn_local};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::audit::{Audit, AuditEvent};
 use crate::control::{self, Running};
 use crate::env::System;
+use crate::remote::StoreRequest;
 use crate::status::Monitor;
 
 /// Interval of expiry passes.
@@ -39,6 +41,8 @@ pub(crate) struct Duties {
     pub(crate) control: Option<UnixListener>,
     /// The node's state that control commands query and change.
     pub(crate) running: Arc<Running>,
+    /// Requests of the remotes.
+    pub(crate) requests: mpsc::Receiver<StoreRequest>,
 }
 
 /// The background tasks.
@@ -58,13 +62,14 @@ impl Background {
 
     /// Starts the tasks that use the log: expiry, and the control socket if there is one.
     pub(crate) fn with_log<D: Disk>(&mut self, log: &Log<D>, duties: Duties) {
-        let Duties { control, running } = duties;
+        let Duties { control, running, requests } = duties;
         self.users.push(spawn_local(log_findings(log.store().clone())));
         if log.store().read_only().is_none() {
             self.users.push(spawn_local(expire_regularly(log.clone(), running.monitor.clone(), running.audit.clone())));
             self.users.push(spawn_local(expect_space(log.store().clone())));
             self.users.push(spawn_local(advance_lock_clock(log.clone(), running.clone())));
         }
+        self.users.push(spawn_local(serve_remotes(log.clone(), requests)));
         self.users.push(spawn_local(look_regularly(log.store().clone(), running.monitor.clone())));
         self.users.extend(control.map(|listener| spawn_local(control::serve(listener, log.clone(), running))));
     }
@@ -111,6 +116,24 @@ pub(crate) async fn with_log<D: Disk, T>(
     drop(log);
     let _ = writer.await;
     Finished { result, is_checkpointed: background.end().await }
+}
+
+/// Writes for the remotes, whose thread can only read.
+async fn serve_remotes<D: Disk>(log: Log<D>, mut requests: mpsc::Receiver<StoreRequest>) {
+    while let Some(request) = requests.recv().await {
+        // The remote may have been stopped meanwhile.
+        match request {
+            StoreRequest::Flush(done) => drop(done.send(log.flush().await.map_err(|error| error.to_string()))),
+            StoreRequest::Evict { bucket, key, number, done } => {
+                let evicted = match log.evict(&bucket, &key, number, System.now_ms()).await {
+                    // It is being read or written: later.
+                    Err(Error::Conflict | Error::NoSuchBucket) => Ok(false),
+                    evicted => evicted.map_err(|error| error.to_string()),
+                };
+                let _ = done.send(evicted);
+            }
+        }
+    }
 }
 
 /// Tells the log, which has no clock, when to expect free space again.

@@ -5,6 +5,7 @@ pub(crate) mod bench;
 pub(crate) mod bucket;
 mod clock;
 pub(crate) mod config;
+pub(crate) mod remote;
 pub(crate) mod sealed;
 pub(crate) mod serve;
 pub(crate) mod store;
@@ -24,6 +25,7 @@ use access::AccessCommand;
 use bench::{BenchDiskOptions, BenchOptions};
 use bucket::BucketCommand;
 use config::ConfigCommand;
+use remote::RemoteCommand;
 use sealed::{ChunkedCommand, InspectOptions, KeyCommand, OpenOptions, SealOptions};
 use serve::ServeOptions;
 use store::{CheckOptions, ScrubOptions, StatOptions, StatusOptions};
@@ -100,6 +102,12 @@ pub(crate) enum Command {
     /// Accept the wall clock for object lock.
     #[command(subcommand)]
     Clock(ClockCommand),
+    /// Manage remotes: buckets in other S3 services that receive copies of the node's objects.
+    /// Needs no customer key.
+    ///
+    /// A node that serves the store applies the change at once.
+    #[command(subcommand)]
+    Remote(Box<RemoteCommand>),
     /// Copy objects and buckets out of a store, for a backup or a move. Needs no key.
     ///
     /// Objects under customer keys are exported unchanged as sealed object files, other objects as

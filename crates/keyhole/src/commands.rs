@@ -14,6 +14,7 @@ pub(crate) mod generate;
 pub(crate) mod import;
 pub(crate) mod key;
 pub(crate) mod operate;
+pub(crate) mod remote;
 pub(crate) mod sealed;
 pub(crate) mod stat;
 pub(crate) mod status;
@@ -31,6 +32,7 @@ use crate::access::AccessError;
 use crate::control::ControlError;
 use crate::error::{FileError, SystemError};
 use crate::net::tls::CertificateError;
+use crate::remote::RemoteError;
 use crate::serve::ServeError;
 use crate::store::StoreError;
 use crate::transfer::TransferError;
@@ -62,6 +64,8 @@ pub(crate) enum CommandError {
     Serve(#[from] ServeError),
     #[error(transparent)]
     Access(#[from] AccessError),
+    #[error(transparent)]
+    Remote(#[from] RemoteError),
     #[error(transparent)]
     Control(#[from] ControlError),
     #[error(transparent)]

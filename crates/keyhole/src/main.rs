@@ -31,6 +31,7 @@ mod process;
 mod read_path;
 mod regular;
 mod reload;
+mod remote;
 mod serve;
 mod service;
 mod status;
@@ -70,6 +71,7 @@ fn main() -> ExitCode {
         Command::Access(command) => commands::access::run(command),
         Command::Bucket(command) => commands::bucket::run(command),
         Command::Clock(command) => commands::clock::run(command),
+        Command::Remote(command) => commands::remote::run(command),
         Command::Tls(command) => commands::tls::run(command),
         Command::Export(options) => commands::export::run(options),
         Command::Import(options) => commands::import::run(options),

@@ -1,9 +1,9 @@
 //! Opening of files whose names or contents come from elsewhere: regular files only, without
-//! waiting for the other end of a FIFO.
+//! waiting for the other end of a FIFO. Replacement of files that only their owner may read.
 
-use std::fs::{File, FileType, OpenOptions};
-use std::io::{self, Read};
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::fs::{self, File, FileType, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, fchown};
 use std::path::Path;
 
 /// Flags that keep an open from waiting, and from making a terminal the process's own.
@@ -50,6 +50,27 @@ pub(crate) fn read(path: &Path, len_max: u64) -> io::Result<Vec<u8>> {
 /// The errors of [`read`]; `InvalidData` for a file that is not UTF-8.
 pub(crate) fn read_to_string(path: &Path, len_max: u64) -> io::Result<String> {
     String::from_utf8(read(path, len_max)?).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+}
+
+/// Replaces a file durably: a crash leaves either the old or the new one. Its owner stays the same, or
+/// becomes the directory's owner: the writer may be root. Other users have no rights on it.
+///
+/// # Errors
+/// The system's errors.
+pub(crate) fn replace(path: &Path, contents: &[u8]) -> io::Result<()> {
+    let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let directory = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+    let owner = fs::metadata(&path).or_else(|_| fs::metadata(directory))?;
+    let prefix = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+    let mut new = tempfile::Builder::new().prefix(prefix).tempfile_in(directory)?;
+    let made = new.as_file().metadata()?;
+    if (made.uid(), made.gid()) != (owner.uid(), owner.gid()) {
+        fchown(new.as_file(), Some(owner.uid()), Some(owner.gid()))?;
+    }
+    new.write_all(contents)?;
+    new.as_file().sync_all()?;
+    new.persist(&path)?;
+    File::open(directory)?.sync_all()
 }
 
 /// Returns the file if it is a regular one.
@@ -106,7 +127,7 @@ mod tests {
     fn regular_file_is_read_up_to_the_limit() {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("file");
-        std::fs::write(&path, "12345").unwrap();
+        fs::write(&path, "12345").unwrap();
         let link = home.path().join("link");
         symlink(&path, &link).unwrap();
         assert_eq!(read_to_string(&link, 5).unwrap(), "12345");

@@ -7,14 +7,18 @@ mod greeting;
 use std::io;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, mpsc as channel};
 use std::thread;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use keyhole_node::{AccessTable, Config, PolicyDefaults, TrustedProxies};
 use keyhole_s3::ops::HostNames;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
+use tracing::Level;
+use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::access::{self, Access, LoadedAccess};
 use crate::audit::Audit;
@@ -32,6 +36,7 @@ use crate::observe::Observers;
 use crate::platform::Interface;
 use crate::process::{self, Signal, Signals};
 use crate::reload::{self, Reloads};
+use crate::remote::{self, ReadRequest, RemoteReads, Remotes, ShippingSetup, StoreRequest};
 use crate::status::{Monitor, NodeFacts, Phase};
 use crate::store::{self, Make, OpenedStore, StoreLocation, StoreOptions};
 use crate::watchdog::{Heartbeat, Watchdog};
@@ -77,24 +82,33 @@ pub(crate) fn serve(options: &ServeOptions, warnings: &[String]) -> Result<(), S
     // A read-only store usually lies in a read-only directory: do not create a credential there.
     let may_make_key = store.store.read_only().is_none() || location.state != location.data;
     let LoadedAccess { access, table, origin } = Access::load(&location.state, may_make_key)?;
+    let remotes = Remotes::load(&location.state)?;
     let http = inherited.take_or("http", threads, |option| listen(options.listen, threads, option))?;
     let mut https = listen_for_tls(options, tls_config, &mut inherited, threads)?;
     inherited.check_all_taken()?;
     let addresses = Addresses { plain: http.address, tls: https.address, admin: admin_address };
     let audit = options.audit_log.as_deref().map(Audit::start).transpose()?;
-    let config = Arc::new(configure(options, table, &monitor, audit.clone(), budget)?);
+    let (evicted, reads) = RemoteReads::new(monitor.remotes().clone());
+    let config = Config { evicted: Some(evicted), ..configure(options, table, &monitor, audit.clone(), budget)? };
+    let config = Arc::new(config);
 
     let lock_clock = NodeLockClock::new(options.lock_clock_leap.0);
-    let running =
-        Running { config: config.clone(), access, monitor: monitor.clone(), audit: audit.clone(), lock_clock };
-    let running = Arc::new(running);
+    let running = Arc::new(Running {
+        config: config.clone(),
+        access,
+        remotes,
+        monitor: monitor.clone(),
+        audit: audit.clone(),
+        lock_clock,
+    });
     reloads.push(Box::new(running.clone()));
     if let Some(audit) = &audit {
         reloads.push(Box::new(audit.clone()));
     }
-    let (control, mut first) = open_control(&location, running);
     let (stop, stopping) = watch::channel(false);
-    let (events, received) = mpsc::channel();
+    let requests = ship_to_remotes(options, &location, &store, &running, (reads, stopping.clone()))?;
+    let (control, mut first) = open_control(&location, running, requests);
+    let (events, received) = channel::channel();
     let mut watchdog = Watchdog::from_manager();
     let plan =
         WorkerPlan { options, platform, store: &store, config, monitor: monitor.clone(), stop: stopping, events };
@@ -173,7 +187,7 @@ struct WorkerPlan<'a> {
     config: Arc<Config>,
     monitor: Arc<Monitor>,
     stop: watch::Receiver<bool>,
-    events: mpsc::Sender<WorkerEvent>,
+    events: channel::Sender<WorkerEvent>,
 }
 
 /// The parts of one worker.
@@ -230,14 +244,17 @@ pub(crate) fn check(options: &ServeOptions) -> Result<(), ServeError> {
     proxies(options)?;
     let location = StoreLocation::find(&options.data, options.state.as_deref())?;
     access::describe(&location.state)?;
+    Remotes::load(&location.state)?;
     Ok(())
 }
 
 fn start_log(options: &ServeOptions) {
     let log = tracing_subscriber::fmt().with_max_level(options.log).with_writer(io::stderr).with_ansi(false);
+    // The library logs each retry, and a remote may be away for days.
+    let is_shown = filter_fn(|event| !event.target().starts_with("object_store") || *event.level() <= Level::WARN);
     match options.log_format {
-        LogFormat::Text => log.init(),
-        LogFormat::Json => log.json().flatten_event(true).init(),
+        LogFormat::Text => log.finish().with(is_shown).init(),
+        LogFormat::Json => log.json().flatten_event(true).finish().with(is_shown).init(),
     }
 }
 
@@ -283,6 +300,7 @@ fn configure(
         defaults: PolicyDefaults::new(options.policies.clone()),
         observer: Box::new(Observers { counting: Counting(monitor.metrics().clone()), audit }),
         share: budget.share(),
+        evicted: None,
         has_versions: true,
     })
 }
@@ -346,18 +364,46 @@ fn listen_for_tls(
     Ok(TlsListeners { setups: https.listeners.into_iter().map(setup).collect(), address: Some(https.address) })
 }
 
+/// Starts the thread that ships to remotes. Returns its requests to the first worker.
+fn ship_to_remotes(
+    options: &ServeOptions,
+    location: &StoreLocation,
+    store: &OpenedStore,
+    running: &Running,
+    (reads, stop): (mpsc::Receiver<ReadRequest>, watch::Receiver<bool>),
+) -> Result<mpsc::Receiver<StoreRequest>, ServeError> {
+    let (worker, requests) = mpsc::channel(remote::REMOTES_MAX);
+    let medium = store.medium.try_clone();
+    remote::start(ShippingSetup {
+        store: store.store.clone(),
+        medium: medium.map_err(|error| SystemError::new("cannot duplicate a descriptor", error))?,
+        state: location.state.clone(),
+        configs: running.remotes.subscribe(),
+        reports: running.monitor.remotes().clone(),
+        worker,
+        is_durable: matches!(options.sync, SyncMode::Always),
+        reads,
+        stop,
+    })?;
+    Ok(requests)
+}
+
 /// Opens the control socket for the first worker. Without the socket, the node still serves.
-fn open_control(location: &StoreLocation, running: Arc<Running>) -> (Option<Control>, Option<Duties>) {
+fn open_control(
+    location: &StoreLocation,
+    running: Arc<Running>,
+    requests: mpsc::Receiver<StoreRequest>,
+) -> (Option<Control>, Option<Duties>) {
     let path = location.socket();
     match Control::bind(&path) {
-        Ok((control, listener)) => (Some(control), Some(Duties { control: Some(listener), running })),
+        Ok((control, listener)) => (Some(control), Some(Duties { control: Some(listener), running, requests })),
         Err(error) => {
             tracing::warn!(
                 "cannot create the control socket {}: {error}; stat, compact, scrub and bucket need a stopped node, or \
                  --state DIR on another file system",
                 path.display()
             );
-            (None, Some(Duties { control: None, running }))
+            (None, Some(Duties { control: None, running, requests }))
         }
     }
 }
@@ -373,7 +419,7 @@ enum WorkerEvent {
 }
 
 /// Runs a worker to its end and sends the result.
-fn work(setup: Setup, interface: Interface, events: &mpsc::Sender<WorkerEvent>) {
+fn work(setup: Setup, interface: Interface, events: &channel::Sender<WorkerEvent>) {
     let ended = || drop(events.send(WorkerEvent::Ended));
     let run = || worker::run(setup, interface, ended);
     let failure = match catch_unwind(AssertUnwindSafe(run)) {
@@ -389,7 +435,7 @@ fn work(setup: Setup, interface: Interface, events: &mpsc::Sender<WorkerEvent>) 
 /// # Errors
 /// A worker has failed meanwhile.
 fn await_all(
-    events: &mpsc::Receiver<WorkerEvent>,
+    events: &channel::Receiver<WorkerEvent>,
     count: usize,
     is_it: impl Fn(&WorkerEvent) -> bool,
 ) -> Result<(), ServeError> {

@@ -10,12 +10,14 @@ mod history;
 mod machine;
 mod model;
 mod monitor;
+mod remote;
 mod snapshot;
 mod store;
 
 pub(crate) use history::{LATELY, MINUTES, SECONDS, Sample, Samples};
 pub(crate) use model::{BOUNDS_S, Condition, NodeFacts, Severity, Status};
 pub(crate) use monitor::{Monitor, Phase, SAMPLE_EVERY};
+pub(crate) use remote::RemoteStatus;
 #[cfg(test)]
 pub(crate) use snapshot::tests::sample_status;
 pub(crate) use store::{StoreFigures, StoreStatus};

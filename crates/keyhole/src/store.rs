@@ -18,5 +18,5 @@ pub(crate) use hold::hold;
 pub(crate) use location::StoreLocation;
 pub(crate) use open::{OpenedStore, open};
 pub(crate) use options::{ASKED_READ_ONLY, Make, ONLY_LOOKS, StoreOptions};
-pub(crate) use plain::{block_on, plain_disk};
+pub(crate) use plain::{block_on, plain_disk, stepping_disk};
 pub(crate) use presence::Presence;

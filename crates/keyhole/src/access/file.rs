@@ -1,8 +1,8 @@
 //! The file of access keys: TOML with a `[[key]]` table for each key, private to its owner.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
+use std::fs::{self, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
@@ -165,8 +165,7 @@ impl AccessFile {
         Ok(result)
     }
 
-    /// Replaces the file. Its owner stays the same, or becomes the directory's owner: the writer
-    /// may be root.
+    /// Replaces the file.
     fn write(&self, entries: Vec<KeyEntry>) -> io::Result<()> {
         let text = Zeroizing::new(toml::to_string(&Contents { key: entries }).map_err(io::Error::other)?);
         if text.len() as u64 > LEN_MAX {
@@ -174,18 +173,7 @@ impl AccessFile {
                 "it would be longer than {LEN_MAX} bytes; revoke keys or reduce their grants"
             )));
         }
-        let path = fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone());
-        let directory = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
-        let owner = fs::metadata(&path).or_else(|_| fs::metadata(directory))?;
-        let mut new = tempfile::Builder::new().prefix(FILE).tempfile_in(directory)?;
-        let made = new.as_file().metadata()?;
-        if (made.uid(), made.gid()) != (owner.uid(), owner.gid()) {
-            fchown(new.as_file(), Some(owner.uid()), Some(owner.gid()))?;
-        }
-        new.write_all(text.as_bytes())?;
-        new.as_file().sync_all()?;
-        new.persist(&path)?;
-        File::open(directory)?.sync_all()
+        regular::replace(&self.path, text.as_bytes())
     }
 }
 

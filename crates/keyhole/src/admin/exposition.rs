@@ -11,7 +11,7 @@ use prometheus_client::encoding::{
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::status::{BOUNDS_S, Status, StoreStatus};
+use crate::status::{BOUNDS_S, RemoteStatus, Status, StoreStatus};
 
 /// The `Content-Type` of OpenMetrics.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -107,6 +107,7 @@ impl Collector for Exposed {
             reads(store, &mut out)?;
             buckets(status, &mut out)?;
         }
+        remotes(status, &mut out)?;
         damage(status, &mut out)?;
         process(status, &mut out)
     }
@@ -133,8 +134,51 @@ fn node(status: &Status, out: &mut Writer<'_, '_>) -> Result<(), Error> {
     out.gauge("keyhole_lock_clock_refused", help, Some(Unit::Seconds), seconds(status.clock.lock_refused_ms))
 }
 
+fn remotes(status: &Status, out: &mut Writer<'_, '_>) -> Result<(), Error> {
+    let labels: Vec<_> = status.remotes.iter().map(|remote| [("remote", &remote.remote[..])]).collect();
+    let of = |value: fn(&RemoteStatus) -> u64| {
+        labels.iter().zip(&status.remotes).map(move |(labels, remote)| (&labels[..], value(remote)))
+    };
+    let help = "1 if the remote accepts objects, otherwise 0; absent while it is paused";
+    let active = labels.iter().zip(&status.remotes).filter(|(_, remote)| remote.state != "paused");
+    let up = active.map(|(labels, remote)| (&labels[..], u64::from(remote.failure.is_none())));
+    out.gauges("keyhole_remote_up", help, None, up)?;
+    out.gauges("keyhole_remote_owed_objects", "Versions that the remote lacks", None, of(|remote| remote.owed))?;
+    let help = "Plaintext bytes of the versions that the remote lacks";
+    out.gauges("keyhole_remote_owed", help, Some(Unit::Bytes), of(|remote| remote.owed_bytes))?;
+    let now_ms = status.clock.now_ms;
+    let ages = labels.iter().zip(&status.remotes).map(|(labels, remote)| {
+        (&labels[..], remote.oldest_ms.map_or(0, |oldest_ms| now_ms.saturating_sub(oldest_ms)) as f64 / 1e3)
+    });
+    out.gauges("keyhole_remote_lag", "Age of the oldest version that the remote lacks", Some(Unit::Seconds), ages)?;
+    let confirmed = labels
+        .iter()
+        .zip(&status.remotes)
+        .map(|(labels, remote)| (&labels[..], remote.confirmed_ms.unwrap_or(0) as f64 / 1e3));
+    let help = "Time of the last confirmation since 1970; 0 if there is none since the start";
+    out.gauges("keyhole_remote_last_confirmation", help, Some(Unit::Seconds), confirmed)?;
+    let help = "Versions that the remote does not accept, or that cannot be read";
+    out.gauges("keyhole_remote_exceptions", help, None, of(|remote| remote.exceptions.len() as u64))?;
+    out.counters("keyhole_remote_shipped_objects", "Objects stored in the remote", None, of(|remote| remote.shipped))?;
+    let help = "Bytes sent to the remote";
+    out.counters("keyhole_remote_shipped", help, Some(Unit::Bytes), of(|remote| remote.shipped_bytes))?;
+    out.counters(
+        "keyhole_remote_deleted_objects",
+        "Objects deleted from the remote",
+        None,
+        of(|remote| remote.deleted),
+    )?;
+    out.counters(
+        "keyhole_remote_evicted_objects",
+        "Versions evicted from the store",
+        None,
+        of(|remote| remote.evicted),
+    )?;
+    out.counters("keyhole_remote_failures", "Failed attempts to ship to the remote", None, of(|remote| remote.failures))
+}
+
 /// The names of all conditions.
-const CONDITIONS: [&str; 10] = [
+const CONDITIONS: [&str; 12] = [
     "starting",
     "draining",
     "poisoned",
@@ -145,6 +189,8 @@ const CONDITIONS: [&str; 10] = [
     "full",
     "clock-behind",
     "lock-clock",
+    "remote-failing",
+    "remote-incomplete",
 ];
 
 fn requests(status: &Status, out: &mut Writer<'_, '_>) -> Result<(), Error> {
@@ -244,6 +290,7 @@ fn space(store: &StoreStatus, out: &mut Writer<'_, '_>) -> Result<(), Error> {
         ("keyhole_index_memory", "Memory of the index in bytes", store.figures.index),
         ("keyhole_noncurrent", "Plaintext bytes of noncurrent versions", store.figures.noncurrent_bytes),
         ("keyhole_locked", "Plaintext bytes of versions that are locked", store.figures.locked_bytes),
+        ("keyhole_evicted", "Plaintext bytes of versions that only a remote has", store.figures.evicted_bytes),
     ] {
         out.gauge(name, help, Some(Unit::Bytes), bytes)?;
     }
@@ -252,6 +299,7 @@ fn space(store: &StoreStatus, out: &mut Writer<'_, '_>) -> Result<(), Error> {
         ("keyhole_objects", "Objects", store.figures.objects),
         ("keyhole_noncurrent_versions", "Noncurrent versions of objects", store.figures.noncurrent),
         ("keyhole_delete_markers", "Delete markers", store.figures.markers),
+        ("keyhole_evicted_versions", "Versions whose bytes only a remote has", store.figures.evicted),
         ("keyhole_uploads", "Multipart uploads in progress", store.figures.uploads),
         ("keyhole_bodies", "Bodies in the index, including those of parts", store.figures.bodies),
     ] {

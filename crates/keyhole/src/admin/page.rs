@@ -81,7 +81,7 @@ impl Page {
 
 /// Returns the most important condition as the overall state.
 fn state(status: &Status) -> OverallState {
-    const STATES: [(&str, &str, &str); 10] = [
+    const STATES: [(&str, &str, &str); 12] = [
         ("starting", "note", "Starting"),
         ("draining", "note", "Shutting down"),
         ("store-absent", "fault", "Object file missing"),
@@ -92,6 +92,8 @@ fn state(status: &Status) -> OverallState {
         ("damage", "fault", "Damaged"),
         ("clock-behind", "warning", "Clock behind"),
         ("lock-clock", "warning", "Clock ahead"),
+        ("remote-failing", "warning", "Remote failing"),
+        ("remote-incomplete", "warning", "Remote incomplete"),
     ];
     let is_so = |name: &str| status.conditions.iter().any(|condition| condition.name == name);
     let found = STATES.iter().find(|(name, ..)| is_so(name));
@@ -198,6 +200,8 @@ mod tests {
             ("damage", "Damaged"),
             ("clock-behind", "Clock behind"),
             ("lock-clock", "Clock ahead"),
+            ("remote-failing", "Remote failing"),
+            ("remote-incomplete", "Remote incomplete"),
         ] {
             let mut condition = status.conditions[0].clone();
             condition.name = name.to_owned();

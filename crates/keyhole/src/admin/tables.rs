@@ -10,6 +10,9 @@ pub(super) fn tables(status: &Status) -> Vec<Table> {
     if let Some(store) = &status.store {
         tables.extend([written(store), commits(store), contents(status, store), cleaner(store), buckets(status)]);
     }
+    if !status.remotes.is_empty() {
+        tables.push(remotes(status));
+    }
     tables.extend([workers(status), process(status)]);
     tables
 }
@@ -91,12 +94,14 @@ fn contents(status: &Status, store: &StoreStatus) -> Table {
         ("objects", store.figures.objects),
         ("noncurrent versions", store.figures.noncurrent),
         ("delete markers", store.figures.markers),
+        ("evicted versions", store.figures.evicted),
         ("uploads in progress", store.figures.uploads),
         ("bodies", store.figures.bodies),
     ];
     let sizes = [
         ("plaintext of noncurrent versions", store.figures.noncurrent_bytes),
         ("plaintext of locked versions", store.figures.locked_bytes),
+        ("plaintext of evicted versions", store.figures.evicted_bytes),
         ("index memory", store.figures.index),
         ("capacity", store.figures.capacity),
         ("allocated", store.figures.allocated),
@@ -145,6 +150,29 @@ fn buckets(status: &Status) -> Table {
     if status.buckets_left_out > 0 {
         table.note = format!("The first buckets by name; there are {} more.", count(status.buckets_left_out));
     }
+    table
+}
+
+fn remotes(status: &Status) -> Table {
+    let time = |ms: Option<u64>| ms.map_or_else(Datum::dash, |ms| Datum::new(moment(ms), ms));
+    let rows = status.remotes.iter().map(|remote| {
+        Row::new(
+            &remote.remote,
+            [
+                Datum::new(&remote.state, &remote.state),
+                Datum::count(remote.owed),
+                Datum::size(remote.owed_bytes),
+                time(remote.oldest_ms),
+                time(remote.confirmed_ms),
+                Datum::count(remote.shipped),
+                Datum::count(remote.failures),
+            ],
+        )
+    });
+    let head = ["Remote", "State", "Owed", "Bytes", "Oldest", "Confirmed", "Shipped", "Failures"];
+    let mut table = table("Remotes", &head, rows.collect(), "");
+    table.wide = true;
+    "Owed are the versions that the remote lacks.".clone_into(&mut table.note);
     table
 }
 

@@ -54,13 +54,20 @@ pub(crate) struct ImportOptions {
     pub(crate) from: PathBuf,
     #[command(flatten)]
     pub(crate) bounds: Bounds,
+    #[command(flatten)]
+    pub(crate) manner: ImportManner,
+}
+
+/// How objects and buckets are imported.
+#[derive(Args, Debug)]
+pub(crate) struct ImportManner {
     /// Action if a different object of the same name, or a bucket with other settings, exists.
     /// fail: keep and report it, and end with exit code 1. skip: keep it. replace: replace it.
     #[arg(long, value_enum, default_value_t = Existing::Fail)]
     pub(crate) existing: Existing,
     /// Settings of buckets to apply. safe: those that narrow what clients may do. all: also anonymous
     /// reads, expiry, lifecycle rules, quotas, and policies that allow more. Default: safe, and exit
-    /// code 1 if the export has others.
+    /// code 1 if there are others.
     #[arg(long, value_enum, value_name = "WHICH")]
     pub(crate) settings: Option<SettingsChoice>,
     /// Print a JSON summary at the end.

@@ -14,7 +14,8 @@ use serde::Serialize;
 use super::operate::print;
 use super::transfer::{Pace, count, objects, summary};
 use super::{CommandError, Result};
-use crate::cli::transfer::ImportOptions;
+use crate::cli::Target;
+use crate::cli::transfer::{ImportManner, ImportOptions};
 use crate::control::Scope;
 use crate::store::StoreLocation;
 use crate::transfer::entry::{BucketEntry, ObjectEntry};
@@ -52,29 +53,52 @@ struct ImportFigures {
     complete: bool,
 }
 
+/// An import into a store.
+pub(super) struct ImportTask<'o> {
+    pub(super) target: &'o Target,
+    pub(super) manner: &'o ImportManner,
+    pub(super) scope: Scope,
+    /// Limit of the bytes per second.
+    pub(super) rate: Option<u64>,
+    /// The source, for messages.
+    pub(super) what: &'static str,
+}
+
 pub(crate) fn run(options: &ImportOptions) -> Result<()> {
-    let location = StoreLocation::find(&options.target.data, options.target.state.as_deref())?;
     let source = source::open(&options.from)?;
+    let task = ImportTask {
+        target: &options.target,
+        manner: &options.manner,
+        scope: options.bounds.scope(),
+        rate: options.bounds.rate,
+        what: "the export",
+    };
+    import(&task, |handler| source.read(handler))
+}
+
+/// Imports everything that `read` passes on.
+pub(super) fn import(task: &ImportTask<'_>, read: impl FnOnce(&mut dyn Handler) -> Result<()>) -> Result<()> {
+    let location = StoreLocation::find(&task.target.data, task.target.state.as_deref())?;
     let channel = Channel::open(&location, Direction::Import)?;
     let mut importer = Importer {
         channel,
-        existing: options.existing,
-        settings: options.settings.unwrap_or_default(),
-        scope: options.bounds.scope(),
-        pace: Pace::new("importing", options.bounds.rate),
+        existing: task.manner.existing,
+        settings: task.manner.settings.unwrap_or_default(),
+        scope: task.scope.clone(),
+        pace: Pace::new("importing", task.rate),
         bucket: None,
         unversioned: None,
         number: 0,
         storing: HashMap::new(),
         figures: ImportFigures::default(),
     };
-    let read = source.read(&mut importer).and_then(|()| importer.finish());
+    let read = read(&mut importer).and_then(|()| importer.finish());
     let Importer { channel, figures, pace, .. } = importer;
     drop(pace);
     let closed = channel.close();
     read?;
     closed?;
-    report(&figures, options)
+    report(&figures, task)
 }
 
 /// Offers the content of an export to the store.
@@ -303,7 +327,8 @@ impl Handler for Importer {
     }
 }
 
-fn report(figures: &ImportFigures, options: &ImportOptions) -> Result<()> {
+fn report(figures: &ImportFigures, task: &ImportTask<'_>) -> Result<()> {
+    let what = task.what;
     let ImportFigures { stored, bytes, markers, equal, kept, buckets_kept, buckets_narrowed, .. } = *figures;
     let ImportFigures { refused, damaged, left_out, complete, .. } = *figures;
     let mut words = format!("{} imported", objects(stored, bytes));
@@ -315,24 +340,24 @@ fn report(figures: &ImportFigures, options: &ImportOptions) -> Result<()> {
         (damaged, format!("{damaged} damaged")),
     ];
     besides.iter().filter(|(number, _)| *number > 0).for_each(|(_, text)| words = format!("{words}; {text}"));
-    print(&summary(options.json, figures, &words)?);
+    print(&summary(task.manner.json, figures, &words)?);
     if damaged > 0 {
-        return Err(CommandError::Malformed("the export is damaged: only its intact objects were imported".to_owned()));
+        return Err(CommandError::Malformed(format!("{what} is damaged: only its intact objects were imported")));
     }
     if !complete {
-        let why = "the export is incomplete (interrupted or truncated): the objects that it has were imported";
-        return Err(CommandError::Malformed(why.to_owned()));
-    }
-    if left_out > 0 {
-        let why = format!("the export lacks {left_out} objects, which were damaged in the exported store");
+        let why = format!("{what} is incomplete (interrupted or truncated): the objects that it has were imported");
         return Err(CommandError::Malformed(why));
     }
-    let differs = options.existing == Existing::Fail && kept + buckets_kept > 0;
+    if left_out > 0 {
+        let why = format!("{what} lacks {left_out} objects, which were damaged in the exported store");
+        return Err(CommandError::Malformed(why));
+    }
+    let differs = task.manner.existing == Existing::Fail && kept + buckets_kept > 0;
     if refused > 0 || differs {
         let hint = if differs { "; set --existing skip to keep or replace to overwrite them" } else { "" };
         return Err(CommandError::Other(format!("some objects or buckets were not imported{hint}")));
     }
-    if buckets_narrowed > 0 && options.settings.is_none() {
+    if buckets_narrowed > 0 && task.manner.settings.is_none() {
         let why = "some settings of buckets were not applied, because they allow more, delete objects or bound the \
                    bucket; set --settings all to apply them, or safe to leave them out";
         return Err(CommandError::Other(why.to_owned()));

@@ -67,6 +67,7 @@ fn totals(stat: &StoreFigures) -> Table {
     bytes("dead, to be reclaimed", stat.dead, share(stat.dead, used));
     bytes("index memory", stat.index, String::new());
     bytes("plaintext of noncurrent versions", stat.noncurrent_bytes, String::new());
+    bytes("plaintext of evicted versions", stat.evicted_bytes, format!("{} versions", stat.evicted));
     bytes("plaintext of locked versions", stat.locked_bytes, String::new());
     let counts = [
         ("buckets", stat.buckets),

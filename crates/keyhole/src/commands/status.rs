@@ -13,8 +13,8 @@ use super::{CommandError, Result};
 use crate::cli::Target;
 use crate::cli::store::StatusOptions;
 use crate::control::{self, Reply, Request};
-use crate::status::Status;
 use crate::status::format::{count, duration_or_dash, moment, rate, share, span, throughput};
+use crate::status::{RemoteStatus, Status};
 use crate::store::StoreLocation;
 
 pub(crate) fn run(options: &StatusOptions) -> Result<()> {
@@ -38,7 +38,8 @@ pub(crate) fn run(options: &StatusOptions) -> Result<()> {
     }
 }
 
-fn ask(target: &Target) -> Result<Status> {
+/// Asks the node that serves a store for its status.
+pub(super) fn ask(target: &Target) -> Result<Status> {
     let location = StoreLocation::find(&target.data, target.state.as_deref())?;
     match control::ask(&location.socket(), &Request::Status {}, &mut |_| {})? {
         Some(Reply::Status(status)) => Ok(*status),
@@ -81,6 +82,7 @@ fn text(status: &Status) -> String {
     tables.extend((!status.requests.errors.is_empty()).then(|| errors(status)));
     tables.extend(store(status));
     tables.extend((!status.buckets.is_empty()).then(|| buckets(status)));
+    tables.extend((!status.remotes.is_empty()).then(|| remotes(&status.remotes)));
     tables.push(workers(status));
     tables.push(process(status));
     let tables: Vec<String> = tables.iter().map(|table| format!("\n{table}\n")).collect();
@@ -158,6 +160,9 @@ fn store(status: &Status) -> Option<Table> {
         table.add_row([name, &count(number), bytes]);
     }
     table.add_row(["plaintext of locked versions", &size(store.figures.locked_bytes), ""]);
+    if store.figures.evicted > 0 {
+        table.add_row(["evicted versions", &count(store.figures.evicted), &size(store.figures.evicted_bytes)]);
+    }
     if let Some(ms) = status.clock.lock_ms {
         table.add_row(["lock clock", &moment(ms), ""]);
     }
@@ -180,6 +185,26 @@ fn buckets(status: &Status) -> Table {
     }
     if status.buckets_left_out > 0 {
         table.add_row([format!("and {} more", count(status.buckets_left_out))]);
+    }
+    table
+}
+
+/// Shows remotes.
+pub(super) fn remotes(remotes: &[RemoteStatus]) -> Table {
+    let mut table = table(&["remote", "state", "owed", "bytes", "oldest", "confirmed", "shipped", "failures"], 2);
+    for remote in remotes {
+        let time = |ms: Option<u64>| ms.map_or_else(|| "–".to_owned(), moment);
+        let [owed, shipped, failures] = [remote.owed, remote.shipped, remote.failures].map(count);
+        table.add_row([
+            remote.remote.clone(),
+            remote.state.clone(),
+            owed,
+            size(remote.owed_bytes),
+            time(remote.oldest_ms),
+            time(remote.confirmed_ms),
+            shipped,
+            failures,
+        ]);
     }
     table
 }
@@ -237,6 +262,7 @@ mod tests {
             "120.6 KiB",
             "and 9 more",
             "1,024",
+            "vault",
         ] {
             assert!(text.contains(part), "{part} in {text}");
         }

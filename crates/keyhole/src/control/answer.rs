@@ -68,6 +68,7 @@ pub(crate) async fn answer<D: Disk>(
         // Without a node, nothing has followed the clocks so far.
         Request::ClockAccept {} => accept_clock(&NodeLockClock::new(Duration::ZERO), log).await,
         Request::AccessReload {} => return Ok(failed("no running node to reload the access keys".to_owned())),
+        Request::RemotesReload {} => return Ok(failed("no running node to reload the remotes".to_owned())),
         Request::Export(_) | Request::Import {} => {
             return Ok(failed("export and import need a connection of their own".to_owned()));
         }

@@ -30,6 +30,8 @@ pub(crate) enum Request {
     ClockAccept {},
     /// Reloads the file of access keys.
     AccessReload {},
+    /// Reloads the file of remotes.
+    RemotesReload {},
     /// Exports objects. After the reply `ready`, the connection carries frames
     /// (`transfer/protocol.rs`).
     Export(Scope),
@@ -180,6 +182,10 @@ pub(crate) enum Reply {
     AccessReloaded {
         keys: u64,
     },
+    /// The count of remotes after the reload.
+    RemotesReloaded {
+        remotes: u64,
+    },
     Failed {
         message: String,
     },
@@ -323,6 +329,7 @@ mod tests {
             (r#"{"request":"checkpoint"}"#, Request::Checkpoint {}),
             (r#"{"request":"scrub","rate_bytes_per_s":5}"#, Request::Scrub { rate_bytes_per_s: 5 }),
             (r#"{"request":"access-reload"}"#, Request::AccessReload {}),
+            (r#"{"request":"remotes-reload"}"#, Request::RemotesReload {}),
             (r#"{"request":"clock-accept"}"#, Request::ClockAccept {}),
             (r#"{"request":"export"}"#, Request::Export(Scope::default())),
             (

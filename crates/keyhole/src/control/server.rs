@@ -21,6 +21,7 @@ use crate::access::{Access, AccessError};
 use crate::audit::{Audit, AuditEvent};
 use crate::lock_clock::NodeLockClock;
 use crate::reload::Reload;
+use crate::remote::{RemoteError, Remotes};
 
 use super::answer::{Replies, accept_clock, answer, failed};
 use super::protocol::{Reply, Request};
@@ -76,6 +77,7 @@ impl Control {
 pub(crate) struct Running {
     pub(crate) config: Arc<Config>,
     pub(crate) access: Access,
+    pub(crate) remotes: Remotes,
     pub(crate) monitor: Arc<Monitor>,
     pub(crate) audit: Option<Arc<Audit>>,
     pub(crate) lock_clock: NodeLockClock,
@@ -98,12 +100,23 @@ impl Running {
         }
         result
     }
+
+    /// Reloads the remotes.
+    pub(crate) fn reload_remotes(&self) -> Result<usize, RemoteError> {
+        let result = self.remotes.reload();
+        match &result {
+            Ok(remotes) => tracing::info!(remotes, "reloaded the remotes"),
+            Err(error) => tracing::error!(%error, "cannot reload the remotes: keeping the current ones"),
+        }
+        result
+    }
 }
 
 impl Reload for Arc<Running> {
     fn reload(&mut self) {
         // The outcome is logged.
         let _ = self.reload_access();
+        let _ = self.reload_remotes();
     }
 }
 
@@ -157,6 +170,11 @@ async fn connection<D: Disk>(mut peer: Client, log: Log<D>, running: Arc<Running
                 running.note("AccessReload", None, reloaded.is_ok());
                 return peer.send(reloaded.unwrap_or_else(|error| failed(error.to_string()))).await;
             }
+            Request::RemotesReload {} => {
+                let reloaded = running.reload_remotes().map(|count| Reply::RemotesReloaded { remotes: count as u64 });
+                running.note("RemotesReload", None, reloaded.is_ok());
+                return peer.send(reloaded.unwrap_or_else(|error| failed(error.to_string()))).await;
+            }
             Request::BucketSet(change) => {
                 let bucket = change.bucket.clone();
                 let request = Request::BucketSet(change);
@@ -183,7 +201,8 @@ async fn connection<D: Disk>(mut peer: Client, log: Log<D>, running: Arc<Running
             Direction::Export(scope) => ("Export", scope.bucket.clone()),
             Direction::Import => ("Import", None),
         };
-        let served = transfer::serve(&log, &direction, peer.0, Some(running.monitor.metrics())).await;
+        let evicted = running.config.evicted.as_deref();
+        let served = transfer::serve(&log, &direction, peer.0, Some(running.monitor.metrics()), evicted).await;
         running.note(operation, bucket.as_deref(), served.is_ok());
         served
     };

@@ -8,11 +8,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use keyhole_log::limits::BUFFER_LEN;
 use keyhole_log::{Access, Disk, Extent};
+use tokio::sync::Mutex;
 use tokio::task::spawn_blocking;
 
 use crate::buffer::{Buffer, Pools};
 use crate::medium::Medium;
 use crate::read_path::{ReadMeter, SMALL_READ_MAX};
+
+/// Bytes of a read of a handle that reads in steps.
+const STEP_LEN: usize = 128 << 10;
 
 /// One thread's handle of the object file or device.
 pub(crate) struct PlainDisk {
@@ -23,18 +27,27 @@ pub(crate) struct PlainDisk {
     meter: ReadMeter,
     /// Counter of the bytes read, if requested.
     read: Option<Arc<AtomicU64>>,
+    /// Held during a read, if reads are made in steps.
+    stepping: Option<Mutex<()>>,
 }
 
 impl PlainDisk {
     pub(crate) fn new(medium: Medium, pools: Pools) -> Self {
         let direct = medium.direct().map(Arc::new);
         let meter = ReadMeter::new(medium.read_path().clone());
-        PlainDisk { medium: Arc::new(medium), direct, pools, meter, read: None }
+        PlainDisk { medium: Arc::new(medium), direct, pools, meter, read: None, stepping: None }
     }
 
     /// Returns this handle with a counter of the bytes that it reads.
     pub(crate) fn counting(mut self, read: Arc<AtomicU64>) -> Self {
         self.read = Some(read);
+        self
+    }
+
+    /// Returns this handle with reads in short steps, one after the other. The writes and syncs of other
+    /// handles wait behind long reads.
+    pub(crate) fn in_steps(mut self) -> Self {
+        self.stepping = Some(Mutex::default());
         self
     }
 
@@ -47,7 +60,12 @@ impl PlainDisk {
         at: Range<usize>,
     ) -> (io::Result<()>, Buffer) {
         let len = at.len();
-        let call = move |medium: &Medium| (medium.read(direct.as_deref(), buf.slice_mut(at), offset), buf);
+        let (_turn, step) = match &self.stepping {
+            Some(stepping) => (Some(stepping.lock().await), STEP_LEN),
+            None => (None, usize::MAX),
+        };
+        let call =
+            move |medium: &Medium| (read_in_steps(medium, direct.as_deref(), buf.slice_mut(at), offset, step), buf);
         let ((result, access), buf) = self.call(call).await;
         self.meter.count(access, len);
         if let Some(read) = &self.read {
@@ -61,6 +79,25 @@ impl PlainDisk {
         let medium = self.medium.clone();
         spawn_blocking(move || call(&medium)).await.expect("a file call that neither panics nor is cancelled")
     }
+}
+
+/// Reads in steps of at most this length. Returns how the last one was made.
+fn read_in_steps(
+    medium: &Medium,
+    direct: Option<&File>,
+    buf: &mut [u8],
+    mut offset: u64,
+    step: usize,
+) -> (io::Result<()>, Access) {
+    let mut done = (Ok(()), Access::Cached);
+    for part in buf.chunks_mut(step) {
+        done = medium.read(direct, part, offset);
+        if done.0.is_err() {
+            break;
+        }
+        offset += part.len() as u64;
+    }
+    done
 }
 
 impl Disk for PlainDisk {
@@ -139,5 +176,37 @@ impl Disk for PlainDisk {
 
     async fn discard(&self, offset: u64, len: u64) -> io::Result<()> {
         self.call(move |medium| medium.discard(offset, len)).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::FileExt;
+
+    use super::*;
+
+    #[test]
+    fn read_in_steps_returns_the_same_bytes() {
+        let file = tempfile::tempfile().unwrap();
+        let bytes: Vec<u8> = (0..3 * STEP_LEN + 4096).map(|index| (index / 4096) as u8).collect();
+        file.write_all_at(&bytes, 0).unwrap();
+        let disk = PlainDisk::new(Medium::file(file), Pools::default()).in_steps();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            for (offset, len) in [(0, 4096), (4096, STEP_LEN), (0, STEP_LEN + 4096), (4096, 3 * STEP_LEN)] {
+                for is_direct in [false, true] {
+                    let buf = disk.buffer();
+                    let read = if is_direct {
+                        disk.read_direct(offset, buf, 0..len).await
+                    } else {
+                        disk.read(offset, buf, 0..len).await
+                    };
+                    read.0.unwrap();
+                    assert!(read.1.as_ref()[..len] == bytes[offset as usize..][..len], "{len} bytes at {offset}");
+                }
+            }
+            let (beyond, _) = disk.read(bytes.len() as u64 - 4096, disk.buffer(), 0..2 * STEP_LEN).await;
+            assert!(beyond.is_err());
+        });
     }
 }

@@ -12,6 +12,7 @@ use crate::error::SystemError;
 use crate::memory::BudgetError;
 use crate::net::ListenError;
 use crate::net::tls::TlsError;
+use crate::remote::RemoteError;
 use crate::store::StoreError;
 
 /// The reason why a node cannot serve.
@@ -25,6 +26,8 @@ pub(crate) enum ServeError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Access(#[from] AccessError),
+    #[error(transparent)]
+    Remote(#[from] RemoteError),
     #[error(transparent)]
     Listen(#[from] ListenError),
     #[error(transparent)]

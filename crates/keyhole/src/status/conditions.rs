@@ -6,6 +6,7 @@ use keyhole_log::Stats;
 
 use super::model::{Clock, Condition, Severity};
 use super::monitor::{Phase, STUCK};
+use super::remote::RemoteStatus;
 use crate::store::ASKED_READ_ONLY;
 
 /// The inputs of the conditions.
@@ -17,6 +18,7 @@ pub(super) struct ConditionInputs<'a> {
     pub(super) clock: &'a Clock,
     /// The reason if the object file is no longer in place.
     pub(super) absence: Option<&'a str>,
+    pub(super) remotes: &'a [RemoteStatus],
 }
 
 impl ConditionInputs<'_> {
@@ -91,6 +93,28 @@ impl ConditionInputs<'_> {
             );
             add("lock-clock", Severity::Warning, text);
         }
+        for RemoteStatus { remote, failure, owed, exceptions, .. } in self.remotes {
+            if let Some(why) = failure {
+                let text = format!(
+                    "The remote {remote} does not accept objects: {why}. {owed} are owed. Shipping is tried again; the \
+                     node serves meanwhile."
+                );
+                add("remote-failing", Severity::Warning, text);
+            }
+            if !exceptions.is_empty() {
+                // Conditions need no credential, so they name no objects.
+                let objects = if exceptions.len() == 1 {
+                    "1 object is".to_owned()
+                } else {
+                    format!("{} objects are", exceptions.len())
+                };
+                let text = format!(
+                    "{objects} not in the remote {remote}, because it refuses them or they are damaged. keyhole remote \
+                     status lists them."
+                );
+                add("remote-incomplete", Severity::Warning, text);
+            }
+        }
         all
     }
 
@@ -114,13 +138,37 @@ fn capital(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use keyhole_remote::Exception;
+
     use super::*;
+
+    #[test]
+    fn incomplete_remote_is_reported_without_object_keys() {
+        let clock = Clock::default();
+        let text = |text: &str| text.to_owned();
+        let exception =
+            |key: &str| Exception { bucket: text("b"), key: text(key), version: text("null"), why: text(key) };
+        let conditions = |remotes: &[RemoteStatus]| {
+            let phase = Phase::Serving;
+            let inputs =
+                ConditionInputs { phase, stats: None, quiet: &[], damaged: 0, clock: &clock, absence: None, remotes };
+            inputs.conditions().into_iter().map(|condition| condition.text).collect::<Vec<_>>()
+        };
+        for (keys, begin) in [(&["private"][..], "1 object is"), (&["private", "private-2"], "2 objects are")] {
+            let exceptions = keys.iter().map(|key| exception(key)).collect();
+            let found = conditions(&[RemoteStatus { remote: text("vault"), exceptions, ..RemoteStatus::default() }]);
+            assert_eq!(found.len(), 1);
+            assert!(found[0].starts_with(begin) && !found[0].contains("private"), "{found:?}");
+        }
+        assert!(conditions(&[RemoteStatus::default()]).is_empty());
+    }
 
     #[test]
     fn stalled_worker_is_reported_while_serving() {
         let clock = Clock::default();
         let conditions = |phase, quiet: &[Duration]| {
-            let found = ConditionInputs { phase, stats: None, quiet, damaged: 0, clock: &clock, absence: None };
+            let found =
+                ConditionInputs { phase, stats: None, quiet, damaged: 0, clock: &clock, absence: None, remotes: &[] };
             found.conditions().into_iter().map(|condition| condition.text).collect::<Vec<_>>()
         };
         let ms = Duration::from_millis;

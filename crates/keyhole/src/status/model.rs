@@ -6,6 +6,7 @@ use keyhole_s3::ErrorCode;
 use serde::{Deserialize, Serialize};
 
 use super::machine::ProcessStatus;
+use super::remote::RemoteStatus;
 use super::store::{BucketStatus, StoreStatus};
 use crate::memory::Budget;
 
@@ -44,6 +45,8 @@ pub(crate) struct Status {
     pub(crate) buckets: Vec<BucketStatus>,
     /// Buckets beyond those listed.
     pub(crate) buckets_left_out: u64,
+    #[serde(default)]
+    pub(crate) remotes: Vec<RemoteStatus>,
     pub(crate) damage: Damages,
     pub(crate) clock: Clock,
     pub(crate) process: ProcessStatus,
@@ -226,6 +229,13 @@ pub(crate) struct Clock {
 }
 
 impl Status {
+    /// Returns the status without object keys, for readers without a credential. The metrics and the
+    /// conditions count the exceptions of remotes.
+    pub(crate) fn without_keys(mut self) -> Self {
+        self.remotes.iter_mut().for_each(|remote| remote.exceptions.clear());
+        self
+    }
+
     /// Returns the conditions that make the node unready.
     pub(crate) fn reasons(&self) -> impl Iterator<Item = &Condition> {
         self.conditions.iter().filter(|condition| {

@@ -13,6 +13,7 @@ use crate::env::System;
 use crate::lock_clock::LockClockFigures;
 use crate::metrics::Metrics;
 use crate::read_path::ReadPath;
+use crate::remote::Reports;
 use crate::store::Presence;
 
 /// Sampling interval of the history.
@@ -46,6 +47,7 @@ pub(crate) struct Monitor {
     pub(super) store: OnceLock<Arc<Store>>,
     presence: OnceLock<Presence>,
     pub(super) read_path: OnceLock<Arc<ReadPath>>,
+    pub(super) remotes: Arc<Reports>,
     /// Damaged places found by recovery.
     pub(super) damaged_at_start: AtomicU64,
     reported: Mutex<ReportedState>,
@@ -76,6 +78,7 @@ impl Monitor {
             store: OnceLock::new(),
             presence: OnceLock::new(),
             read_path: OnceLock::new(),
+            remotes: Arc::default(),
             damaged_at_start: AtomicU64::new(0),
             reported: Mutex::default(),
             history,
@@ -111,6 +114,11 @@ impl Monitor {
     /// Records where the reads of the store are counted.
     pub(crate) fn set_read_path(&self, read_path: Arc<ReadPath>) {
         let _ = self.read_path.set(read_path); // Called once.
+    }
+
+    /// Returns where remotes report their state.
+    pub(crate) fn remotes(&self) -> &Arc<Reports> {
+        &self.remotes
     }
 
     pub(crate) fn presence(&self) -> Option<Presence> {

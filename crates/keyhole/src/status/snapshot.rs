@@ -15,6 +15,7 @@ use super::model::{
     Status, WorkerStatus,
 };
 use super::monitor::{DEAD, Monitor, Phase, ReportedState};
+use super::remote::RemoteStatus;
 use super::store::{BucketStatus, StoreStatus};
 use crate::env::System;
 use crate::metrics::{
@@ -38,6 +39,8 @@ impl Monitor {
         let cleaner = stats.as_ref().map_or(0, |stats| stats.cleaner.damaged);
         let FoundCounts { damaged: reads, not_authentic } = self.metrics().found();
         let damage = Damages { at_start: damaged_at_start, cleaner, reads, not_authentic, scrubs: reported.scrubs };
+        let remotes = self.remotes.all().into_iter().map(|(name, report)| RemoteStatus::new(name, report));
+        let remotes: Vec<RemoteStatus> = remotes.collect();
         let inputs = ConditionInputs {
             phase: self.phase(),
             stats: stats.as_ref(),
@@ -45,6 +48,7 @@ impl Monitor {
             damaged: damage.places(),
             clock: &clock,
             absence: reported.absence.as_deref(),
+            remotes: &remotes,
         };
         let conditions = inputs.conditions();
         let reads = self.read_path.get().map(|path| path.counts()).unwrap_or_default();
@@ -66,6 +70,7 @@ impl Monitor {
             },
             buckets: buckets.into_iter().map(BucketStatus::from).collect(),
             buckets_left_out,
+            remotes,
             damage,
             clock,
             process: ProcessStatus::read(),
@@ -222,6 +227,25 @@ pub(crate) mod tests {
         };
         status.buckets = vec![bucket("a-bucket".to_owned(), None), bucket("b".repeat(63), Some(200_000))];
         status.buckets_left_out = 9;
+        let exception = keyhole_remote::Exception {
+            bucket: "a-bucket".to_owned(),
+            key: "private".to_owned(),
+            version: "null".to_owned(),
+            why: "KeyTooLongError".to_owned(),
+        };
+        status.remotes = vec![RemoteStatus {
+            remote: "vault".to_owned(),
+            state: "failing".to_owned(),
+            failure: Some("AccessDenied: <denied>".to_owned()),
+            retry_ms: Some(2),
+            owed: 7,
+            owed_bytes: 4096,
+            oldest_ms: Some(1),
+            confirmed_ms: Some(3),
+            shipped: 11,
+            exceptions: vec![exception],
+            ..RemoteStatus::default()
+        }];
         let batches = vec![1, 2, 3, 4, 5, 6, 7, 8, 9, 10];
         let figures = StoreFigures { capacity: 10 << 30, live: 8 << 30, dead: 1 << 30, batches, ..Default::default() };
         status.store = Some(StoreStatus { figures, live_max: 8 << 30, full: true, ..StoreStatus::default() });
@@ -236,6 +260,13 @@ pub(crate) mod tests {
 
     fn names(status: &Status) -> Vec<&str> {
         status.conditions.iter().map(|condition| &condition.name[..]).collect()
+    }
+
+    #[test]
+    fn public_status_has_no_object_keys() {
+        let json = |status: &Status| serde_json::to_string(status).unwrap();
+        assert!(json(&sample_status()).contains("private"));
+        assert!(!json(&sample_status().without_keys()).contains("private"));
     }
 
     #[test]

@@ -23,6 +23,11 @@ pub(crate) struct StoreFigures {
     pub(crate) noncurrent_bytes: u64,
     #[serde(default)]
     pub(crate) locked_bytes: u64,
+    /// Versions whose bytes only a remote has, and their plaintext bytes.
+    #[serde(default)]
+    pub(crate) evicted: u64,
+    #[serde(default)]
+    pub(crate) evicted_bytes: u64,
     pub(crate) uploads: u64,
     pub(crate) bodies: u64,
     pub(crate) index: u64,
@@ -70,6 +75,8 @@ impl From<&Stats> for StoreFigures {
             markers: usage.markers,
             noncurrent_bytes: usage.noncurrent_bytes,
             locked_bytes: usage.locked_bytes,
+            evicted: usage.evicted,
+            evicted_bytes: usage.evicted_bytes,
             uploads: usage.uploads,
             bodies: usage.bodies,
             index: *index_bytes,

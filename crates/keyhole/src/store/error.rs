@@ -1,5 +1,6 @@
 //! Errors of opening a store.
 
+use std::io;
 use std::path::PathBuf;
 
 use jiff::Timestamp;
@@ -18,6 +19,11 @@ pub(crate) enum StoreError {
     // Caused by the options.
     #[error("{} has no name: give --state DIR", .0.display())]
     Nameless(PathBuf),
+    #[error(
+        "cannot use {}: {source}; give a block device or an existing directory, since none is created below /dev",
+        path.display()
+    )]
+    UnknownDevice { path: PathBuf, source: io::Error },
     #[error("no store in {data}; `keyhole serve --data {data}` creates one", data = .0.display())]
     Missing(PathBuf),
     #[error(
@@ -53,7 +59,7 @@ pub(crate) enum StoreError {
         "cannot open {}: {error}; run as root, or as a user who may use the device (often the group disk)",
         path.display()
     )]
-    DevicePermission { path: PathBuf, error: std::io::Error },
+    DevicePermission { path: PathBuf, error: io::Error },
     #[error(
         "{path} has a Keyhole store already: start without --format to serve it; to make a new one, erase it first (dd \
          if=/dev/zero of={path} bs=1M count=1)",

@@ -7,7 +7,6 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use super::error::StoreError;
-use crate::error::FileError;
 
 /// The object file's name in a data directory.
 const FILE: &str = "objects.keyhole";
@@ -35,7 +34,9 @@ impl StoreLocation {
         let is_device = match fs::metadata(data) {
             Ok(metadata) => metadata.file_type().is_block_device(),
             // Never create a directory under `/dev` because of a typing error.
-            Err(error) if data.starts_with("/dev") => return Err(FileError::new("cannot use", data, error).into()),
+            Err(source) if data.starts_with("/dev") => {
+                return Err(StoreError::UnknownDevice { path: data.to_owned(), source });
+            }
             Err(_) => false,
         };
         let state = match state {
@@ -78,7 +79,8 @@ mod tests {
             assert_eq!((location.medium(), location.socket()), (path.join(FILE), path.join(SOCKET)));
             assert_eq!(StoreLocation::find(&path, Some(Path::new("/s"))).unwrap().state, Path::new("/s"));
         }
-        assert!(StoreLocation::find(Path::new("/dev/no-such-device"), None).is_err());
+        let error = StoreLocation::find(Path::new("/dev/no-such-device"), None).unwrap_err().to_string();
+        assert!(error.contains("block device or an existing directory"), "{error}");
     }
 
     #[test]

@@ -14,6 +14,11 @@ pub(crate) fn plain_disk(medium: &Medium) -> Result<AnyDisk, SystemError> {
     open(medium).map(AnyDisk::Plain)
 }
 
+/// As [`plain_disk`], with reads in short steps: for work that the requests of clients must not wait for.
+pub(crate) fn stepping_disk(medium: &Medium) -> Result<AnyDisk, SystemError> {
+    Ok(AnyDisk::Plain(open(medium)?.in_steps()))
+}
+
 /// As [`plain_disk`], with a counter of the bytes that it reads.
 pub(super) fn counting_disk(medium: &Medium, read: Arc<AtomicU64>) -> Result<AnyDisk, SystemError> {
     Ok(AnyDisk::Plain(open(medium)?.counting(read)))

@@ -159,7 +159,7 @@ fn open_alone(location: &StoreLocation, direction: Direction) -> Result<StoreThr
 async fn serve_alone(store: &OpenedStore, direction: &Direction, stream: UnixStream) -> Result<(), TransferError> {
     let disk = store::plain_disk(&store.medium)?;
     let stream = tokio::net::UnixStream::from_std(stream).map_err(TransferError::Connection)?;
-    let work = async |log: &Log<AnyDisk>| serve(log, direction, stream, None).await;
+    let work = async |log: &Log<AnyDisk>| serve(log, direction, stream, None, None).await;
     let Finished { result, is_checkpointed } = background::with_log(store.store.clone(), disk, work).await;
     if !is_checkpointed {
         eprintln!("keyhole: the last checkpoint was not written; the next start takes longer");

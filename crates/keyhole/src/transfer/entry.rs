@@ -262,6 +262,11 @@ impl ObjectEntry {
         })
     }
 
+    /// Names the `null` version, if the object was described before its bucket had versions.
+    pub(crate) fn name_null_version(&mut self) {
+        self.version.get_or_insert(Version(VersionId::Null));
+    }
+
     /// Decodes the description of the object.
     pub(crate) fn description(&self) -> Result<Description, EntryError> {
         let ObjectEntry { bucket, key, sealed, bound, size, modified_ms, plain, .. } = self;

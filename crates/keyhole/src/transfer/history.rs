@@ -243,6 +243,7 @@ mod tests {
             time_ms: 0,
             lock: Lock::default(),
             seq,
+            is_evicted: false,
         }
     }
 

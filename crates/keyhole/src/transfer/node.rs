@@ -5,6 +5,7 @@ use std::io;
 use std::rc::Rc;
 
 use keyhole_log::{Disk, Log};
+use keyhole_node::EvictedObjects;
 use tokio::net::UnixStream;
 
 use super::peer::Peer;
@@ -34,16 +35,18 @@ impl Drop for TransferPermit {
     }
 }
 
-/// Serves one connection. Counts damaged objects in the metrics of a running node.
+/// Serves one connection. Counts damaged objects in the metrics of a running node, and reads evicted
+/// objects from `evicted`.
 pub(crate) async fn serve<D: Disk>(
     log: &Log<D>,
     direction: &Direction,
     stream: UnixStream,
     metrics: Option<&Metrics>,
+    evicted: Option<&dyn EvictedObjects>,
 ) -> io::Result<()> {
     let peer = Peer::new(stream);
     match direction {
-        Direction::Export(scope) => sender::send(log, scope, &peer, metrics).await,
+        Direction::Export(scope) => sender::send(log, scope, &peer, (metrics, evicted)).await,
         Direction::Import => receiver::receive(log, &peer).await,
     }
 }

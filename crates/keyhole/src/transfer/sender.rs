@@ -7,8 +7,8 @@ use keyhole_log::{
     BucketLock, BucketSettings, Disk, Error, FoundVersion, ListObjects, ListUploads, Listed, ListedUpload, Log,
     VersionId, VersionInfo, Versioning,
 };
-use keyhole_node::FaultKind;
 use keyhole_node::transfer::{Description, Export, ReadError};
+use keyhole_node::{EvictedObjects, FaultKind};
 
 use super::entry::{BucketEntry, ObjectEntry};
 use super::manifest::{VERSION, VERSION_PLAIN};
@@ -34,7 +34,7 @@ pub(crate) async fn send<D: Disk>(
     log: &Log<D>,
     scope: &Scope,
     peer: &Peer,
-    metrics: Option<&Metrics>,
+    (metrics, evicted): (Option<&Metrics>, Option<&dyn EvictedObjects>),
 ) -> io::Result<()> {
     let buckets = log.buckets().into_iter().filter(|bucket| scope.has_bucket(&bucket.name));
     let buckets: Vec<_> = buckets.collect();
@@ -52,7 +52,7 @@ pub(crate) async fn send<D: Disk>(
     for bucket in buckets {
         // The bucket may have been deleted meanwhile.
         let Some((settings, _)) = log.bucket_settings(&bucket.name) else { continue };
-        let sending = Sending { log, bucket: &bucket.name, prefix: &scope.prefix, peer, metrics };
+        let sending = Sending { log, bucket: &bucket.name, prefix: &scope.prefix, peer, metrics, evicted };
         if !has_versions && settings.versioning != Versioning::Off {
             return sending.fail(&Aborted::Outdated(bucket.name.clone())).await;
         }
@@ -64,7 +64,7 @@ pub(crate) async fn send<D: Disk>(
         described.push((bucket.name, settings.versioning, settings.lock));
     }
     for (bucket, versioning, lock) in &described {
-        let sending = Sending { log, bucket, prefix: &scope.prefix, peer, metrics };
+        let sending = Sending { log, bucket, prefix: &scope.prefix, peer, metrics, evicted };
         if let Err(error) = sending.check(*versioning, *lock) {
             return sending.fail(&error).await;
         }
@@ -79,6 +79,7 @@ struct Sending<'s, D: Disk> {
     prefix: &'s str,
     peer: &'s Peer,
     metrics: Option<&'s Metrics>,
+    evicted: Option<&'s dyn EvictedObjects>,
 }
 
 impl<D: Disk> Sending<'_, D> {
@@ -193,7 +194,7 @@ impl<D: Disk> Sending<'_, D> {
             Err(error) => return Ok(Err(error.into())),
         };
         let described = Description::of(self.bucket, key, &object).and_then(|description| {
-            let outgoing = Export::new(log, self.bucket, key, &object)?;
+            let outgoing = Export::with_evicted(log, self.bucket, key, &object, self.evicted)?;
             let entry = ObjectEntry::new(&description, &object.head, outgoing.file_len())
                 .map_err(|error| ReadError::Damaged(error.to_string()))?;
             Ok((entry, outgoing))

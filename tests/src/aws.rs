@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
 use crate::Node;
+use crate::sigv4::Signer;
 
 /// One of the AWS CLIs, configured for a node in its own directory.
 pub struct Aws {
@@ -28,9 +29,13 @@ pub fn program(variable: &str) -> PathBuf {
 impl Aws {
     /// Configures the CLI in an environment variable of [`CLIS`].
     pub fn new(variable: &'static str, node: &Node, directory: &Path) -> Self {
+        Aws::with_endpoint(variable, &node.endpoint(), node.signer(), directory)
+    }
+
+    /// Configures the CLI in an environment variable of [`CLIS`] for another service.
+    pub fn with_endpoint(variable: &'static str, endpoint: &str, signer: &Signer, directory: &Path) -> Self {
         let program = program(variable);
         assert!(program.exists(), "{} is missing: tests/run installs it", program.display());
-        let signer = node.signer();
         let set = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         let environment = vec![
             set("AWS_ACCESS_KEY_ID", &signer.access_key),
@@ -41,7 +46,7 @@ impl Aws {
             set("AWS_EC2_METADATA_DISABLED", "true"),
             set("AWS_MAX_ATTEMPTS", "1"),
             set("AWS_PAGER", ""),
-            set("ENDPOINT", &node.endpoint()),
+            set("ENDPOINT", endpoint),
         ];
         Aws { name: variable, program, directory: directory.to_owned(), environment }
     }

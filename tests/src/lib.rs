@@ -17,12 +17,16 @@ pub mod faulty;
 pub mod form;
 pub mod hostile;
 pub mod http;
+pub mod linearizability;
 pub mod load;
 pub mod manager;
 pub mod mounted;
 pub mod node;
 pub mod object_file;
+pub mod port;
+pub mod recorder;
 pub mod scan;
+pub mod seaweedfs;
 pub mod sigv4;
 pub mod tls;
 
@@ -31,6 +35,8 @@ pub use data::CustomerKey;
 pub use http::{Request, Response};
 pub use manager::Manager;
 pub use node::{Launch, Node};
+pub use recorder::Recorder;
+pub use seaweedfs::SeaweedFs;
 pub use tls::Certificate;
 
 use std::path::{Path, PathBuf};

@@ -173,6 +173,7 @@ fn package_contains_expected_files() {
         ("./usr/share/doc/keyhole/copyright", "-rw-r--r-- root/root"),
         ("./usr/share/doc/keyhole/changelog.gz", "-rw-r--r-- root/root"),
         ("./usr/share/doc/keyhole/OPERATIONS.md", "-rw-r--r-- root/root"),
+        ("./usr/share/doc/keyhole/REMOTES.md", "-rw-r--r-- root/root"),
     ];
     for (path, how) in expected {
         // The archive may name the owner by number.

@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use crate::operate::{exits_with, json};
 
-mod versions;
+pub(crate) mod versions;
 
 const ALL: &str = "ETag,Checksum,ObjectParts,StorageClass,ObjectSize";
 
@@ -24,7 +24,7 @@ fn text(path: &Path) -> &str {
 }
 
 /// An object of a node, with the headers to read it.
-struct Object {
+pub(crate) struct Object {
     bucket: &'static str,
     key: String,
     headers: Vec<(String, String)>,
@@ -33,7 +33,7 @@ struct Object {
 }
 
 /// The content of a filled node.
-struct Content {
+pub(crate) struct Content {
     objects: Vec<Object>,
     keys: Vec<CustomerKey>,
     buckets: [&'static str; 3],
@@ -107,7 +107,7 @@ fn body_of(key: &str, len: usize) -> Vec<u8> {
 }
 
 /// Fills a node with all kinds of content.
-fn fill(node: &Node) -> Content {
+pub(crate) fn fill(node: &Node) -> Content {
     let buckets = ["first", "second", "void"];
     buckets.iter().for_each(|bucket| node.make_bucket(bucket));
     let keys = vec![CustomerKey::random(), CustomerKey::random()];
@@ -256,7 +256,7 @@ fn observe(node: &Node, filled: &Content) -> Vec<(String, Vec<u8>)> {
 }
 
 #[track_caller]
-fn assert_same(one: &[(String, Vec<u8>)], other: &[(String, Vec<u8>)]) {
+pub(crate) fn assert_same(one: &[(String, Vec<u8>)], other: &[(String, Vec<u8>)]) {
     assert_eq!(one.len(), other.len());
     for ((name, body), (other_name, other_body)) in one.iter().zip(other) {
         assert_eq!(name, other_name);
@@ -266,7 +266,7 @@ fn assert_same(one: &[(String, Vec<u8>)], other: &[(String, Vec<u8>)]) {
 
 /// Returns the replies to all reads of the content and the bucket settings, after checking that
 /// objects equal their sources.
-fn verify_and_observe(node: &Node, filled: &Content) -> Vec<(String, Vec<u8>)> {
+pub(crate) fn verify_and_observe(node: &Node, filled: &Content) -> Vec<(String, Vec<u8>)> {
     for object in &filled.objects {
         let got = node.send(&object.request("GET")).expect(200);
         assert!(got.body == object.body, "{}/{}", object.bucket, object.key);
@@ -284,7 +284,7 @@ fn verify_and_observe(node: &Node, filled: &Content) -> Vec<(String, Vec<u8>)> {
 
 /// Returns an export as a stream.
 #[track_caller]
-fn stream(data: &Path, more: &[&str]) -> Vec<u8> {
+pub(crate) fn stream(data: &Path, more: &[&str]) -> Vec<u8> {
     let output = Command::new(binary()).args(["export", text(data), "-"]).args(more).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     output.stdout
@@ -292,7 +292,7 @@ fn stream(data: &Path, more: &[&str]) -> Vec<u8> {
 
 /// Checks that the exports of both nodes are identical.
 #[track_caller]
-fn assert_same_stream(a: &Node, b: &Node) {
+pub(crate) fn assert_same_stream(a: &Node, b: &Node) {
     let a = stream(a.data(), &[]);
     let b = stream(b.data(), &[]);
     if a != b {
@@ -320,7 +320,7 @@ fn node() -> Node {
 }
 
 /// Creates an empty store without a running node.
-fn stopped_node() -> Node {
+pub(crate) fn stopped_node() -> Node {
     let mut node = node();
     assert!(node.stop().success());
     node
@@ -802,14 +802,14 @@ fn import_of_damaged_stream_stores_no_wrong_data() {
     assert!(b.send(&Request::new("HEAD", "/bucket")).status == 200);
 }
 
-fn spawn(arguments: &[&str]) -> Child {
+pub(crate) fn spawn(arguments: &[&str]) -> Child {
     let mut command = Command::new(binary());
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     command.spawn().unwrap()
 }
 
 /// Kills a command after some time, and returns whether it had already ended.
-fn kill_after(mut child: Child, ms: u64) -> bool {
+pub(crate) fn kill_after(mut child: Child, ms: u64) -> bool {
     let deadline = Instant::now() + Duration::from_millis(ms);
     while Instant::now() < deadline {
         if child.try_wait().unwrap().is_some() {

@@ -24,7 +24,7 @@ use crate::versions::clock_library;
 const VERSION_1: &[u8] = include_bytes!("version-1.tar");
 
 /// A version of an object, with the headers to read it.
-struct Version {
+pub(crate) struct Version {
     bucket: &'static str,
     key: &'static str,
     id: String,
@@ -48,17 +48,17 @@ fn id_of(response: &Response) -> String {
     response.header("x-amz-version-id").unwrap_or("null").to_owned()
 }
 
-fn document(method: &str, path: &str, body: &str) -> Request {
+pub(crate) fn document(method: &str, path: &str, body: &str) -> Request {
     Request::new(method, path).header("content-md5", base64(&md5(body.as_bytes()))).body(body)
 }
 
-fn set_versioning(node: &Node, bucket: &str, state: &str) {
+pub(crate) fn set_versioning(node: &Node, bucket: &str, state: &str) {
     let body = format!("<VersioningConfiguration><Status>{state}</Status></VersioningConfiguration>");
     node.send(&document("PUT", &format!("/{bucket}"), &body).query("versioning", "")).expect(200);
 }
 
 /// Returns the time after so many days as a date of object lock.
-fn in_days(days: i64) -> String {
+pub(crate) fn in_days(days: i64) -> String {
     Timestamp::from_second(Timestamp::now().as_second() + days * 24 * 60 * 60).unwrap().to_string()
 }
 
@@ -92,7 +92,7 @@ fn delete(node: &Node, bucket: &str, key: &str) -> String {
 }
 
 /// Fills a node with versions of every kind, and returns those that are objects.
-fn fill(node: &Node) -> Vec<Version> {
+pub(crate) fn fill(node: &Node) -> Vec<Version> {
     let keys: Vec<CustomerKey> = (0..4).map(|_| CustomerKey::random()).collect();
     let mut all = Vec::new();
     ["history", "paused", "plain"].iter().for_each(|bucket| node.make_bucket(bucket));

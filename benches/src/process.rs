@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::ops::AddAssign;
+use std::path::Path;
 use std::time::Duration;
 
 /// CPU time and memory of one or several processes.
@@ -38,10 +39,7 @@ impl Usage {
     pub fn of(pid: u32) -> io::Result<Self> {
         let mut nanoseconds = 0;
         for task in fs::read_dir(format!("/proc/{pid}/task"))? {
-            // The first number is the time on a CPU. A thread that has ended meanwhile does not
-            // count.
-            let Ok(text) = fs::read_to_string(task?.path().join("schedstat")) else { continue };
-            nanoseconds += text.split(' ').next().and_then(|time| time.parse::<u64>().ok()).unwrap_or(0);
+            nanoseconds += time_on_cpu(&task?.path());
         }
         let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
         let (user_ticks, kernel_ticks) = ticks(&stat).unwrap_or((0, 0));
@@ -88,6 +86,29 @@ impl Usage {
         let all = self.user_ticks + self.kernel_ticks;
         if all > 0 { self.kernel_ticks as f64 / all as f64 } else { 0.0 }
     }
+}
+
+/// Returns the CPU time of the threads of a process that have this name.
+///
+/// # Errors
+/// The process does not exist, or access is denied.
+pub fn cpu_of_threads(pid: u32, name: &str) -> io::Result<Duration> {
+    let mut nanoseconds = 0;
+    for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let path = task?.path();
+        let is_named = fs::read_to_string(path.join("comm")).is_ok_and(|comm| comm.trim_end() == name);
+        if is_named {
+            nanoseconds += time_on_cpu(&path);
+        }
+    }
+    Ok(Duration::from_nanos(nanoseconds))
+}
+
+/// Returns the time of a thread on a CPU in ns, the first number of `schedstat`. It is 0 for a thread that
+/// has ended meanwhile.
+fn time_on_cpu(task: &Path) -> u64 {
+    let text = fs::read_to_string(task.join("schedstat")).unwrap_or_default();
+    text.split(' ').next().and_then(|time| time.parse().ok()).unwrap_or(0)
 }
 
 /// Parses the ticks in user and kernel mode in `/proc/PID/stat`. The program name in parentheses

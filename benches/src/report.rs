@@ -27,6 +27,8 @@ mod results;
 mod rig;
 mod scenario;
 mod seaweedfs;
+mod shipping;
+mod sink;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -43,6 +45,7 @@ use self::rig::{Amounts, Rig};
 use crate::{Error, Result};
 
 pub use self::bare::{COMMAND as BARE_COMMAND, serve as serve_bare};
+pub use self::shipping::{ShippingOptions, measure_shipping};
 
 /// Options of the report.
 #[derive(Clone, Debug)]

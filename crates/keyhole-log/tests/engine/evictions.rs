@@ -222,7 +222,7 @@ fn evicted_object_is_overwritten_deleted_and_tagged() {
 #[test]
 fn evicted_versions_keep_their_locks_and_are_deleted_one_by_one() {
     let medium = new_medium(1);
-    crate::support::store::format(&medium, crate::support::store::CAPACITY).unwrap();
+    format(&medium, CAPACITY).unwrap();
     let mut store = Store::maintained(&medium, options(1)).unwrap();
     let log = store.log();
     let [old, new] = store.run(async {
@@ -487,7 +487,7 @@ fn full_store_evicts_and_takes_new_objects() {
 #[test]
 fn candidates_are_the_oldest_evictable_versions() {
     let medium = new_medium(1);
-    crate::support::store::format(&medium, crate::support::store::CAPACITY).unwrap();
+    format(&medium, CAPACITY).unwrap();
     let mut store = Store::maintained(&medium, options(1)).unwrap();
     let log = store.log();
     store.run(async {

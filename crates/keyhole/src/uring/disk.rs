@@ -8,16 +8,16 @@ use std::os::fd::AsRawFd;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use io_uring::{cqueue, opcode, types};
+use io_uring::{cqueue, opcode, squeue, types};
 use keyhole_log::limits::{BUFFER_LEN, PAGE};
 use keyhole_log::{Access, Disk, Extent};
 use tokio::task::spawn_blocking;
-use tokio_uring::buf::BoundedBuf;
 use tokio_uring::{OneshotOutputTransform, UnsubmittedOneshot};
 
 use crate::buffer::{Buffer, Pools};
 use crate::medium::{self, Medium};
 use crate::read_path::{ReadMeter, SMALL_READ_MAX};
+use crate::skip_sync::skips_syncs;
 
 /// Longest read that is first tried in the page cache without the ring: a round trip through the
 /// ring takes longer than the copy. Bytes that are not there begin to be read into the cache.
@@ -26,6 +26,8 @@ const READ_AT_ONCE_MAX: usize = 128 * 1024;
 /// One thread's handle of the object file or device.
 pub(crate) struct UringDisk {
     ring: tokio_uring::fs::File,
+    /// The handle for reads and writes through the page cache.
+    cached: Rc<File>,
     /// The handle for direct reads and writes, if they are possible.
     direct: Option<Rc<File>>,
     /// Direct I/O was refused because the device or the file system requires another alignment.
@@ -39,9 +41,10 @@ pub(crate) struct UringDisk {
 impl UringDisk {
     pub(crate) fn new(medium: Medium, pools: Pools) -> io::Result<Self> {
         let ring = tokio_uring::fs::File::from_std(medium.as_file().try_clone()?);
+        let cached = Rc::new(medium.as_file().try_clone()?);
         let direct = medium.direct().map(Rc::new);
         let meter = ReadMeter::new(medium.read_path().clone());
-        Ok(UringDisk { ring, direct, refused: Cell::new(false), medium: Arc::new(medium), pools, meter })
+        Ok(UringDisk { ring, cached, direct, refused: Cell::new(false), medium: Arc::new(medium), pools, meter })
     }
 
     /// Runs a call that the ring has no operation for on a blocking thread.
@@ -53,16 +56,23 @@ impl UringDisk {
     /// Writes everything: directly as far as the kernel accepts it, the rest through the page
     /// cache. Returns whether all of it was direct.
     async fn write_all(&self, offset: u64, buf: Buffer, at: Range<usize>, flags: i32) -> (io::Result<bool>, Buffer) {
-        let (result, buf) = self.write_direct(offset, buf, &at, flags).await;
-        match result {
-            Ok(len) if len == at.len() => (Ok(true), buf),
-            Ok(len) => {
-                let rest = at.start + len..at.end;
-                let (result, slice) = self.ring.write_all_at(buf.slice(rest), offset + len as u64).await;
-                (result.map(|()| false), slice.into_inner())
+        let (result, mut buf) = self.write_direct(offset, buf, &at, flags).await;
+        let mut len = match result {
+            Ok(len) if len == at.len() => return (Ok(true), buf),
+            Ok(len) => len,
+            Err(error) => return (Err(error), buf),
+        };
+        while len < at.len() {
+            let rest = at.start + len..at.end;
+            let (result, back) = write_once(&self.cached, offset + len as u64, buf, &rest, 0).await;
+            buf = back;
+            match result {
+                Ok(0) => return (Err(io::ErrorKind::WriteZero.into()), buf),
+                Ok(count) => len += count,
+                Err(error) => return (Err(error), buf),
             }
-            Err(error) => (Err(error), buf),
         }
+        (Ok(false), buf)
     }
 
     /// Writes directly as far as the kernel accepts it; returns the count of bytes.
@@ -91,7 +101,6 @@ impl UringDisk {
             match self.unless_refused(result) {
                 Ok(0) => break,
                 Ok(count) => len += count,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return (Err(error), buf),
             }
         }
@@ -135,29 +144,57 @@ impl OneshotOutputTransform for Moved {
     }
 }
 
+/// Attempts at a transfer that the kernel answers with `EAGAIN`.
+const ATTEMPTS: usize = 8;
+
+/// Returns the flags of an attempt. The first is started without waiting, and the kernel waits on its own where
+/// it has to. Linux 6.1 sometimes answers `EAGAIN` in place of that, for reads through the page cache over the
+/// device mapper for one. A thread of the kernel makes the later attempts, and waits.
+fn flags_of(attempt: usize) -> squeue::Flags {
+    if attempt == 0 { squeue::Flags::empty() } else { squeue::Flags::ASYNC }
+}
+
+fn is_unfinished(result: &io::Result<usize>) -> bool {
+    use io::ErrorKind::{Interrupted, WouldBlock};
+    result.as_ref().is_err_and(|error| matches!(error.kind(), Interrupted | WouldBlock))
+}
+
 /// Writes once with flags, which tokio-uring does not support.
 pub(super) async fn write_once(
     file: &Rc<File>,
     offset: u64,
-    buf: Buffer,
+    mut buf: Buffer,
     at: &Range<usize>,
     flags: i32,
 ) -> (io::Result<usize>, Buffer) {
-    let from = &buf.as_ref()[at.clone()];
-    let len = u32::try_from(from.len()).expect("a write within a buffer");
-    let entry =
-        opcode::Write::new(types::Fd(file.as_raw_fd()), from.as_ptr(), len).offset(offset).rw_flags(flags).build();
-    let data = InFlight { _file: Rc::clone(file), buf };
-    UnsubmittedOneshot::new(data, Moved, entry).submit().await
+    let mut result = Ok(0);
+    for attempt in 0..ATTEMPTS {
+        let from = &buf.as_ref()[at.clone()];
+        let len = u32::try_from(from.len()).expect("a write within a buffer");
+        let entry = opcode::Write::new(types::Fd(file.as_raw_fd()), from.as_ptr(), len).offset(offset).rw_flags(flags);
+        let data = InFlight { _file: Rc::clone(file), buf };
+        (result, buf) = UnsubmittedOneshot::new(data, Moved, entry.build().flags(flags_of(attempt))).submit().await;
+        if !is_unfinished(&result) {
+            break;
+        }
+    }
+    (result, buf)
 }
 
 /// Reads once into `at` of the buffer.
 async fn read_once(file: &Rc<File>, offset: u64, mut buf: Buffer, at: Range<usize>) -> (io::Result<usize>, Buffer) {
-    let to = buf.slice_mut(at);
-    let len = u32::try_from(to.len()).expect("a read within a buffer");
-    let entry = opcode::Read::new(types::Fd(file.as_raw_fd()), to.as_mut_ptr(), len).offset(offset).build();
-    let data = InFlight { _file: Rc::clone(file), buf };
-    UnsubmittedOneshot::new(data, Moved, entry).submit().await
+    let mut result = Ok(0);
+    for attempt in 0..ATTEMPTS {
+        let to = buf.slice_mut(at.clone());
+        let len = u32::try_from(to.len()).expect("a read within a buffer");
+        let entry = opcode::Read::new(types::Fd(file.as_raw_fd()), to.as_mut_ptr(), len).offset(offset);
+        let data = InFlight { _file: Rc::clone(file), buf };
+        (result, buf) = UnsubmittedOneshot::new(data, Moved, entry.build().flags(flags_of(attempt))).submit().await;
+        if !is_unfinished(&result) {
+            break;
+        }
+    }
+    (result, buf)
 }
 
 impl Disk for UringDisk {
@@ -189,8 +226,18 @@ impl Disk for UringDisk {
         }
         self.meter.count(Access::Cached, at.len());
         buf.receive(at.end);
-        let (result, slice) = self.ring.read_exact_at(buf.slice(at), offset).await;
-        (result, slice.into_inner())
+        let mut len = 0;
+        while len < at.len() {
+            let rest = at.start + len..at.end;
+            let (result, back) = read_once(&self.cached, offset + len as u64, buf, rest).await;
+            buf = back;
+            match result {
+                Ok(0) => return (Err(io::ErrorKind::UnexpectedEof.into()), buf),
+                Ok(count) => len += count,
+                Err(error) => return (Err(error), buf),
+            }
+        }
+        (Ok(()), buf)
     }
 
     async fn read_short(&self, offset: u64, mut buf: Buffer, at: Range<usize>) -> (io::Result<()>, Buffer) {
@@ -236,7 +283,7 @@ impl Disk for UringDisk {
     }
 
     async fn write_durable(&self, offset: u64, buf: Buffer, at: Range<usize>) -> (io::Result<()>, Buffer) {
-        if cfg!(feature = "skip-sync") {
+        if skips_syncs() {
             return self.write(offset, buf, at).await;
         }
         let (result, buf) = self.write_all(offset, buf, at, libc::RWF_DSYNC).await;
@@ -249,7 +296,7 @@ impl Disk for UringDisk {
     }
 
     async fn sync(&self) -> io::Result<()> {
-        if cfg!(feature = "skip-sync") {
+        if skips_syncs() {
             return Ok(());
         }
         self.ring.sync_data().await

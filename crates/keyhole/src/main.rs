@@ -34,6 +34,7 @@ mod reload;
 mod remote;
 mod serve;
 mod service;
+mod skip_sync;
 mod status;
 mod store;
 mod transfer;

@@ -21,6 +21,7 @@ use crate::metrics::{self, Meter};
 use crate::net::tls::Acceptor;
 use crate::net::{Accept, Connection, Connections, Listener};
 use crate::platform::{AnyDisk, AnyListener, AnySocket, Interface};
+use crate::skip_sync::break_worker;
 use crate::status::Monitor;
 use crate::watchdog::Heartbeat;
 use crate::{epoll, uring};
@@ -88,6 +89,7 @@ async fn work(setup: Setup, interface: Interface) -> io::Result<()> {
     let pools = Pools::new(setup.config.share);
     let releasing = spawn_local(pools.clone().release_when_idle());
     let disk = Rc::new(AnyDisk::new(interface, setup.medium, pools)?);
+    break_worker();
     let (log, writer) = keyhole_log::worker(setup.store.clone(), disk.clone());
     let writer = spawn_local(writer.run());
     let mut background = setup.first.map(|first| {

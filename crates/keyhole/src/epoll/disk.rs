@@ -14,6 +14,7 @@ use tokio::task::spawn_blocking;
 use crate::buffer::{Buffer, Pools};
 use crate::medium::Medium;
 use crate::read_path::{ReadMeter, SMALL_READ_MAX};
+use crate::skip_sync::skips_syncs;
 
 /// Bytes of a read of a handle that reads in steps.
 const STEP_LEN: usize = 128 << 10;
@@ -152,7 +153,7 @@ impl Disk for PlainDisk {
     }
 
     async fn sync(&self) -> io::Result<()> {
-        if cfg!(feature = "skip-sync") {
+        if skips_syncs() {
             return Ok(());
         }
         self.call(|medium| medium.as_file().sync_data()).await

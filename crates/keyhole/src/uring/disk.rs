@@ -147,54 +147,55 @@ impl OneshotOutputTransform for Moved {
 /// Attempts at a transfer that the kernel answers with `EAGAIN`.
 const ATTEMPTS: usize = 8;
 
-/// Returns the flags of an attempt. The first is started without waiting, and the kernel waits on its own where
-/// it has to. Linux 6.1 sometimes answers `EAGAIN` in place of that, for reads through the page cache over the
-/// device mapper for one. A thread of the kernel makes the later attempts, and waits.
-fn flags_of(attempt: usize) -> squeue::Flags {
-    if attempt == 0 { squeue::Flags::empty() } else { squeue::Flags::ASYNC }
-}
-
-fn is_unfinished(result: &io::Result<usize>) -> bool {
-    use io::ErrorKind::{Interrupted, WouldBlock};
-    result.as_ref().is_err_and(|error| matches!(error.kind(), Interrupted | WouldBlock))
+/// Submits a transfer of the buffer until the kernel has made some of it, or has failed.
+///
+/// The first attempt is started without waiting, and the kernel waits on its own where it has to. Linux 6.1
+/// sometimes answers `EAGAIN` in place of that, for reads through the page cache over the device mapper for
+/// one. A thread of the kernel makes the later attempts, and waits.
+async fn transfer(
+    file: &Rc<File>,
+    mut buf: Buffer,
+    entry: impl Fn(types::Fd, &mut Buffer) -> squeue::Entry,
+) -> (io::Result<usize>, Buffer) {
+    let mut busy = 0;
+    loop {
+        let flags = if busy == 0 { squeue::Flags::empty() } else { squeue::Flags::ASYNC };
+        let entry = entry(types::Fd(file.as_raw_fd()), &mut buf).flags(flags);
+        let data = InFlight { _file: Rc::clone(file), buf };
+        let (result, back) = UnsubmittedOneshot::new(data, Moved, entry).submit().await;
+        buf = back;
+        match result.as_ref().map_err(io::Error::kind) {
+            Err(io::ErrorKind::Interrupted) => {}
+            Err(io::ErrorKind::WouldBlock) if busy + 1 < ATTEMPTS => busy += 1,
+            _ => return (result, buf),
+        }
+    }
 }
 
 /// Writes once with flags, which tokio-uring does not support.
 pub(super) async fn write_once(
     file: &Rc<File>,
     offset: u64,
-    mut buf: Buffer,
+    buf: Buffer,
     at: &Range<usize>,
     flags: i32,
 ) -> (io::Result<usize>, Buffer) {
-    let mut result = Ok(0);
-    for attempt in 0..ATTEMPTS {
+    transfer(file, buf, |fd, buf| {
         let from = &buf.as_ref()[at.clone()];
         let len = u32::try_from(from.len()).expect("a write within a buffer");
-        let entry = opcode::Write::new(types::Fd(file.as_raw_fd()), from.as_ptr(), len).offset(offset).rw_flags(flags);
-        let data = InFlight { _file: Rc::clone(file), buf };
-        (result, buf) = UnsubmittedOneshot::new(data, Moved, entry.build().flags(flags_of(attempt))).submit().await;
-        if !is_unfinished(&result) {
-            break;
-        }
-    }
-    (result, buf)
+        opcode::Write::new(fd, from.as_ptr(), len).offset(offset).rw_flags(flags).build()
+    })
+    .await
 }
 
 /// Reads once into `at` of the buffer.
-async fn read_once(file: &Rc<File>, offset: u64, mut buf: Buffer, at: Range<usize>) -> (io::Result<usize>, Buffer) {
-    let mut result = Ok(0);
-    for attempt in 0..ATTEMPTS {
+async fn read_once(file: &Rc<File>, offset: u64, buf: Buffer, at: Range<usize>) -> (io::Result<usize>, Buffer) {
+    transfer(file, buf, |fd, buf| {
         let to = buf.slice_mut(at.clone());
         let len = u32::try_from(to.len()).expect("a read within a buffer");
-        let entry = opcode::Read::new(types::Fd(file.as_raw_fd()), to.as_mut_ptr(), len).offset(offset);
-        let data = InFlight { _file: Rc::clone(file), buf };
-        (result, buf) = UnsubmittedOneshot::new(data, Moved, entry.build().flags(flags_of(attempt))).submit().await;
-        if !is_unfinished(&result) {
-            break;
-        }
-    }
-    (result, buf)
+        opcode::Read::new(fd, to.as_mut_ptr(), len).offset(offset).build()
+    })
+    .await
 }
 
 impl Disk for UringDisk {

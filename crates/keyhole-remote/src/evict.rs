@@ -48,7 +48,7 @@ impl<D: Disk, S: Service, E: Env> Shipper<D, S, E> {
         if !sabotage::is(Sabotage::EvictUnconfirmed) && !self.is_in_remote(bucket, &info, *size).await? {
             // It was deleted there: ship it again.
             let change = Change { number: *number, bucket: bucket.clone(), what: Changed::Version(info) };
-            return match self.ship(&change).await {
+            return match self.ship(&change, self.probe_through).await {
                 Err(ItemFailure::Whole(failure)) => Err(failure),
                 Ok(_) | Err(ItemFailure::Exception(_)) => Ok(false),
             };

@@ -85,12 +85,14 @@ impl<T: Download> Content for Downloaded<T> {
 }
 
 impl<D: Disk, S: Service, E: Env> Shipper<D, S, E> {
-    /// Ships a change, if it is still the newest one of its version or bucket.
-    pub(crate) async fn ship(&self, change: &Change) -> Result<Shipped, ItemFailure> {
-        match &change.what {
-            Changed::Bucket => self.ship_bucket(&change.bucket, change.number).await,
-            Changed::Version(info) if info.is_marker => self.ship_marker(&change.bucket, info, change.number).await,
-            Changed::Version(info) => self.ship_object(&change.bucket, info, change.number).await,
+    /// Ships a change, if it is still the newest one of its version or bucket. The remote is asked first for
+    /// changes up to `probe_through`, which it may have already.
+    pub(crate) async fn ship(&self, change: &Change, probe_through: u64) -> Result<Shipped, ItemFailure> {
+        let Change { number, bucket, what } = change;
+        match what {
+            Changed::Bucket => self.ship_bucket(bucket, *number).await,
+            Changed::Version(info) if info.is_marker => self.ship_marker(bucket, info, *number, probe_through).await,
+            Changed::Version(info) => self.ship_object(bucket, info, *number, probe_through).await,
         }
     }
 
@@ -104,14 +106,20 @@ impl<D: Disk, S: Service, E: Env> Shipper<D, S, E> {
         Ok(Shipped::Stored)
     }
 
-    async fn ship_marker(&self, bucket: &str, info: &VersionInfo, change: u64) -> Result<Shipped, ItemFailure> {
+    async fn ship_marker(
+        &self,
+        bucket: &str,
+        info: &VersionInfo,
+        change: u64,
+        probe_through: u64,
+    ) -> Result<Shipped, ItemFailure> {
         if !self.is_current(bucket, info) {
             return self.gone().await;
         }
         let name = self.names.object(bucket, &info.key, Some(info.version));
         let entry = self.env.describe_marker(bucket, info);
         let fields = self.fields(&name, Kind::Marker, info, change, &entry);
-        if self.has(&name, &fields, 0).await? {
+        if self.has(&name, &fields, 0, probe_through).await? {
             return Ok(Shipped::Equal);
         }
         self.put_entry(&name, &fields, entry).await?;
@@ -119,7 +127,13 @@ impl<D: Disk, S: Service, E: Env> Shipper<D, S, E> {
         Ok(Shipped::Stored)
     }
 
-    async fn ship_object(&self, bucket: &str, info: &VersionInfo, change: u64) -> Result<Shipped, ItemFailure> {
+    async fn ship_object(
+        &self,
+        bucket: &str,
+        info: &VersionInfo,
+        change: u64,
+        probe_through: u64,
+    ) -> Result<Shipped, ItemFailure> {
         let name = self.names.stored_version(bucket, &info.key, info.version);
         if !info.sealed && !self.options.ships_plaintext {
             // The object that it replaced may have been sealed.
@@ -137,11 +151,13 @@ impl<D: Disk, S: Service, E: Env> Shipper<D, S, E> {
         let export = Export::new(&self.log, bucket, &info.key, &object)?;
         let file_len = export.file_len();
         if object.is_evicted {
-            return self.describe_evicted(&name, info, change, (&description, &object.head, file_len)).await;
+            return self
+                .describe_evicted(&name, info, change, (&description, &object.head, file_len), probe_through)
+                .await;
         }
         let entry = self.env.describe(&description, &object.head, file_len).map_err(ItemFailure::Exception)?;
         let fields = self.fields(&name, Kind::Object, info, change, &entry);
-        if self.has(&name, &fields, file_len).await? {
+        if self.has(&name, &fields, file_len, probe_through).await? {
             return Ok(Shipped::Equal);
         }
         self.put_entry(&name, &fields, entry).await?;
@@ -159,10 +175,11 @@ impl<D: Disk, S: Service, E: Env> Shipper<D, S, E> {
         info: &VersionInfo,
         change: u64,
         (description, head, file_len): (&Description, &[u8], u64),
+        probe_through: u64,
     ) -> Result<Shipped, ItemFailure> {
         let entry = self.env.describe(description, head, file_len).map_err(ItemFailure::Exception)?;
         let fields = self.fields(name, Kind::Object, info, change, &entry);
-        if self.has(name, &fields, file_len).await? {
+        if self.has(name, &fields, file_len, probe_through).await? {
             return Ok(Shipped::Equal);
         }
         let lost = || ItemFailure::Exception("its bytes are evicted, and the remote has lost them".to_owned());
@@ -217,8 +234,8 @@ impl<D: Disk, S: Service, E: Env> Shipper<D, S, E> {
     }
 
     /// Returns whether the remote has the object already.
-    async fn has(&self, name: &str, fields: &ObjectFields, len: u64) -> Result<bool, ItemFailure> {
-        if fields.change > self.probe_through || !self.probes.get() {
+    async fn has(&self, name: &str, fields: &ObjectFields, len: u64, probe_through: u64) -> Result<bool, ItemFailure> {
+        if fields.change > probe_through {
             return Ok(false);
         }
         let Some(head) = self.service.head(name).await? else { return Ok(false) };
@@ -270,13 +287,11 @@ impl<D: Disk, S: Service, E: Env> Shipper<D, S, E> {
         let found = self.log.version_info(bucket, key, Some(version));
         self.await_durable_index().await.map_err(ItemFailure::Whole)?;
         let Ok(Some(info)) = found else { return Ok(()) };
-        // The last change of the version is not known. Its description may differ from that in the remote.
+        // The last change of the version is not known. Its description may differ from that in the remote,
+        // which is not asked.
         let number = self.log.store().settled().max(info.seq);
         let change = Change { number, bucket: bucket.clone(), what: Changed::Version(info) };
-        self.probes.set(false);
-        let shipped = self.ship(&change).await;
-        self.probes.set(true);
-        shipped.map(drop)
+        self.ship(&change, 0).await.map(drop)
     }
 
     pub(crate) fn store(&self) -> [u8; 16] {

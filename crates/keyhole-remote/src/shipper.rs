@@ -80,8 +80,6 @@ pub struct Shipper<D: Disk, S, E> {
     compare_again_ms: Option<u64>,
     /// Changes up to this number may be in the remote already.
     pub(crate) probe_through: u64,
-    /// Whether the remote is asked for such changes before they are sent.
-    pub(crate) probes: Cell<bool>,
     /// The highest number of a change that may have been sent.
     attempted: Cell<u64>,
     /// Time of the next attempt at the exceptions.
@@ -107,7 +105,6 @@ impl<D: Disk, S: Service, E: Env> Shipper<D, S, E> {
             is_compared: options.keep_deleted || sabotage::is(Sabotage::SkipComparison),
             compare_again_ms: None,
             probe_through,
-            probes: Cell::new(true),
             attempted: Cell::new(probe_through),
             retry_exceptions_ms: Cell::new(0),
             log: log.past_cache(),
@@ -356,7 +353,7 @@ impl<D: Disk, S: Service, E: Env> Shipper<D, S, E> {
             while failure.is_none()
                 && let Some((index, weight)) = self.begin_next(&mut batch)
             {
-                running.push(async move { (index, weight, self.ship(&changes[index]).await) });
+                running.push(async move { (index, weight, self.ship(&changes[index], self.probe_through).await) });
             }
             if sabotage::is(Sabotage::ConfirmBeforeReply)
                 && let Some(last) = batch.next.checked_sub(1)

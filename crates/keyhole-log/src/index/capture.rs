@@ -408,6 +408,23 @@ impl Loader {
 }
 
 #[cfg(test)]
+impl Index {
+    /// Captures the index in a checkpoint and loads it again.
+    pub(super) fn captured(&self) -> Index {
+        let mut loader = Loader::new(self.live.segment_len());
+        let mut capture = Capture::default();
+        while capture != Capture::Done {
+            let mut items = Vec::new();
+            capture = self.capture(capture, &mut items);
+            loader.load(&CheckpointItems { until: 1, index: 0, items: &items }).unwrap();
+        }
+        loader.finish();
+        loader.index.replayed();
+        loader.index
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use std::time::Instant;
 
@@ -451,25 +468,11 @@ mod tests {
         index
     }
 
-    /// Captures an index and loads it again.
-    fn loaded(index: &Index) -> Index {
-        let mut loader = Loader::new(SEGMENT_LEN);
-        let mut capture = Capture::default();
-        while capture != Capture::Done {
-            let mut items = Vec::new();
-            capture = index.capture(capture, &mut items);
-            loader.load(&CheckpointItems { until: 1, index: 0, items: &items }).unwrap();
-        }
-        loader.finish();
-        loader.index.replayed();
-        loader.index
-    }
-
     #[test]
     fn captured_versions_are_loaded_as_they_were() {
         for (names, versions) in [(40, 1), (7, 9), (1, 200)] {
             let index = filled(names, versions);
-            let again = loaded(&index);
+            let again = index.captured();
             assert_eq!(again.totals, index.totals);
             let all = |index: &Index| -> Vec<(String, u64)> {
                 index.versions().map(|(_, key, entry)| (key.to_owned(), entry.seq)).collect()
@@ -489,7 +492,7 @@ mod tests {
         let versioned = filled(objects, 11);
         let load = |index: &Index| {
             let begun = Instant::now();
-            drop(loaded(index));
+            drop(index.captured());
             begun.elapsed().as_secs_f64()
         };
         let alone = filled(objects, 1);

@@ -87,13 +87,12 @@ impl Index {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::index::Outcome;
     use crate::index::effect::{Effect, Put};
     use crate::index::location::{Share, Shares};
-    use crate::index::{Capture, Loader, Outcome};
     use crate::limits::SEGMENTS_START;
     use crate::types::Etag;
     use crate::version::Lock;
-    use crate::wire::checkpoint::CheckpointItems;
     use crate::wire::payload::{RecordedId, Run};
 
     const SEGMENT_LEN: u64 = 1 << 20;
@@ -194,18 +193,10 @@ mod tests {
     #[test]
     fn eviction_survives_its_checkpoint() {
         let index = evicted();
-        let mut loader = Loader::new(SEGMENT_LEN);
-        let mut capture = Capture::default();
-        while capture != Capture::Done {
-            let mut items = Vec::new();
-            capture = index.capture(capture, &mut items);
-            loader.load(&CheckpointItems { until: 1, index: 0, items: &items }).unwrap();
-        }
-        loader.finish();
-        loader.index.replayed();
-        check(&loader.index, true);
-        assert_eq!(loader.index.totals, index.totals);
-        assert_eq!(loader.index.location(5, &eviction()), Some(place(5)));
+        let again = index.captured();
+        check(&again, true);
+        assert_eq!(again.totals, index.totals);
+        assert_eq!(again.location(5, &eviction()), Some(place(5)));
     }
 
     #[test]

@@ -50,42 +50,36 @@ fn record_example_matches_format_page() {
     check("record", header.emit(&[1; 16], b"payload", &mut [0; 100]));
 }
 
+/// Returns the checksum of a record alone in its batch.
+fn emit_alone(payload: &RecordPayload<'_>, seq: u64) -> u32 {
+    let header = record::Header {
+        kind: payload.kind(),
+        flags: record::FIRST | record::LAST,
+        generation: 77,
+        offset: 1 << 33,
+        seq,
+        watermark: 1299,
+        prev: 0xdead_beef,
+        durable: 8192,
+        hint: record::DurableHint { segment: 3, until: 4096 },
+    };
+    header.emit(&[1; 16], &payload.encode(), &mut [0; 200])
+}
+
 #[test]
 fn lock_record_example_matches_format_page() {
     let retention = Some(Retention { mode: RetentionMode::Compliance, until_ms: 1_800_000_000_000 });
     let lock = Lock { retention, hold: true };
     let of = NamedVersion { bucket: 7, version: 1234, key: "a/b" };
     let payload = RecordPayload::VersionLock { of, time_ms: 1_700_000_000_000, lock };
-    let header = record::Header {
-        kind: payload.kind(),
-        flags: record::FIRST | record::LAST,
-        generation: 77,
-        offset: 1 << 33,
-        seq: 1300,
-        watermark: 1299,
-        prev: 0xdead_beef,
-        durable: 8192,
-        hint: record::DurableHint { segment: 3, until: 4096 },
-    };
-    check("lock record", header.emit(&[1; 16], &payload.encode(), &mut [0; 200]));
+    check("lock record", emit_alone(&payload, 1300));
 }
 
 #[test]
 fn eviction_record_example_matches_format_page() {
     let of = NamedVersion { bucket: 7, version: 1234, key: "a/b" };
     let payload = RecordPayload::VersionEvicted { of, time_ms: 1_700_000_000_000 };
-    let header = record::Header {
-        kind: payload.kind(),
-        flags: record::FIRST | record::LAST,
-        generation: 77,
-        offset: 1 << 33,
-        seq: 1301,
-        watermark: 1299,
-        prev: 0xdead_beef,
-        durable: 8192,
-        hint: record::DurableHint { segment: 3, until: 4096 },
-    };
-    check("eviction record", header.emit(&[1; 16], &payload.encode(), &mut [0; 200]));
+    check("eviction record", emit_alone(&payload, 1301));
 }
 
 #[test]

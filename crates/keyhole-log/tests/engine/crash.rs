@@ -7,13 +7,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use keyhole_log::limits::{PAGE, SEGMENTS_START};
-use keyhole_log::{
-    CompleteUpload, Condition, Content, CreateUpload, Durability, Error, Log, OpenOptions, PutObject, PutPart,
-};
+use keyhole_log::{CompleteUpload, Condition, CreateUpload, Durability, Error, Log, OpenOptions, PutObject, PutPart};
 use keyhole_sim::disk::{Crash, Medium, SimDisk};
 use keyhole_sim::random::Random;
 
-use crate::support::store::{CAPACITY, SEGMENT_LEN, Store, bytes, etag, format, get, keys, options, put, write_body};
+use crate::support::store::{
+    CAPACITY, SEGMENT_LEN, Store, bytes, copy_of, etag, format, get, keys, options, put, write_body,
+};
 use crate::support::{CRASHES, LOST, TORN, new_medium};
 
 /// Value of a key: the seed of an object, or absent.
@@ -55,18 +55,7 @@ impl Model {
 
 async fn copy(log: &Log<SimDisk>, from: &str, to: &str, seed: u64) -> Result<(), Error> {
     let Some(source) = log.object("bucket", from).await? else { return Err(Error::NoSuchKey) };
-    let put = PutObject {
-        bucket: "bucket".into(),
-        key: to.into(),
-        head: source.head.clone(),
-        tags: source.tags.clone(),
-        sealed: source.sealed,
-        etag: source.etag,
-        size: source.size,
-        time_ms: seed,
-        condition: Condition::None,
-        content: Content::Shared(source),
-    };
+    let put = PutObject { tags: source.tags.clone(), time_ms: seed, ..copy_of(source, to) };
     log.put_object(put).await
 }
 

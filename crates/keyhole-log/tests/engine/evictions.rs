@@ -7,13 +7,13 @@ use futures_executor::LocalPool;
 
 use keyhole_log::limits::{SEGMENT_LEN_MIN, SUPERBLOCK_AT};
 use keyhole_log::{
-    CheckOptions, Condition, Content, Durability, Error, Format, Lock, Log, Object, OpenOptions, PutObject, VersionId,
-    Versioning, check, create,
+    CheckOptions, Condition, Durability, Error, Format, Lock, Log, Object, OpenOptions, VersionId, Versioning, check,
+    create,
 };
 use keyhole_sim::disk::{Medium, SimDisk};
 
 use crate::history::{everywhere, object_of, put_version, set_versioning, versioned, versions};
-use crate::support::store::{CAPACITY, Store, bytes, etag, format, get, options, put, read};
+use crate::support::store::{CAPACITY, Store, bytes, copy_of, etag, format, get, options, put, read};
 use crate::support::{CRASHES, LOST, SOME, new_medium};
 use crate::uploads;
 
@@ -328,21 +328,6 @@ fn power_failure_returns_no_object_that_shares_an_evicted_body() {
                 }
             });
         }
-    }
-}
-
-fn copy_of(object: Object, key: &str) -> PutObject {
-    PutObject {
-        bucket: "bucket".into(),
-        key: key.into(),
-        head: object.head.clone(),
-        tags: Vec::new(),
-        sealed: object.sealed,
-        etag: object.etag,
-        size: object.size,
-        time_ms: 9,
-        condition: Condition::None,
-        content: Content::Shared(object),
     }
 }
 

@@ -5,7 +5,7 @@ use keyhole_log::limits::{HEAD_MAX, KEY_MAX, OBJECT_TAGS_MAX, PREFIX_MAX};
 use keyhole_log::{Condition, Content, Disk, Error, Expected, ExpectedEtag, ListObjects, Listed, PutObject};
 
 use crate::support::LOST;
-use crate::support::store::{Store, bytes, etag, get, keys, put, put_if, read, tag, write_body};
+use crate::support::store::{Store, bytes, copy_of, etag, get, keys, put, put_if, read, tag, write_body};
 
 #[test]
 fn bucket_is_created_once_and_deleted_when_empty() {
@@ -142,18 +142,7 @@ fn copied_object_shares_its_bodies() {
         put(&log, "a", 7, 3 << 20).await.unwrap();
         let before = log.store().usage();
         let source = log.object("bucket", "a").await.unwrap().unwrap();
-        let copy = PutObject {
-            bucket: "bucket".into(),
-            key: "b".into(),
-            head: source.head.clone(),
-            tags: b"of the copy".to_vec(),
-            sealed: source.sealed,
-            etag: source.etag,
-            size: source.size,
-            time_ms: 9,
-            condition: Condition::None,
-            content: Content::Shared(source),
-        };
+        let copy = PutObject { tags: b"of the copy".to_vec(), ..copy_of(source, "b") };
         log.put_object(copy).await.unwrap();
         let after = log.store().usage();
         assert_eq!(after.bodies, before.bodies);

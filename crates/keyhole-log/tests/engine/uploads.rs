@@ -2,14 +2,14 @@
 
 use keyhole_log::limits::{PART_ATTEMPTS_MAX, PARTS_MAX, QUOTA_SHARE};
 use keyhole_log::{
-    BucketSettings, CompleteUpload, Condition, Content, CreateUpload, Disk, Error, ListUploads, ListedUpload, Lock,
-    Log, Object, Part, PutObject, PutPart, SegmentState, UploadRef, VersionId, Versioning,
+    BucketSettings, CompleteUpload, Condition, CreateUpload, Disk, Error, ListUploads, ListedUpload, Lock, Log, Part,
+    PutPart, SegmentState, UploadRef, VersionId, Versioning,
 };
 use keyhole_sim::disk::SimDisk;
 
 use crate::history::{everywhere, set_versioning, versioned, versions};
 use crate::support::LOST;
-use crate::support::store::{Store, bytes, etag, get, put, write_body};
+use crate::support::store::{Store, bytes, copy_of, etag, get, put, write_body};
 
 pub(crate) async fn create(log: &Log<SimDisk>, key: &str, id: u8) -> Result<UploadRef, Error> {
     let create = CreateUpload {
@@ -242,21 +242,9 @@ fn object_names_the_upload_that_it_was_completed_from() {
     store.run(async {
         let object = log.object("bucket", "k").await.unwrap().unwrap();
         assert_eq!((object.completed, &object.tags[..]), (Some([7; 16]), &[1][..]), "after new tags");
-        let put = |key: &str, object: Object| PutObject {
-            bucket: "bucket".into(),
-            key: key.into(),
-            head: object.head.clone(),
-            tags: Vec::new(),
-            sealed: object.sealed,
-            etag: object.etag,
-            size: object.size,
-            time_ms: 10,
-            condition: Condition::None,
-            content: Content::Shared(object),
-        };
-        log.put_object(put("copy", object.clone())).await.unwrap();
+        log.put_object(copy_of(object.clone(), "copy")).await.unwrap();
         assert_eq!(log.object("bucket", "copy").await.unwrap().unwrap().completed, None);
-        log.put_object(put("k", object)).await.unwrap();
+        log.put_object(copy_of(object, "k")).await.unwrap();
         assert_eq!(log.object("bucket", "k").await.unwrap().unwrap().completed, None, "a copy onto itself");
     });
 }

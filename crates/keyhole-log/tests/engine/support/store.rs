@@ -235,3 +235,19 @@ pub(crate) fn keys(log: &Log<SimDisk>) -> Vec<String> {
         list.after = keys.last().cloned();
     }
 }
+
+/// Returns the request for a copy of an object that shares its bodies.
+pub(crate) fn copy_of(object: Object, key: &str) -> PutObject {
+    PutObject {
+        bucket: "bucket".into(),
+        key: key.into(),
+        head: object.head.clone(),
+        tags: Vec::new(),
+        sealed: object.sealed,
+        etag: object.etag,
+        size: object.size,
+        time_ms: 9,
+        condition: Condition::None,
+        content: Content::Shared(object),
+    }
+}

@@ -104,7 +104,7 @@ pub async fn read_contents<S: Service, C: Consumer<S>>(
             continue;
         }
         buckets += 1;
-        let description = match whole(service, &name, DESCRIPTION_MAX).await {
+        let description = match read_whole(service, &name, DESCRIPTION_MAX).await {
             Ok((_, description)) => description,
             Err(FetchError::Service(error)) => return Err(error.into()),
             Err(FetchError::Damaged(why)) => {
@@ -125,8 +125,11 @@ pub async fn read_contents<S: Service, C: Consumer<S>>(
 }
 
 /// The reason why an object of the remote cannot be used.
-enum FetchError {
+#[derive(Debug)]
+pub enum FetchError {
+    /// It does not exist, or no node can have stored it like this.
     Damaged(&'static str),
+    /// The service failed.
     Service(ServiceError),
 }
 
@@ -327,7 +330,10 @@ impl<S: Service, C: Consumer<S>> Reading<'_, '_, S, C> {
 }
 
 /// Reads all bytes of an object of at most `max` bytes.
-async fn whole<S: Service>(service: &S, name: &str, max: usize) -> Result<(Head, Vec<u8>), FetchError> {
+///
+/// # Errors
+/// `Damaged` if the object does not exist or is longer; failures of the service.
+pub async fn read_whole<S: Service>(service: &S, name: &str, max: usize) -> Result<(Head, Vec<u8>), FetchError> {
     let Some((head, mut download)) = service.get(name, None).await? else {
         return Err(FetchError::Damaged("it does not exist"));
     };
@@ -345,7 +351,7 @@ async fn whole<S: Service>(service: &S, name: &str, max: usize) -> Result<(Head,
 async fn fetch<S: Service>(service: &S, Listed { name, len }: &Listed) -> Result<Fetched, FetchError> {
     let damaged = FetchError::Damaged;
     let (head, bytes) = if *len <= FETCH_AHEAD_LEN_MAX {
-        let (head, bytes) = whole(service, name, FETCH_AHEAD_LEN_MAX as usize).await?;
+        let (head, bytes) = read_whole(service, name, FETCH_AHEAD_LEN_MAX as usize).await?;
         (head, Some(bytes))
     } else {
         (service.head(name).await?.ok_or(damaged("it does not exist"))?, None)
@@ -356,7 +362,7 @@ async fn fetch<S: Service>(service: &S, Listed { name, len }: &Listed) -> Result
     }
     let description = match fields.entry {
         Some(EntryPlace::Here(description)) => description,
-        Some(EntryPlace::Beside(_)) => whole(service, &entry_name(name), DESCRIPTION_MAX).await?.1,
+        Some(EntryPlace::Beside(_)) => read_whole(service, &entry_name(name), DESCRIPTION_MAX).await?.1,
         None => return Err(damaged("it has no description")),
     };
     Ok(Fetched { kind: fields.kind, description, bytes })

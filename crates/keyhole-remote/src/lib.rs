@@ -66,7 +66,7 @@ mod service;
 mod ship;
 mod shipper;
 
-pub use contents::{Consumer, ObjectBytes, RemoteObject, read_contents};
+pub use contents::{Consumer, FetchError, ObjectBytes, RemoteObject, read_contents, read_whole};
 pub use env::Env;
 pub use failure::Failure;
 pub use fields::{EntryPlace, Kind, ObjectFields, place_of};

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use keyhole_log::VersionId;
 use keyhole_remote::{
-    Download, EntryPlace, Names, ObjectFields, RemoteName, Service, ServiceError, entry_name, parse_name,
+    Download, EntryPlace, FetchError, Names, ObjectFields, RemoteName, Service, ServiceError, entry_name, parse_name,
+    read_whole,
 };
 use serde::Serialize;
 use tokio::runtime::Runtime;
@@ -237,7 +238,7 @@ impl Comparing<'_> {
 
     fn compare_bucket(&mut self, name: String, line: Vec<u8>) -> Result<()> {
         let client = self.client.clone();
-        let found = self.runtime.block_on(async { read_whole(&client, &name).await }).map_err(failed)?;
+        let found = self.runtime.block_on(async { read_line(&client, &name).await }).map_err(failed)?;
         self.note(match found {
             None => Compared::Missing(name),
             Some(found) if found == line => Compared::Equal,
@@ -335,7 +336,7 @@ async fn compared(client: &S3Client, expected: Expected) -> std::result::Result<
     let found = match ObjectFields::decode(&head.fields).and_then(|fields| fields.entry) {
         None => return Ok(Compared::Different(name, "no node has stored it")),
         Some(EntryPlace::Here(found)) => Some(found),
-        Some(EntryPlace::Beside(_)) => read_whole(client, &entry_name(&name)).await?,
+        Some(EntryPlace::Beside(_)) => read_line(client, &entry_name(&name)).await?,
     };
     if found.is_some_and(|found| is_same(&found, &line)) {
         Ok(Compared::Equal)
@@ -358,14 +359,10 @@ fn is_same(found: &[u8], line: &[u8]) -> bool {
 }
 
 /// Reads an object of at most the length of a line. `None`: it does not exist, or is longer.
-async fn read_whole(client: &S3Client, name: &str) -> std::result::Result<Option<Vec<u8>>, ServiceError> {
-    let Some((head, mut download)) = client.get(name, None).await? else { return Ok(None) };
-    if head.len > LINE_MAX as u64 {
-        return Ok(None);
+async fn read_line(client: &S3Client, name: &str) -> std::result::Result<Option<Vec<u8>>, ServiceError> {
+    match read_whole(client, name, LINE_MAX).await {
+        Ok((_, line)) => Ok(Some(line)),
+        Err(FetchError::Damaged(_)) => Ok(None),
+        Err(FetchError::Service(error)) => Err(error),
     }
-    let mut bytes = Vec::new();
-    while let Some(more) = download.next().await? {
-        bytes.extend(more);
-    }
-    Ok(Some(bytes))
 }

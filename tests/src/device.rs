@@ -22,7 +22,7 @@ const SHUTDOWN: Opcode = opcode::read::<u32>(b'X', 125);
 const WITHOUT_LOG_FLUSH: u32 = 2;
 
 /// Runs a program to its end and returns its output, or the reason of its failure.
-pub(crate) fn run<A: AsRef<OsStr>>(program: &str, arguments: impl IntoIterator<Item = A>) -> Result<String, String> {
+pub fn run<A: AsRef<OsStr>>(program: &str, arguments: impl IntoIterator<Item = A>) -> Result<String, String> {
     let output = Command::new(program).args(arguments).stdin(Stdio::null()).output();
     let output = output.map_err(|error| format!("{program}: {error}"))?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();

@@ -372,6 +372,13 @@ pub fn read_reply(tcp: &mut impl Read, method: &str, mut sink: impl FnMut(&[u8])
     Ok(Response { status, headers, body: Vec::new(), is_complete: expected.is_none_or(|expected| so_far == expected) })
 }
 
+/// Returns the text of the first element of this name.
+pub fn element(text: &str, name: &str) -> Option<String> {
+    let start = text.find(&format!("<{name}>"))? + name.len() + 2;
+    let len = text[start..].find(&format!("</{name}>"))?;
+    Some(text[start..start + len].replace("&quot;", "\"").replace("&apos;", "'").replace("&amp;", "&"))
+}
+
 impl Response {
     /// Returns the value of a header.
     pub fn header(&self, name: &str) -> Option<&str> {
@@ -385,10 +392,7 @@ impl Response {
 
     /// Returns the text of the first element of this name in the body.
     pub fn element(&self, name: &str) -> Option<String> {
-        let text = self.text();
-        let start = text.find(&format!("<{name}>"))? + name.len() + 2;
-        let len = text[start..].find(&format!("</{name}>"))?;
-        Some(text[start..start + len].replace("&quot;", "\"").replace("&apos;", "'").replace("&amp;", "&"))
+        element(&self.text(), name)
     }
 
     /// Returns the response if it has this status; otherwise panics with its content.

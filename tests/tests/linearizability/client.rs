@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 use keyhole_tests::data::{bytes, md5};
+use keyhole_tests::http::element;
 use keyhole_tests::linearizability::Call;
 use keyhole_tests::sigv4::Signer;
 use keyhole_tests::{CustomerKey, Request, Response};
@@ -346,12 +347,8 @@ impl Client<'_> {
         let text = reply.expect(200).text();
         let mut listed = Vec::new();
         for entry in text.split("<Key>").skip(1) {
-            let element = |name: &str| {
-                let (_, rest) = entry.split_once(&format!("<{name}>"))?;
-                Some(rest.split_once('<')?.0.replace("&quot;", "\""))
-            };
-            let id = element("VersionId");
-            let token = match element("ETag") {
+            let id = element(entry, "VersionId");
+            let token = match element(entry, "ETag") {
                 None => {
                     let known = self.history.known();
                     let marker = known.ids.iter().find(|(_, known)| Some(*known) == id.as_ref());

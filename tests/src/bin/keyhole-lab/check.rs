@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use keyhole_tests::data::bytes;
+use keyhole_tests::http::element;
 use keyhole_tests::node::binary;
 use keyhole_tests::{Node, Request};
 
@@ -36,13 +37,9 @@ fn list(node: &Node) -> Result<BTreeMap<String, Vec<Listed>>, String> {
     assert!(text.contains("<IsTruncated>false</IsTruncated>"), "more than one page of versions");
     let mut found = BTreeMap::<String, Vec<Listed>>::new();
     for item in text.split("<Key>").skip(1) {
-        let element = |name: &str| {
-            let (_, after) = item.split_once(&format!("<{name}>"))?;
-            Some(after.split_once('<')?.0)
-        };
         let key = item.split_once('<').map_or(item, |(key, _)| key);
-        let id = element("VersionId").expect("a version has an id").to_owned();
-        let len = element("Size").map(|len| len.parse().expect("a size is a number"));
+        let id = element(item, "VersionId").expect("a version has an id");
+        let len = element(item, "Size").map(|len| len.parse().expect("a size is a number"));
         found.entry(key.to_owned()).or_default().push(Listed { id, len });
     }
     Ok(found)

@@ -3,9 +3,9 @@
 //! [--expect-loss]`.
 //!
 //! Runs a workload on a device whose writes the device mapper logs, with a mark after each acknowledgement.
-//! Then lets power fail at flushes, between them and after acknowledgements: replays the log onto a copy of the device, mounts it,
-//! checks the store, and compares it with the marks. Without `--seconds`, at every one; otherwise at as many
-//! as there is time for. With `--expect-loss`, the program under test is a defective one, and at least one
+//! Then lets power fail at flushes, between them and after acknowledgements: replays the log onto a copy of the
+//! device, mounts it, compares the store with the marks, and checks it. Without `--seconds`, at every one;
+//! otherwise at as many as there is time for. With `--expect-loss`, the program under test is a defective one, and at least one
 //! acknowledged operation must be lost.
 
 mod check;
@@ -22,11 +22,12 @@ use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 use keyhole_tests::data::fresh_seed;
+use keyhole_tests::device::run;
 use keyhole_tests::{Launch, Node};
 
 use check::{check_store, compare};
 use log_writes::WriteLog;
-use mapper::{Marker, Target, run};
+use mapper::{Marker, Target};
 use replay::{Moment, Replay};
 use workload::{Key, READY, Workload};
 
@@ -110,7 +111,7 @@ impl Options {
         match &self.file_system {
             Some(name) => {
                 let options = if name == "f2fs" { F2FS_OPTIONS } else { "defaults" };
-                run("mount", &["-t", name, "-o", options, path, MOUNT_POINT])?;
+                run("mount", ["-t", name, "-o", options, path, MOUNT_POINT])?;
                 Ok(Path::new(MOUNT_POINT).join("data"))
             }
             None => Ok(device.to_owned()),
@@ -118,7 +119,7 @@ impl Options {
     }
 
     fn unmount(&self) -> Result<(), String> {
-        if self.file_system.is_some() { run("umount", &[MOUNT_POINT]) } else { Ok(()) }
+        if self.file_system.is_some() { run("umount", [MOUNT_POINT]).map(drop) } else { Ok(()) }
     }
 
     /// Runs the workload on the logged device, and returns the states of the keys.

@@ -3,8 +3,8 @@
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
+use keyhole_tests::device::run;
 use rustix::ioctl::{Opcode, Updater, ioctl, opcode};
 
 /// Longest mark, including the command: enough for a number.
@@ -59,7 +59,7 @@ fn find(name: &str) -> io::Result<Option<PathBuf>> {
 impl Target {
     /// Creates a target with a table of one line.
     pub(crate) fn new(name: &'static str, table: &str) -> Result<Self, String> {
-        run("dmsetup", &["create", name, NO_UDEV, "--table", table])?;
+        run("dmsetup", ["create", name, NO_UDEV, "--table", table])?;
         let path = find(name).map_err(|error| format!("/sys/block: {error}"))?;
         Ok(Target { name, path: path.ok_or_else(|| format!("target {name}: no device"))?, is_removed: false })
     }
@@ -71,14 +71,14 @@ impl Target {
 
     /// Removes the target.
     pub(crate) fn remove(mut self) -> Result<(), String> {
-        run("dmsetup", &["remove", NO_UDEV, self.name]).map(|()| self.is_removed = true)
+        run("dmsetup", ["remove", NO_UDEV, self.name]).map(|_| self.is_removed = true)
     }
 }
 
 impl Drop for Target {
     fn drop(&mut self) {
         if !self.is_removed
-            && let Err(error) = run("dmsetup", &["remove", NO_UDEV, self.name])
+            && let Err(error) = run("dmsetup", ["remove", NO_UDEV, self.name])
         {
             eprintln!("{error}");
         }
@@ -123,14 +123,4 @@ impl Marker {
         let result = unsafe { ioctl(&self.control, Updater::<TARGET_MESSAGE, TargetMessage>::new(&mut message)) };
         result.expect("a mark in the log");
     }
-}
-
-/// Runs a program to its end.
-pub(crate) fn run(program: &str, arguments: &[&str]) -> Result<(), String> {
-    let output = Command::new(program).args(arguments).output().map_err(|error| format!("{program}: {error}"))?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let said = String::from_utf8_lossy(&output.stderr);
-    Err(format!("{program} {}: {}: {}", arguments.join(" "), output.status, said.trim()))
 }

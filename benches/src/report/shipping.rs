@@ -1,4 +1,4 @@
-//! What shipping to a remote costs the requests of clients.
+//! The cost of shipping to a remote for the requests of clients.
 
 use std::fs;
 use std::path::{Path, PathBuf};
